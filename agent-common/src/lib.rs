@@ -1,0 +1,386 @@
+//! Types that cross the boundary between the kernel programs and the agent.
+//!
+//! Everything here is plain old data: integers and byte arrays with fixed offsets, no padding, no Rust enum (an
+//! enum made from kernel bytes is undefined behaviour for an unknown value). The kernel programs write these
+//! records straight into a ring buffer; the agent reads them with [`zerocopy`] and trusts nothing in them.
+//! All integers are in the machine's byte order; all times are nanoseconds.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod layout;
+pub mod programs;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Version of the records. Stored in recordings, so that an old one is refused and not misread.
+pub const RECORD_VERSION: u32 = 1;
+
+/// Bytes of a path that a record can hold, NUL of the last name included. A longer path is cut and carries
+/// [`path_flag::TRUNCATED`].
+pub const PATH_CAP: usize = 1024;
+/// Longest name in a directory (`NAME_MAX`), and the NUL.
+pub const NAME_CAP: usize = 256;
+/// Size of a path buffer: a name that starts at the last byte of [`PATH_CAP`] still fits, which is what the verifier
+/// wants to see.
+pub const PATH_BUF: usize = PATH_CAP + NAME_CAP;
+/// Length of a task's command name (`TASK_COMM_LEN`).
+pub const COMM_LEN: usize = 16;
+/// Length of a SHA-256.
+pub const SHA256_LEN: usize = 32;
+
+/// Names of the maps, as both sides spell them.
+pub mod map {
+    /// Ring for exec, fork, exit and executable mappings.
+    pub const RING_EXEC: &str = "RING_EXEC";
+    /// Ring for file changes.
+    pub const RING_FILE: &str = "RING_FILE";
+    /// Ring for network connects.
+    pub const RING_NET: &str = "RING_NET";
+    /// Per-CPU array, indexed by record kind: records that could not be reserved (`u64` each).
+    pub const LOST: &str = "LOST";
+    /// Per-CPU array, indexed by record kind: records that were submitted (`u64` each).
+    pub const SENT: &str = "SENT";
+    /// LRU hash: digest of a file by its identity; see `agent-ebpf/src/digest.rs`.
+    pub const DIGESTS: &str = "DIGESTS";
+    /// LRU hash: inodes whose open for write was already reported.
+    pub const WRITERS: &str = "WRITERS";
+}
+
+/// `.rodata` globals that the agent sets before it loads the programs, beside the offsets of [`layout`].
+pub mod global {
+    /// `u32`: the agent's own thread group; its events are not emitted.
+    pub const OWN_TGID: &str = "OWN_TGID";
+    /// `u32`, 0 or 1: `bpf_ima_file_hash` exists (≥ 5.18) and may be called.
+    pub const HAS_IMA_FILE_HASH: &str = "HAS_IMA_FILE_HASH";
+    /// `u32`: which [`hook`](crate::hook) flavour is loaded.
+    pub const FLAVOUR: &str = "FLAVOUR";
+}
+
+/// Kinds of records: [`Header::kind`]. Also the index into the maps `LOST` and `SENT`.
+pub mod kind {
+    /// A program replaced a process's image: [`ExecRecord`](crate::ExecRecord).
+    pub const EXEC: u16 = 1;
+    /// A file was mapped executable: [`LibraryRecord`](crate::LibraryRecord).
+    pub const LIBRARY: u16 = 2;
+    /// A file was changed, or is about to be: [`FileRecord`](crate::FileRecord).
+    pub const FILE: u16 = 3;
+    /// A socket was connected: [`ConnectRecord`](crate::ConnectRecord).
+    pub const CONNECT: u16 = 4;
+    /// A process was made: [`ForkRecord`](crate::ForkRecord).
+    pub const FORK: u16 = 5;
+    /// A process ended: [`ExitRecord`](crate::ExitRecord).
+    pub const EXIT: u16 = 6;
+    /// One more than the largest kind; the length of the per-kind counters.
+    pub const COUNT: u32 = 7;
+}
+
+/// Which hooks carried a record: [`Header::hook`].
+pub mod hook {
+    /// LSM programs.
+    pub const LSM: u8 = 1;
+    /// fentry/fexit programs (to come).
+    pub const FENTRY: u8 = 2;
+    /// Tracepoints and raw tracepoints.
+    pub const TRACEPOINT: u8 = 3;
+}
+
+/// Bits of [`FileInfo::path_flags`].
+pub mod path_flag {
+    /// The path is longer than what is here: its root-most names are missing.
+    pub const TRUNCATED: u16 = 1;
+    /// The name was unhashed (unlinked) when the record was made.
+    pub const DELETED: u16 = 2;
+    /// The bytes are the name as the caller passed it, root first, ended by NUL; if it is relative, the names of the
+    /// directory that it starts at follow, as without this bit (none when that is the task's root). Without this bit they
+    /// are the names from the leaf to the task's root, each ended by NUL: `bash\0bin\0usr\0`.
+    pub const BY_NAME: u16 = 4;
+    /// The walk did not end at the task's root: the file is outside it (another mount namespace, a detached mount).
+    pub const UNREACHABLE: u16 = 8;
+}
+
+/// Bits of [`FileInfo::flags`].
+pub mod file_flag {
+    /// This part of the record is filled in.
+    pub const PRESENT: u32 = 1;
+    /// Overlayfs, and the file is in the upper layer: changed or made since the container started.
+    pub const OVERLAY_UPPER: u32 = 2;
+    /// Overlayfs, and the file is in a lower (image) layer.
+    pub const OVERLAY_LOWER: u32 = 4;
+    /// tmpfs, ramfs or hugetlbfs.
+    pub const TMPFS: u32 = 8;
+    /// A memfd: tmpfs on the kernel's internal mount.
+    pub const MEMFD: u32 = 16;
+    /// Some writer has the inode open (`i_writecount` > 0), so its content may change.
+    pub const WRITERS: u32 = 32;
+}
+
+/// Values of [`Digest::origin`].
+pub mod digest_origin {
+    /// No digest here.
+    pub const NONE: u8 = 0;
+    /// `bpf_ima_file_hash` computed it for this event.
+    pub const IMA: u8 = 1;
+    /// From the kernel-side cache of digests; the file is unchanged since.
+    pub const CACHE: u8 = 2;
+}
+
+/// Values of [`FileRecord::op`].
+pub mod file_op {
+    /// Opened for write (reported once per inode until the last writer closes it).
+    pub const OPEN_WRITE: u8 = 1;
+    /// A name was made: create, mknod or symlink.
+    pub const CREATE: u8 = 2;
+    /// `file` (old name) was renamed to `target`.
+    pub const RENAME: u8 = 3;
+    /// `file` got a further name `target`.
+    pub const LINK: u8 = 4;
+    /// The name was removed.
+    pub const UNLINK: u8 = 5;
+    /// The mode was changed; `arg` is the new mode.
+    pub const CHMOD: u8 = 6;
+    /// The size was set by path or descriptor.
+    pub const TRUNCATE: u8 = 7;
+    /// The last writer closed the file: now its content can be judged.
+    pub const CLOSE_WRITE: u8 = 8;
+    /// Mapped shared and writable: content can change without a further write call.
+    pub const MAP_WRITE: u8 = 9;
+}
+
+/// Values of [`ConnectRecord::protocol`], as in `IPPROTO_*`.
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+}
+
+/// First bytes of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Header {
+    /// Bytes of the whole record, this header included.
+    pub size: u32,
+    /// One of [`kind`].
+    pub kind: u16,
+    /// One of [`hook`].
+    pub hook: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// `bpf_ktime_get_boot_ns` (since boot, suspend included) when the record was made.
+    pub time_ns: u64,
+}
+
+/// The task that did it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Task {
+    /// `task_struct.start_boottime` of the thread group's leader; with `tgid` it names a process for as long as the
+    /// machine runs.
+    pub start_ns: u64,
+    /// Id of the cgroup in the default (v2) hierarchy: `bpf_get_current_cgroup_id`.
+    pub cgroup_id: u64,
+    /// Thread id in the initial pid namespace.
+    pub pid: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Process id of the parent (`real_parent`).
+    pub ppid: u32,
+    /// Real user id, initial user namespace.
+    pub uid: u32,
+    /// Real group id, initial user namespace.
+    pub gid: u32,
+    /// Inode of the mount namespace.
+    pub mnt_ns: u32,
+    /// Inode of the pid namespace.
+    pub pid_ns: u32,
+    /// Effective user id (a set-uid program differs here).
+    pub euid: u32,
+    /// Command name, NUL padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// The identity of a file's content, and how its name was found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FileInfo {
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Change time, nanoseconds since 1970.
+    pub ctime_ns: u64,
+    /// `inode.i_version` (raw; its lowest bit is the "queried" mark).
+    pub i_version: u64,
+    /// Device of the superblock in the kernel's encoding: `major << 20 | minor`.
+    pub dev: u32,
+    /// Inode generation.
+    pub generation: u32,
+    /// Type and permissions (`S_IF*`, `S_I*`).
+    pub mode: u32,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner, initial user namespace.
+    pub uid: u32,
+    /// Bits of [`file_flag`].
+    pub flags: u32,
+    /// `super_block.s_magic`, lower 32 bits.
+    pub fs_magic: u32,
+    /// Bytes used in the path buffer that belongs to this file.
+    pub path_len: u16,
+    /// Bits of [`path_flag`].
+    pub path_flags: u16,
+}
+
+/// A content digest that the kernel found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Digest {
+    /// SHA-256 of the whole file; zero without one.
+    pub sha256: [u8; SHA256_LEN],
+    /// One of [`digest_origin`].
+    pub origin: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// What the helper returned, when it failed (negative errno), else 0.
+    pub error: i32,
+}
+
+/// A program replaced a process's image.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ExecRecord {
+    /// Header, `kind` = [`kind::EXEC`].
+    pub header: Header,
+    /// The process, after the exec.
+    pub task: Task,
+    /// The binary that runs: for a script, its interpreter.
+    pub exe: FileInfo,
+    /// The script, if there is one ([`file_flag::PRESENT`]).
+    pub script: FileInfo,
+    /// Digest of `exe`.
+    pub exe_digest: Digest,
+    /// Digest of `script`.
+    pub script_digest: Digest,
+    /// Path of `exe`.
+    pub exe_path: [u8; PATH_BUF],
+    /// Path of `script`.
+    pub script_path: [u8; PATH_BUF],
+}
+
+/// A file was mapped executable, or a mapping of a file was made executable.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct LibraryRecord {
+    /// Header, `kind` = [`kind::LIBRARY`].
+    pub header: Header,
+    /// The process.
+    pub task: Task,
+    /// The file.
+    pub file: FileInfo,
+    /// Its digest.
+    pub digest: Digest,
+    /// Protection asked for (`PROT_*`).
+    pub prot: u32,
+    /// 1 when `mprotect` did it, 0 for `mmap`.
+    pub mprotect: u32,
+    /// Start of the mapping where it is known (`mprotect`, tracepoint `mmap`), else 0.
+    pub address: u64,
+    /// Path of `file`.
+    pub path: [u8; PATH_BUF],
+}
+
+/// A file was changed, or is about to be.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FileRecord {
+    /// Header, `kind` = [`kind::FILE`].
+    pub header: Header,
+    /// The process.
+    pub task: Task,
+    /// The file, after the operation where the hook runs after it.
+    pub file: FileInfo,
+    /// One of [`file_op`].
+    pub op: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Depends on `op`: the new mode for `CHMOD`, else 0.
+    pub arg: u32,
+    /// Bytes used in `target_path`.
+    pub target_len: u16,
+    /// Bits of [`path_flag`] for `target_path`.
+    pub target_flags: u16,
+    /// Open flags (`O_*`) where there are any.
+    pub open_flags: u32,
+    /// Path of `file` (for `RENAME` and `LINK`: the old name).
+    pub path: [u8; PATH_BUF],
+    /// The new name, for `RENAME` and `LINK`.
+    pub target_path: [u8; PATH_BUF],
+}
+
+/// A socket was connected, or an unconnected one sent to an address.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ConnectRecord {
+    /// Header, `kind` = [`kind::CONNECT`].
+    pub header: Header,
+    /// The process.
+    pub task: Task,
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u16,
+    /// One of [`protocol`].
+    pub protocol: u8,
+    /// 1 when an unconnected datagram send named the destination, else 0.
+    pub sendto: u8,
+    /// Destination port, host byte order.
+    pub port: u16,
+    /// Source port, host byte order, 0 when none is bound yet.
+    pub source_port: u16,
+    /// Destination address: IPv4 in the first four bytes.
+    pub address: [u8; 16],
+}
+
+/// A process was made (threads are not reported).
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ForkRecord {
+    /// Header, `kind` = [`kind::FORK`].
+    pub header: Header,
+    /// The child.
+    pub task: Task,
+    /// `start_boottime` of the parent's leader.
+    pub parent_start_ns: u64,
+}
+
+/// A process ended (its last thread).
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ExitRecord {
+    /// Header, `kind` = [`kind::EXIT`].
+    pub header: Header,
+    /// The process.
+    pub task: Task,
+    /// `task_struct.exit_code`.
+    pub exit_code: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<Header>() == 16);
+    assert!(size_of::<Task>() == 64);
+    assert!(size_of::<FileInfo>() == 64);
+    assert!(size_of::<Digest>() == 40);
+    assert!(offset_of!(ExecRecord, exe) == 80);
+    assert!(offset_of!(ExecRecord, exe_digest) == 208);
+    assert!(offset_of!(ExecRecord, exe_path) == 288);
+    assert!(size_of::<ExecRecord>() == 288 + 2 * PATH_BUF);
+    assert!(offset_of!(LibraryRecord, path) == 200);
+    assert!(size_of::<LibraryRecord>() == 200 + PATH_BUF);
+    assert!(offset_of!(FileRecord, path) == 160);
+    assert!(size_of::<FileRecord>() == 160 + 2 * PATH_BUF);
+    assert!(size_of::<ConnectRecord>() == 104);
+    assert!(size_of::<ForkRecord>() == 88);
+    assert!(size_of::<ExitRecord>() == 88);
+};

@@ -1,0 +1,179 @@
+//! SHA-256 of a file, by the kernel, computed once per unchanged file.
+//!
+//! `bpf_ima_file_hash` keeps nothing without an IMA policy: it reads the whole file at every call. So digests are kept
+//! here by the identity of the content. Three things keep an entry honest: ctime, size and `i_version` are part of
+//! the key; every open for write, truncate and writable mapping that the hooks see drops the entry and leaves the time
+//! in `WRITERS` (ctime alone has the grain of a timer tick); and a file that some writer has open is neither looked
+//! up nor kept.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::{bpf_ima_file_hash, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use muster_common::{Digest, FileInfo, SHA256_LEN, digest_origin, file_flag};
+
+use crate::file_info;
+use crate::layout::{HAS_IMA_FILE_HASH, global};
+
+/// Identity of an inode.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Inode {
+    ino: u64,
+    dev: u32,
+    generation: u32,
+}
+
+impl Inode {
+    /// Of a file that is filled in.
+    #[inline(always)]
+    pub fn of(info: &FileInfo) -> Self {
+        Self { ino: info.ino, dev: info.dev, generation: info.generation }
+    }
+}
+
+/// Identity of a content.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ContentKey {
+    inode: Inode,
+    size: u64,
+    ctime_ns: u64,
+    i_version: u64,
+}
+
+impl ContentKey {
+    #[inline(always)]
+    fn of(info: &FileInfo) -> Self {
+        Self {
+            inode: Inode::of(info),
+            size: info.size,
+            ctime_ns: info.ctime_ns,
+            // The lowest bit says that someone asked for the version, not that the content changed.
+            i_version: info.i_version >> 1,
+        }
+    }
+}
+
+/// When an inode was opened for write.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Writer {
+    /// Last open, truncate or writable mapping, nanoseconds since boot.
+    pub at_ns: u64,
+    /// The open was reported and the last writer has not closed it since.
+    pub open: u64,
+}
+
+/// Digests by content.
+#[map]
+static DIGESTS: LruHashMap<ContentKey, [u8; SHA256_LEN]> = LruHashMap::with_max_entries(16_384, 0);
+/// Inodes that were opened for write.
+#[map]
+static WRITERS: LruHashMap<Inode, Writer> = LruHashMap::with_max_entries(16_384, 0);
+
+/// No digest.
+pub const NONE: Digest =
+    Digest { sha256: [0; SHA256_LEN], origin: digest_origin::NONE, reserved: [0; 3], error: 0 };
+
+/// `-EOPNOTSUPP`: the helper hashed with another algorithm.
+const OTHER_ALGORITHM: i32 = -95;
+/// `HASH_ALGO_SHA256`
+const SHA256: i64 = 4;
+
+/// The digest that is kept for this content, if it can be trusted now.
+#[inline(always)]
+pub fn cached(info: &FileInfo, out: &mut Digest) -> bool {
+    if info.flags & file_flag::WRITERS != 0 {
+        return false;
+    }
+    let Some(known) = DIGESTS.get_ptr(ContentKey::of(info)) else { return false };
+    // SAFETY: a map value; entries are replaced and not changed.
+    out.sha256 = unsafe { *known };
+    out.origin = digest_origin::CACHE;
+    true
+}
+
+/// The digest of the file, from what is kept or by reading all of it. Only for sleepable programs.
+///
+/// # Safety
+/// `file` is a `struct file *` that the verifier knows as such; `inode` is its inode.
+#[inline(always)]
+pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Digest) {
+    if cached(info, out) || global(&HAS_IMA_FILE_HASH) == 0 {
+        return;
+    }
+    // SAFETY: no arguments.
+    let began = unsafe { bpf_ktime_get_boot_ns() };
+    // SAFETY: the caller's promise; `sha256` is 32 bytes.
+    let algorithm =
+        unsafe { bpf_ima_file_hash(file.cast(), out.sha256.as_mut_ptr().cast(), SHA256_LEN as u32) };
+    if algorithm != SHA256 {
+        out.sha256 = [0; SHA256_LEN];
+        out.error = if algorithm < 0 { algorithm as i32 } else { OTHER_ALGORITHM };
+        return;
+    }
+    out.origin = digest_origin::IMA;
+    let unwritten = info.flags & file_flag::WRITERS == 0 && file_info::writers(inode) <= 0;
+    if unwritten && !written_since(info, began) {
+        let _ = DIGESTS.insert(ContentKey::of(info), &out.sha256, u64::from(BPF_ANY));
+    }
+}
+
+#[inline(always)]
+fn written_since(info: &FileInfo, began: u64) -> bool {
+    match WRITERS.get_ptr(Inode::of(info)) {
+        // SAFETY: a map value.
+        Some(writer) => unsafe { (*writer).at_ns >= began },
+        None => false,
+    }
+}
+
+/// The content is about to change: forgets its digest, and says whether this opening of the inode was reported before.
+#[inline(always)]
+pub fn opened_for_write(info: &FileInfo) -> bool {
+    let _ = DIGESTS.remove(ContentKey::of(info));
+    // SAFETY: no arguments.
+    let at_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let inode = Inode::of(info);
+    if let Some(writer) = WRITERS.get_ptr_mut(inode) {
+        // SAFETY: a map value.
+        let writer = unsafe { &mut *writer };
+        writer.at_ns = at_ns;
+        return core::mem::replace(&mut writer.open, 1) == 1;
+    }
+    let _ = WRITERS.insert(inode, &Writer { at_ns, open: 1 }, u64::from(BPF_ANY));
+    false
+}
+
+/// The content is set, or about to be, without an open for write of its own. Says whether a writer has the file open.
+#[inline(always)]
+pub fn changed(info: &FileInfo) -> bool {
+    let _ = DIGESTS.remove(ContentKey::of(info));
+    // SAFETY: no arguments.
+    let at_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let inode = Inode::of(info);
+    if let Some(writer) = WRITERS.get_ptr_mut(inode) {
+        // SAFETY: a map value.
+        let writer = unsafe { &mut *writer };
+        writer.at_ns = at_ns;
+        return writer.open == 1;
+    }
+    let _ = WRITERS.insert(inode, &Writer { at_ns, open: 0 }, u64::from(BPF_ANY));
+    false
+}
+
+/// The last writer closed the file: the next open is reported again.
+#[inline(always)]
+pub fn closed(info: &FileInfo) {
+    let _ = DIGESTS.remove(ContentKey::of(info));
+    if let Some(writer) = WRITERS.get_ptr_mut(Inode::of(info)) {
+        // SAFETY: a map value; no arguments.
+        unsafe {
+            (*writer).at_ns = bpf_ktime_get_boot_ns();
+            (*writer).open = 0;
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Exec: one record per program that runs.
+//!
+//! `bprm_check_security` comes first, once for the file that was asked for and once more for each interpreter, before
+//! it is known whether the exec will succeed; `sched_process_exec` confirms and emits. Between the two, what was
+//! found of the first file waits in `PENDING`, because by then a script's file is closed. The tracepoint flavour has
+//! only the second: it knows a script by the name that was asked for.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
+use muster_common::{Digest, ExecRecord, FileInfo, PATH_BUF, file_flag, hook};
+
+use crate::digest;
+use crate::emit::emit;
+use crate::file_info;
+use crate::layout::*;
+use crate::path::{self, Path, Spelling};
+use crate::task;
+
+/// What `bprm_check_security` found for one thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Pending {
+    /// Address of the first file's inode; compared while the file is open only.
+    first_inode: u64,
+    /// Address of the last interpreter's inode.
+    last_inode: u64,
+    first: FileInfo,
+    first_digest: Digest,
+    last_digest: Digest,
+    first_path: [u8; PATH_BUF],
+}
+
+/// Lies in `.rodata`: too large for the stack, and a new entry has to come from somewhere.
+static EMPTY: Pending = Pending {
+    first_inode: 0,
+    last_inode: 0,
+    first: file_info::NONE,
+    first_digest: digest::NONE,
+    last_digest: digest::NONE,
+    first_path: [0; PATH_BUF],
+};
+
+/// Execs under way, by `tgid << 32 | tid`. An exec that fails leaves its entry for the thread's next exec or exit.
+/// Allocated before use, as sleepable programs of 6.1 demand. When it is full the exec falls back to what
+/// `sched_process_exec` alone can say.
+#[map]
+static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(1024, 0);
+
+/// A script, or a file that `binfmt_misc` gives to an interpreter: each loader replaces `interp`, nothing else does.
+#[inline(always)]
+fn is_interpreted(bprm: u64) -> bool {
+    pointer(bprm, &OFF_BPRM_INTERP) != pointer(bprm, &OFF_BPRM_FILENAME)
+}
+
+/// `bprm_check_security`.
+///
+/// # Safety
+/// `bprm` is the hook's argument; the program is sleepable.
+#[inline(always)]
+pub unsafe fn check(bprm: *const u8) {
+    // A direct load keeps the type, which `bpf_ima_file_hash` asks for.
+    // SAFETY: the verifier checks the offset against the structure.
+    let file: *mut c_void =
+        unsafe { bprm.add(off(&OFF_BPRM_FILE) as usize).cast::<*mut c_void>().read_volatile() };
+    if file.is_null() {
+        return;
+    }
+    let id = task::current_id();
+    let first = !is_interpreted(bprm as u64);
+    if first && PENDING.insert(id, &EMPTY, u64::from(BPF_ANY)).is_err() {
+        return;
+    }
+    let Some(pending) = PENDING.get_ptr_mut(id) else { return };
+    let inode = file_info::inode(file as u64);
+    let path = Path::of_file(file as u64);
+    let mut info = file_info::NONE;
+    let mut found = digest::NONE;
+    // SAFETY: `info` is ours; `file` is typed; `pending` is a map value of this thread alone.
+    unsafe {
+        file_info::fill(inode, path.mnt, &raw mut info);
+        digest::of(file, inode, &info, &mut found);
+        if first {
+            (*pending).first_inode = inode;
+            let buffer = &raw mut (*pending).first_path;
+            file_info::set_path(&raw mut info, path::of(task::current(), path, buffer.cast()));
+            (*pending).first = info;
+            (*pending).first_digest = found;
+        } else {
+            (*pending).last_inode = inode;
+            (*pending).last_digest = found;
+        }
+    }
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`.
+#[inline(always)]
+pub fn ran(task: u64, old_pid: u32, bprm: u64) {
+    // A thread that is not the leader takes the leader's id in exec; the entry is under its old one.
+    let id = task::current_id() >> 32 << 32 | u64::from(old_pid);
+    if !task::is_own() {
+        let pending = if global(&FLAVOUR) == u32::from(hook::LSM) { PENDING.get_ptr(id) } else { None };
+        emit::<ExecRecord>(task, |record| {
+            // SAFETY: the record is reserved.
+            unsafe { fill(task, bprm, pending, record) };
+        });
+    }
+    if global(&FLAVOUR) == u32::from(hook::LSM) {
+        let _ = PENDING.remove(id);
+    }
+}
+
+#[inline(always)]
+unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, record: *mut ExecRecord) {
+    let file = pointer(bprm, &OFF_BPRM_FILE);
+    let inode = file_info::inode(file);
+    // SAFETY: the caller's promise; `pending` is a map value.
+    unsafe {
+        file_info::of_file(task, file, &raw mut (*record).exe, &raw mut (*record).exe_path);
+        (*record).exe_digest = digest::NONE;
+        (*record).script_digest = digest::NONE;
+        file_info::none(&raw mut (*record).script);
+        if !is_interpreted(bprm) {
+            if let Some(pending) = pending
+                && (*pending).first_inode == inode
+            {
+                (*record).exe_digest = (*pending).first_digest;
+            }
+            return;
+        }
+        if let Some(pending) = pending {
+            (*record).script = (*pending).first;
+            (*record).script_digest = (*pending).first_digest;
+            let (to, from) = (&raw mut (*record).script_path, &raw const (*pending).first_path);
+            bpf_probe_read_kernel(to.cast(), PATH_BUF as u32, from.cast());
+            if (*pending).last_inode == inode {
+                (*record).exe_digest = (*pending).last_digest;
+            }
+            return;
+        }
+        let name = Spelling::Kernel(pointer(bprm, &OFF_BPRM_FILENAME));
+        let buffer = &raw mut (*record).script_path;
+        let walked = path::of_spelling(task, Path::cwd(task), name, buffer.cast());
+        (*record).script.flags = file_flag::PRESENT;
+        file_info::set_path(&raw mut (*record).script, walked);
+    }
+}
+
+/// The ELF loader maps the file that is being run: the exec says it all.
+#[inline(always)]
+pub fn is_loading(inode: u64) -> bool {
+    match PENDING.get_ptr(task::current_id()) {
+        // SAFETY: a map value of this thread alone.
+        Some(pending) => unsafe { (*pending).first_inode == inode || (*pending).last_inode == inode },
+        None => false,
+    }
+}
+
+/// The thread is gone.
+#[inline(always)]
+pub fn forget() {
+    if global(&FLAVOUR) == u32::from(hook::LSM) {
+        let _ = PENDING.remove(task::current_id());
+    }
+}

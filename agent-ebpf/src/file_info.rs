@@ -1,0 +1,183 @@
+//! The file part of a record: identity, place, path.
+
+use muster_common::{FileInfo, PATH_BUF, file_flag};
+
+use crate::layout::*;
+use crate::path::{self, Path, Walked};
+
+const OVERLAYFS: u64 = 0x794c_7630;
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
+const HUGETLBFS: u64 = 0x9584_58f6;
+/// `MNT_NS_INTERNAL`, `ERR_PTR(-EINVAL)`: the kernel's own mounts.
+const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
+
+const S_IFMT: u32 = 0o170_000;
+/// A regular file.
+pub const S_IFREG: u32 = 0o100_000;
+/// A directory.
+pub const S_IFDIR: u32 = 0o040_000;
+/// A symbolic link.
+pub const S_IFLNK: u32 = 0o120_000;
+/// A socket.
+pub const S_IFSOCK: u32 = 0o140_000;
+
+/// No file.
+pub const NONE: FileInfo = FileInfo {
+    ino: 0,
+    size: 0,
+    ctime_ns: 0,
+    i_version: 0,
+    dev: 0,
+    generation: 0,
+    mode: 0,
+    nlink: 0,
+    uid: 0,
+    flags: 0,
+    fs_magic: 0,
+    path_len: 0,
+    path_flags: 0,
+};
+
+/// The inode of a `struct file`.
+#[inline(always)]
+pub fn inode(file: u64) -> u64 {
+    pointer(file, &OFF_FILE_INODE)
+}
+
+/// `super_block.s_magic` of an inode.
+#[inline(always)]
+pub fn magic(inode: u64) -> u64 {
+    read(pointer(inode, &OFF_INODE_SB), &OFF_SB_MAGIC)
+}
+
+/// Type of the file: `S_IF*`.
+#[inline(always)]
+pub fn kind(inode: u64) -> u32 {
+    u32::from(read::<u16>(inode, &OFF_INODE_MODE)) & S_IFMT
+}
+
+/// `i_writecount`: opens for write, or below zero while something forbids them.
+#[inline(always)]
+pub fn writers(inode: u64) -> i32 {
+    read(inode, &OFF_INODE_WRITECOUNT)
+}
+
+/// The kernel's own file systems hold settings and not content: nothing there is a change of a file.
+#[inline(always)]
+pub fn is_pseudo(magic: u64) -> bool {
+    matches!(
+        magic as u32,
+        0x9fa0 // proc
+            | 0x6265_6572 // sysfs
+            | 0x0027_e0eb // cgroup
+            | 0x6367_7270 // cgroup2
+            | 0x1cd1 // devpts
+            | 0x5049_5045 // pipefs
+            | 0x534f_434b // sockfs
+            | 0x6462_6720 // debugfs
+            | 0x7472_6163 // tracefs
+            | 0xcafe_4a11 // bpf
+            | 0x7363_6673 // securityfs
+            | 0x6265_6570 // configfs
+            | 0x0904_1934 // anon_inode
+            | 0x6165_676c // pstore
+            | 0xde5e_81e4 // efivarfs
+    )
+}
+
+/// Change time, nanoseconds since 1970. Three layouts so far: `i_ctime`, `__i_ctime` (6.6), two members (6.11).
+#[inline(always)]
+fn ctime_ns(inode: u64) -> u64 {
+    let (sec, nsec): (u64, u32) = if has(&OFF_INODE_CTIME_SEC) {
+        // Bit 31 is I_CTIME_QUERIED (6.13, multigrain time stamps): set by `stat`, no part of the time.
+        let nsec: u32 = read(inode, &OFF_INODE_CTIME_NSEC);
+        (read(inode, &OFF_INODE_CTIME_SEC), nsec & !(1 << 31))
+    } else {
+        let at =
+            inode + off(if has(&OFF_INODE_CTIME_SPLIT) { &OFF_INODE_CTIME_SPLIT } else { &OFF_INODE_CTIME });
+        (read_at(at), read_at(at + 8))
+    };
+    sec.wrapping_mul(1_000_000_000).wrapping_add(u64::from(nsec))
+}
+
+/// Fills in what the inode says. The path members are left for [`set_path`].
+///
+/// # Safety
+/// `out` is valid for writes.
+#[inline(always)]
+pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
+    let sb = pointer(inode, &OFF_INODE_SB);
+    let magic: u64 = read(sb, &OFF_SB_MAGIC);
+    let mut flags = file_flag::PRESENT;
+    if magic == OVERLAYFS {
+        // struct ovl_inode: `struct inode vfs_inode; struct dentry *__upperdentry;`
+        let upper: u64 = read_at(inode + off(&SIZE_INODE));
+        flags |= if upper != 0 { file_flag::OVERLAY_UPPER } else { file_flag::OVERLAY_LOWER };
+    }
+    if magic == TMPFS || magic == RAMFS || magic == HUGETLBFS {
+        flags |= file_flag::TMPFS;
+        let mount = mnt.wrapping_sub(off(&OFF_MOUNT_MNT));
+        // overlayfs has internal mounts of its layers too, but a memfd never had a name.
+        let unnamed = read::<u32>(inode, &OFF_INODE_NLINK) == 0;
+        if unnamed && mnt != 0 && pointer(mount, &OFF_MOUNT_NS) == MNT_NS_INTERNAL {
+            flags |= file_flag::MEMFD;
+        }
+    }
+    if writers(inode) > 0 {
+        flags |= file_flag::WRITERS;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*out).ino = read(inode, &OFF_INODE_INO);
+        (*out).size = read(inode, &OFF_INODE_SIZE);
+        (*out).ctime_ns = ctime_ns(inode);
+        (*out).i_version = read(inode, &OFF_INODE_VERSION);
+        (*out).dev = read(sb, &OFF_SB_DEV);
+        (*out).generation = read(inode, &OFF_INODE_GENERATION);
+        (*out).mode = u32::from(read::<u16>(inode, &OFF_INODE_MODE));
+        (*out).nlink = read(inode, &OFF_INODE_NLINK);
+        (*out).uid = read(inode, &OFF_INODE_UID);
+        (*out).flags = opaque(flags);
+        (*out).fs_magic = magic as u32;
+        (*out).path_len = 0;
+        (*out).path_flags = 0;
+    }
+}
+
+/// A part of a record without a file.
+///
+/// # Safety
+/// `out` is valid for writes.
+#[inline(always)]
+pub unsafe fn none(out: *mut FileInfo) {
+    // SAFETY: the caller's promise; `FileInfo` is integers.
+    unsafe { out.write_bytes(0, 1) };
+}
+
+/// Sets what the walk found.
+///
+/// # Safety
+/// `out` is valid for writes.
+#[inline(always)]
+pub unsafe fn set_path(out: *mut FileInfo, walked: Walked) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*out).path_len = walked.len;
+        (*out).path_flags = walked.flags;
+    }
+}
+
+/// Fills in `out` and `buffer` from a `struct file`.
+///
+/// # Safety
+/// `out` and `buffer` are valid for writes.
+#[inline(always)]
+pub unsafe fn of_file(task: u64, file: u64, out: *mut FileInfo, buffer: *mut [u8; PATH_BUF]) {
+    let path = Path::of_file(file);
+    // SAFETY: the caller's promise.
+    unsafe {
+        fill(inode(file), path.mnt, out);
+        set_path(out, path::of(task, path, buffer.cast()));
+    }
+}

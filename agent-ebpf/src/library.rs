@@ -1,0 +1,118 @@
+//! Executable mappings of files.
+
+use core::ffi::c_void;
+
+use muster_common::{Digest, FileInfo, LibraryRecord};
+
+use crate::digest;
+use crate::emit::emit;
+use crate::exec;
+use crate::file;
+use crate::file_info::{self, S_IFREG};
+use crate::layout::*;
+use crate::path::{self, Path};
+use crate::task;
+
+/// `PROT_EXEC`
+pub const PROT_EXEC: u64 = 4;
+/// `VM_WRITE`, `VM_EXEC`, `VM_SHARED`
+const VM_WRITE: u64 = 2;
+const VM_EXEC: u64 = 4;
+const VM_SHARED: u64 = 8;
+
+/// How a mapping came to be.
+#[derive(Clone, Copy)]
+struct Mapping {
+    prot: u64,
+    mprotect: bool,
+    address: u64,
+}
+
+#[inline(always)]
+fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping) {
+    let task = task::current();
+    emit::<LibraryRecord>(task, |record| {
+        // SAFETY: the record is reserved.
+        unsafe {
+            (*record).file = *info;
+            (*record).digest = *digest;
+            (*record).prot = how.prot as u32;
+            (*record).mprotect = u32::from(how.mprotect);
+            (*record).address = how.address;
+            let buffer = &raw mut (*record).path;
+            file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
+        }
+    });
+}
+
+/// The hook before a mapping is made.
+///
+/// # Safety
+/// `file` is a `struct file *` that the verifier knows as such, and the program is sleepable.
+#[inline(always)]
+pub unsafe fn mapping(file: *mut c_void, prot: u64, flags: u64) {
+    if file.is_null() {
+        return;
+    }
+    if prot & file::PROT_WRITE != 0 && flags & file::MAP_SHARED != 0 {
+        file::mapped_writable(file as u64);
+    }
+    let inode = file_info::inode(file as u64);
+    if prot & PROT_EXEC == 0 || task::is_own() || file_info::kind(inode) != S_IFREG || exec::is_loading(inode)
+    {
+        return;
+    }
+    let path = Path::of_file(file as u64);
+    let mut info = file_info::NONE;
+    let mut found = digest::NONE;
+    // SAFETY: `info` is ours; the caller's promise. The digest comes before the record is reserved.
+    unsafe {
+        file_info::fill(inode, path.mnt, &raw mut info);
+        digest::of(file, inode, &info, &mut found);
+    }
+    report(path, &info, &found, Mapping { prot, mprotect: false, address: 0 });
+}
+
+/// A mapping was made by `mmap`.
+#[inline(always)]
+pub fn mapped(file: u64, prot: u64, flags: u64, address: u64) {
+    if prot & file::PROT_WRITE != 0 && flags & file::MAP_SHARED != 0 {
+        file::mapped_writable(file);
+    }
+    if prot & PROT_EXEC != 0 {
+        executable(file, Mapping { prot, mprotect: false, address });
+    }
+}
+
+/// The protection of a mapping is about to change. The digest can only be one that is kept: the memory map is locked
+/// here, and reading the file may need it.
+#[inline(always)]
+pub fn protecting(vma: u64, prot: u64) {
+    let file = pointer(vma, &OFF_VMA_FILE);
+    if file == 0 {
+        return;
+    }
+    let flags: u64 = read(vma, &OFF_VMA_FLAGS);
+    if prot & file::PROT_WRITE != 0 && flags & VM_SHARED != 0 && flags & VM_WRITE == 0 {
+        file::mapped_writable(file);
+    }
+    if prot & PROT_EXEC != 0 && flags & VM_EXEC == 0 {
+        executable(file, Mapping { prot, mprotect: true, address: read(vma, &OFF_VMA_START) });
+    }
+}
+
+#[inline(always)]
+fn executable(file: u64, how: Mapping) {
+    let path = Path::of_file(file);
+    // The name's inode and not the file's: they differ for a mapping of a file of overlayfs.
+    let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
+    if task::is_own() || file_info::kind(inode) != S_IFREG {
+        return;
+    }
+    let mut info = file_info::NONE;
+    let mut found = digest::NONE;
+    // SAFETY: ours.
+    unsafe { file_info::fill(inode, path.mnt, &raw mut info) };
+    digest::cached(&info, &mut found);
+    report(path, &info, &found, how);
+}

@@ -1,0 +1,214 @@
+//! Paths: one walker for every hook.
+//!
+//! `bpf_d_path` may be called from few hooks and not at all from some of the flavours' (see the kernel notes), so the
+//! names are taken from the dentries themselves, leaf first, up to the root of the task, through mounts. The walk is
+//! not locked: a rename while it runs can give a path that is part old and part new, as `d_path` without its retry
+//! would.
+
+use core::arch::asm;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
+use muster_common::{NAME_CAP, PATH_CAP, path_flag};
+
+use crate::layout::*;
+
+/// Names and mounts that one walk passes at most: the verifier follows each step, and older ones take long. A longer walk is
+/// marked truncated.
+const STEPS: u32 = 48;
+/// `FMODE_BACKING`
+const FMODE_BACKING: u32 = 1 << 25;
+/// The working directory, where a descriptor of a directory is expected.
+pub const AT_FDCWD: i32 = -100;
+
+/// A `struct path`: a mount and a name under it.
+#[derive(Clone, Copy)]
+pub struct Path {
+    /// `struct vfsmount *`
+    pub mnt: u64,
+    /// `struct dentry *`
+    pub dentry: u64,
+}
+
+impl Path {
+    /// Reads the `struct path` at `address`.
+    #[inline(always)]
+    pub fn read(address: u64) -> Self {
+        Self { mnt: pointer(address, &OFF_PATH_MNT), dentry: pointer(address, &OFF_PATH_DENTRY) }
+    }
+
+    /// Of a `struct file`.
+    #[inline(always)]
+    pub fn of_file(file: u64) -> Self {
+        // struct backing_file, since 6.8: `struct file file; struct path user_path;`. A mapping of a file of overlayfs
+        // holds the file of the layer, which keeps the name that the program used.
+        let backing = read::<u32>(file, &OFF_FILE_MODE) & FMODE_BACKING != 0;
+        Self::read(file.wrapping_add(off(if backing { &SIZE_FILE } else { &OFF_FILE_PATH })))
+    }
+
+    /// The task's root.
+    #[inline(always)]
+    fn root(task: u64) -> Self {
+        Self::read(pointer(task, &OFF_TASK_FS) + off(&OFF_FS_ROOT))
+    }
+
+    /// The task's working directory.
+    #[inline(always)]
+    pub fn cwd(task: u64) -> Self {
+        Self::read(pointer(task, &OFF_TASK_FS) + off(&OFF_FS_PWD))
+    }
+
+    /// The directory that a system call's `dirfd` means.
+    #[inline(always)]
+    pub fn of_dirfd(task: u64, dirfd: i32) -> Self {
+        if dirfd == AT_FDCWD { Self::cwd(task) } else { Self::of_file(file_of_fd(task, dirfd)) }
+    }
+}
+
+/// The `struct file` behind a descriptor of the task, 0 without one.
+#[inline(always)]
+pub fn file_of_fd(task: u64, fd: i32) -> u64 {
+    let table = pointer(pointer(task, &OFF_TASK_FILES), &OFF_FILES_FDT);
+    if fd < 0 || fd as u32 >= read::<u32>(table, &OFF_FDTABLE_MAX) {
+        return 0;
+    }
+    read_at(pointer(table, &OFF_FDTABLE_FD).wrapping_add(fd as u64 * 8))
+}
+
+/// What the walk found.
+#[derive(Clone, Copy)]
+pub struct Walked {
+    /// Bytes used.
+    pub len: u16,
+    /// Bits of [`path_flag`].
+    pub flags: u16,
+}
+
+/// Writes the path of a file in the root of `task` to `buffer`.
+///
+/// # Safety
+/// `buffer` has room for `PATH_BUF` bytes.
+#[inline(always)]
+pub unsafe fn of(task: u64, path: Path, buffer: *mut u8) -> Walked {
+    // SAFETY: the caller's promise.
+    let walked = unsafe { walk(task, path, buffer, 0) };
+    let parent = pointer(path.dentry, &OFF_DENTRY_PARENT);
+    // d_unlinked(): the root of a pseudo file system is never hashed and yet not deleted.
+    let unhashed = pointer(path.dentry, &OFF_DENTRY_HASH_PPREV) == 0 && parent != path.dentry;
+    Walked { flags: walked.flags | if unhashed { path_flag::DELETED } else { 0 }, ..walked }
+}
+
+/// The same for a name that is not there yet, or no longer.
+///
+/// # Safety
+/// `buffer` has room for `PATH_BUF` bytes.
+#[inline(always)]
+pub unsafe fn of_name(task: u64, path: Path, buffer: *mut u8) -> Walked {
+    // SAFETY: the caller's promise.
+    unsafe { walk(task, path, buffer, 0) }
+}
+
+/// Writes a name as the caller spelt it, and, when it is relative, the names of the directory it starts at.
+///
+/// # Safety
+/// `buffer` has room for `PATH_BUF` bytes.
+#[inline(always)]
+pub unsafe fn of_spelling(task: u64, base: Path, name: Spelling, buffer: *mut u8) -> Walked {
+    // SAFETY: the helpers write at most `PATH_CAP` bytes; the caller's promise.
+    let (len, first) = unsafe {
+        let len = match name {
+            Spelling::User(at) => {
+                bpf_probe_read_user_str(buffer.cast(), PATH_CAP as u32, at as *const c_void)
+            }
+            Spelling::Kernel(at) => {
+                bpf_probe_read_kernel_str(buffer.cast(), PATH_CAP as u32, at as *const c_void)
+            }
+        };
+        (len, *buffer)
+    };
+    let flags = path_flag::BY_NAME;
+    if len < 1 {
+        return Walked { len: 0, flags: flags | path_flag::TRUNCATED };
+    }
+    if len == 1 {
+        // AT_EMPTY_PATH: the descriptor is the file, and the kernel knows its name.
+        // SAFETY: the caller's promise.
+        return unsafe { walk(task, base, buffer, 0) };
+    }
+    let len = len as usize;
+    if len >= PATH_CAP {
+        return Walked { len: PATH_CAP as u16, flags: flags | path_flag::TRUNCATED };
+    }
+    if first == b'/' {
+        return Walked { len: len as u16, flags };
+    }
+    // SAFETY: the caller's promise.
+    let walked = unsafe { walk(task, base, buffer, len) };
+    Walked { flags: walked.flags | flags, ..walked }
+}
+
+/// Where a spelling lies.
+#[derive(Clone, Copy)]
+pub enum Spelling {
+    /// User memory.
+    User(u64),
+    /// Kernel memory.
+    Kernel(u64),
+}
+
+#[inline(always)]
+unsafe fn walk(task: u64, path: Path, buffer: *mut u8, start: usize) -> Walked {
+    let root = Path::root(task);
+    let Path { mut mnt, mut dentry } = path;
+    let mut flags = path_flag::TRUNCATED;
+    // Known to lie in the buffer and nothing more: with a known start, older verifiers follow each number of names
+    // apart, a hundred times the work. The same goes for the results.
+    let mut len = opaque(start as u32) as usize & (2 * PATH_CAP - 1);
+    for _ in 0..STEPS {
+        if dentry == root.dentry && mnt == root.mnt {
+            flags = 0;
+            break;
+        }
+        if dentry == pointer(mnt, &OFF_VFSMOUNT_ROOT) {
+            let mount = mnt.wrapping_sub(off(&OFF_MOUNT_MNT));
+            let parent = pointer(mount, &OFF_MOUNT_PARENT);
+            if parent != mount {
+                dentry = pointer(mount, &OFF_MOUNT_MOUNTPOINT);
+                mnt = parent + off(&OFF_MOUNT_MNT);
+                continue;
+            }
+        }
+        let parent = pointer(dentry, &OFF_DENTRY_PARENT);
+        let is_root = parent == dentry;
+        let name = pointer(dentry, &OFF_DENTRY_NAME);
+        // The root of a file system is called "/" and adds nothing; the root of a memfd is its name.
+        if is_root && read_at::<u8>(name) == b'/' {
+            flags = path_flag::UNREACHABLE;
+            break;
+        }
+        if len >= PATH_CAP {
+            break;
+        }
+        // The compiler knows that `len` < PATH_CAP here and drops a mask; older verifiers know it of another copy of
+        // `len` than the one that is used. So the mask is written where the compiler does not look.
+        let mut at = len;
+        // SAFETY: plain arithmetic; no memory, no stack.
+        unsafe { asm!("{0} &= {1}", inout(reg) at, const PATH_CAP - 1, options(pure, nomem, nostack)) };
+        // SAFETY: `at` < PATH_CAP, and PATH_BUF has NAME_CAP more.
+        let wrote = unsafe {
+            bpf_probe_read_kernel_str(buffer.add(at).cast(), NAME_CAP as u32, name as *const c_void)
+        };
+        // One comparison, unsigned, for failure too: a lower bound that the verifier learnt here would make each
+        // number of names before this one a state of its own.
+        if wrote as u64 > NAME_CAP as u64 {
+            break;
+        }
+        len = at + wrote as usize;
+        if is_root {
+            flags = path_flag::UNREACHABLE;
+            break;
+        }
+        dentry = parent;
+    }
+    Walked { len: opaque(len as u32) as u16, flags: opaque(u32::from(flags)) as u16 }
+}

@@ -1,0 +1,318 @@
+//! Parse → build → spawn → drain: the agent as a whole.
+//!
+//! The rooms are built from the feed backwards, so that nothing that comes finds no taker: metrics, images, the judge's
+//! facts, the feed, the sensor; then the judge begins, and last the socket is opened, so that a client that gets an
+//! answer gets that of a complete agent. They end in the other order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Config, ConfigError};
+use crate::feed::{Feed, OpenError, ServeError};
+use crate::images::{Images, ImagesError, Watch};
+use crate::judge::{Live, Rooms, Stage};
+use crate::metrics::{Metrics, http};
+use crate::record::Recording;
+use crate::sensor::{Sensor, SensorError};
+use crate::workload::{EntryError, Workloads};
+
+mod status;
+
+use status::Source;
+
+/// From SIGTERM to the end, at most.
+const DRAIN: Duration = Duration::from_secs(5);
+/// What of it detaching and judging may use, at most; the rest is the feed's.
+const JUDGE: Duration = Duration::from_millis(4300);
+
+/// What to run.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Where it was read from, to read it again on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// Write every event, and what was asked about it, to this file.
+    pub record: Option<PathBuf>,
+}
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The sensor cannot run here.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// A workload entry cannot be used.
+    #[error(transparent)]
+    Workload(#[from] EntryError),
+    /// The images cannot be loaded.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// The JSON lines file cannot be opened.
+    #[error(transparent)]
+    JsonLines(#[from] OpenError),
+    /// The socket cannot be opened.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The metrics endpoint cannot be opened.
+    #[error(transparent)]
+    Metrics(#[from] http::ListenError),
+    /// The recording cannot be made.
+    #[error("recording {}: cannot be made: {source}; name a file in a directory that can be written to", file.display())]
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system gives no thread, no runtime or no signals.
+    #[error("the system refuses a thread or a signal handler: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Checks what can be checked of a configuration without running it.
+///
+/// # Errors
+/// A workload entry or a key file cannot be used.
+pub fn check(config: &Config) -> Result<(), AppError> {
+    Workloads::new(config)?;
+    Images::new(&config.attestation, Metrics::new())?;
+    Ok(())
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it did not start. What goes wrong later is logged and does not end it.
+pub fn run(options: Options) -> Result<(), AppError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("muster-async")
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(main(options));
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
+}
+
+async fn main(options: Options) -> Result<(), AppError> {
+    let Options { mut config, file, record } = options;
+    let mut signals = Signals::new()?;
+    let endpoint = match config.metrics.listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
+    let mut agent = Agent::start(&config, record)?;
+    if let Err(error) = agent.feed.serve(Arc::clone(&agent.source) as _).await {
+        agent.stop().await;
+        return Err(error.into());
+    }
+    let endpoint = endpoint.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&agent.metrics))));
+    agent.metrics.set_ready(true);
+    let flavour = agent.source.flavour();
+    tracing::info!(flavour, socket = %config.feed.socket.display(), "watching");
+    notify(&[NotifyState::Ready, NotifyState::Status(&format!("watching with {flavour} hooks"))]);
+    let mut watchdog = Watchdog::new();
+    loop {
+        match signals.next(&mut watchdog).await {
+            Wake::End(name) => {
+                tracing::info!(signal = name, "ending");
+                break;
+            }
+            Wake::Reload => {
+                if let Ok(NotifyState::MonotonicUsec(now)) = NotifyState::monotonic_usec_now() {
+                    notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
+                }
+                agent.reload(file.as_deref(), &mut config);
+                notify(&[NotifyState::Ready]);
+            }
+            Wake::Watchdog => watchdog.feed(&agent),
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    agent.metrics.set_ready(false);
+    if let Some(endpoint) = endpoint {
+        endpoint.abort();
+    }
+    agent.stop().await;
+    Ok(())
+}
+
+/// The running rooms.
+struct Agent {
+    metrics: Arc<Metrics>,
+    images: Arc<Images>,
+    /// Keeps the drop directory watched.
+    watch: Watch,
+    feed: Arc<Feed>,
+    source: Arc<Source>,
+    stage: Stage,
+}
+
+impl Agent {
+    fn start(config: &Config, record: Option<PathBuf>) -> Result<Self, AppError> {
+        Sensor::permitted()?;
+        let metrics = Metrics::new();
+        let images = Images::new(&config.attestation, Arc::clone(&metrics))?;
+        images.load_now();
+        let watch = images.watch()?;
+        let mut live = Live::new(config, Arc::clone(&metrics))?;
+        let feed = Arc::new(Feed::new(&config.feed, Arc::clone(&metrics))?);
+        let recording = match record {
+            None => None,
+            Some(file) => Some(Recording::create(&file).map_err(|source| AppError::Record { file, source })?),
+        };
+        let (batches, incoming) = crossbeam_channel::bounded(crate::judge::QUEUE);
+        let sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
+        // After the hooks are attached: what starts from now on comes as an event.
+        live.seed();
+        let rooms =
+            Rooms { images: Arc::clone(&images), feed: Arc::clone(&feed), metrics: Arc::clone(&metrics) };
+        let stage = Stage::start(live, recording, rooms, incoming)?;
+        let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen()));
+        Ok(Self { metrics, images, watch, feed, source, stage })
+    }
+
+    /// Takes what changed in the configuration file; if it is bad, the old one stays.
+    fn reload(&mut self, file: Option<&Path>, config: &mut Config) {
+        // Log rotation, too, comes by SIGHUP.
+        self.feed.reopen();
+        let new = match load(file) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, "the old configuration stays");
+                return;
+            }
+        };
+        if let Err(error) = check(&new) {
+            tracing::error!(%error, "the old configuration stays");
+            return;
+        }
+        let restart = [
+            (new.sensor != config.sensor, "sensor"),
+            (new.feed != config.feed, "feed"),
+            (new.metrics != config.metrics, "metrics"),
+        ];
+        for (_, section) in restart.iter().filter(|(changed, _)| *changed) {
+            tracing::warn!(
+                section,
+                "this section has changed; the change needs a restart and is left out until then"
+            );
+        }
+        if let Err(error) = self.images.reload(&new.attestation) {
+            tracing::error!(%error, "the old configuration stays");
+            return;
+        }
+        match self.images.watch() {
+            Ok(watch) => self.watch = watch,
+            Err(error) => tracing::error!(%error, "the drop directory is read now, but not watched"),
+        }
+        if !self.stage.reload(new.clone()) {
+            tracing::error!("the judge has not taken the configuration before this one; send SIGHUP again");
+            return;
+        }
+        *config = Config {
+            sensor: config.sensor.clone(),
+            feed: config.feed.clone(),
+            metrics: config.metrics.clone(),
+            ..new
+        };
+        tracing::info!("configuration taken");
+    }
+
+    async fn stop(self) {
+        let begun = Instant::now();
+        let Self { metrics: _, images: _, watch: _, feed, source, stage } = self;
+        let drained = tokio::task::spawn_blocking(move || {
+            if let Some(status) = source.stop() {
+                for (kind, counts) in status.kinds {
+                    tracing::info!(%kind, submitted = counts.submitted, lost = counts.lost, received = counts.received, "records");
+                }
+            }
+            stage.finish(JUDGE.saturating_sub(begun.elapsed()))
+        });
+        if !matches!(tokio::time::timeout(JUDGE, drained).await, Ok(Ok(true))) {
+            tracing::error!("events were still being judged at the deadline; the rest is lost");
+        }
+        feed.shutdown(DRAIN.saturating_sub(begun.elapsed() + Duration::from_millis(300))).await;
+        tracing::info!(seconds = begun.elapsed().as_secs_f64(), "ended");
+    }
+}
+
+/// The configuration from its file, or from where it is by default.
+fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    file.map_or_else(Config::load_default, Config::load)
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+enum Wake {
+    End(&'static str),
+    Reload,
+    Watchdog,
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self, watchdog: &mut Watchdog) -> Wake {
+        tokio::select! {
+            _ = self.term.recv() => Wake::End("SIGTERM"),
+            _ = self.int.recv() => Wake::End("SIGINT"),
+            _ = self.hup.recv() => Wake::Reload,
+            () = watchdog.due() => Wake::Watchdog,
+        }
+    }
+}
+
+/// Keeps the service manager's watchdog quiet as long as the judge makes progress.
+struct Watchdog {
+    timer: Option<tokio::time::Interval>,
+    batches: u64,
+}
+
+impl Watchdog {
+    fn new() -> Self {
+        let timer = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2));
+        Self { timer, batches: 0 }
+    }
+
+    async fn due(&mut self) {
+        match &mut self.timer {
+            Some(timer) => {
+                timer.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn feed(&mut self, agent: &Agent) {
+        let batches = agent.stage.seen().batches();
+        if batches == std::mem::replace(&mut self.batches, batches) && agent.stage.is_behind() {
+            tracing::error!("the judge makes no progress; the service manager is not told that all is well");
+        } else {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What clients may ask of the agent.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use muster_proto::v1;
+
+use crate::event::Class;
+use crate::feed::{Asked, StatusSource, convert};
+use crate::finding::{Coverage, Sha256};
+use crate::images::{Image, ImageState, Images};
+use crate::judge::Seen;
+use crate::sbom::{Entry, ImageIndex};
+use crate::sensor::{Sensor, SensorStatus};
+
+/// Answers about an image at most: a digest may be at many paths.
+const EXPLANATIONS: usize = 256;
+
+/// The sensor, the images and the judge, as clients see them.
+pub(super) struct Source {
+    sensor: Mutex<Option<Sensor>>,
+    /// What does not change: the sensor's status at its start.
+    first: SensorStatus,
+    images: Arc<Images>,
+    seen: Arc<Seen>,
+}
+
+impl Source {
+    pub(super) fn new(sensor: Sensor, images: Arc<Images>, seen: Arc<Seen>) -> Self {
+        Self { first: sensor.status(), sensor: Mutex::new(Some(sensor)), images, seen }
+    }
+
+    pub(super) fn flavour(&self) -> &'static str {
+        self.first.flavour.as_str()
+    }
+
+    /// Stops the sensor and gives its last counters.
+    pub(super) fn stop(&self) -> Option<SensorStatus> {
+        let sensor = self.sensor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        sensor.map(Sensor::stop)
+    }
+}
+
+impl StatusSource for Source {
+    fn status(&self) -> v1::Status {
+        // Reading the kernel's counters brings the metrics up to date, from which the server takes them.
+        let sensor = self.sensor.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = sensor.as_ref().map_or_else(|| self.first.clone(), Sensor::status);
+        drop(sensor);
+        let rings = now.rings.iter().map(|(class, bytes)| v1::Ring {
+            name: class_name(*class).to_owned(),
+            size_bytes: u64::from(*bytes),
+        });
+        let workloads = self.seen.workloads();
+        v1::Status {
+            kernel_release: now.kernel_release,
+            flavour: convert::flavour(now.flavour).into(),
+            blind_spots: now.blind_spots,
+            rings: rings.collect(),
+            images: self.images.status(),
+            workloads: workloads
+                .into_iter()
+                .map(|(info, events)| v1::WorkloadStatus { workload: Some(convert::workload(&info)), events })
+                .collect(),
+            processes: self.seen.processes(),
+            ..v1::Status::default()
+        }
+    }
+
+    fn explain(&self, asked: &Asked, image: Option<Sha256>) -> Vec<v1::Explanation> {
+        let mut images = self.images.snapshot();
+        if let Some(wanted) = image {
+            images.retain(|i| i.digest == wanted);
+        }
+        images.iter().flat_map(|image| explain(asked, image)).collect()
+    }
+}
+
+fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Exec => "exec",
+        Class::File => "file",
+        Class::Network => "network",
+    }
+}
+
+fn explain(asked: &Asked, image: &Image) -> Vec<v1::Explanation> {
+    let ImageState::Verified { index, documents } = &image.state else { return Vec::new() };
+    let one = |entry: Option<Entry<'_>>, text: String| v1::Explanation {
+        image_digest: format!("sha256:{}", image.digest),
+        path: entry.map(|e| e.path().to_string()).unwrap_or_default(),
+        sha256: entry.and_then(Entry::sha256).map(|s| s.to_string()).unwrap_or_default(),
+        package: entry.and_then(Entry::package).unwrap_or_default().to_owned(),
+        coverage: convert::coverage(index.coverage()).into(),
+        documents: documents.iter().map(|d| d.sha256.to_string()).collect(),
+        text,
+    };
+    let found: Vec<_> = match asked {
+        Asked::Path(path) => {
+            index.by_path(path.as_bytes()).into_iter().map(|e| one(Some(e), says(e, image))).collect()
+        }
+        Asked::Sha256(sha256) => {
+            index.by_sha256(sha256).take(EXPLANATIONS).map(|e| one(Some(e), says(e, image))).collect()
+        }
+    };
+    if found.is_empty() { vec![one(None, silent(asked, index))] } else { found }
+}
+
+fn says(entry: Entry<'_>, image: &Image) -> String {
+    let weak = entry.weak().unwrap_or_default();
+    let digest = match (entry.sha256(), weak.sha1, weak.md5) {
+        (Some(_), _, _) => {
+            "with a SHA-256: other content there is `modified`, this content elsewhere is `relocated`"
+        }
+        (None, Some(_), _) => "with no more than a SHA-1: equal content is `attested_weak`",
+        (None, None, Some(_)) => "with no more than an MD5: equal content is `attested_weak`",
+        (None, None, None) => "without a usable digest: whatever is there is `path_only`",
+    };
+    let used = if image.is_used(entry.id()) { "; it was seen in use" } else { "" };
+    format!("the SBOM has this file, {digest}{used}")
+}
+
+fn silent(asked: &Asked, index: &ImageIndex) -> String {
+    let what = match asked {
+        Asked::Path(_) => "path",
+        Asked::Sha256(_) => "digest",
+    };
+    match index.coverage() {
+        Coverage::Full => format!("the SBOM says that it is complete, and it does not have this {what}"),
+        Coverage::Owned => format!("the SBOM lists files that packages own, and does not have this {what}"),
+        Coverage::Packages => "the SBOM lists packages and no files: it cannot say".to_owned(),
+    }
+}

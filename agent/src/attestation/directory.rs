@@ -1,0 +1,405 @@
+//! The drop directory: where attestations are put by hand, by configuration management, or by a mount.
+//!
+//! `.json` files are one envelope each, `.jsonl` files one per line. Hidden files and other names are left alone, so that a
+//! file can be written under such a name and renamed. A file is taken when its writer closes it or when it is renamed into
+//! place; half of a file that was there at the start is refused first and taken when it is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags as Mask, InitFlags, Inotify, WatchDescriptor};
+
+/// How often a directory that is not there is looked for.
+const RETRY_MS: u16 = 1000;
+
+/// Why a file of the directory, or the directory, is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A symbolic link could lead anywhere.
+    #[error("is a symbolic link; put the file itself here")]
+    Symlink,
+    /// Not a regular file.
+    #[error("is not a regular file")]
+    NotRegular,
+    /// Others than root and the agent's user own it.
+    #[error("belongs to uid {found}; expected 0 or {own}: chown it")]
+    Owner {
+        /// Its owner.
+        found: u32,
+        /// The agent's user.
+        own: u32,
+    },
+    /// Others may write it.
+    #[error("has mode {0:04o}: others may write it; chmod go-w")]
+    Writable(u32),
+    /// Too large, by its size: not read.
+    #[error("has {bytes} bytes, but at most {limit} are read; raise attestation.max_envelope_bytes")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// It cannot be read.
+    #[error("cannot read: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl FileError {
+    /// The file is not there (any more).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// What changes whenever a file's content or permissions do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp([i128; 4]);
+
+impl Stamp {
+    fn of(meta: &std::fs::Metadata) -> Self {
+        let nanos = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        Self([
+            i128::from(meta.ino()),
+            i128::from(meta.size()),
+            nanos(meta.mtime(), meta.mtime_nsec()),
+            nanos(meta.ctime(), meta.ctime_nsec()),
+        ])
+    }
+}
+
+/// How many envelopes a file holds, by its name; `None` for files that are left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `.json`: one.
+    One,
+    /// `.jsonl`: one per line.
+    Lines,
+}
+
+impl Shape {
+    /// The shape of the file of this name.
+    pub fn of(name: &OsStr) -> Option<Self> {
+        if name.as_bytes().starts_with(b".") {
+            return None;
+        }
+        match Path::new(name).extension()?.as_bytes() {
+            b"json" => Some(Self::One),
+            b"jsonl" => Some(Self::Lines),
+            _ => None,
+        }
+    }
+}
+
+/// The files of the directory that hold envelopes.
+///
+/// # Errors
+/// When the directory cannot be listed, or others may write it.
+pub fn scan(directory: &Path) -> Result<BTreeMap<OsString, Option<Stamp>>, FileError> {
+    check(&std::fs::metadata(directory)?)?;
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if Shape::of(&name).is_none() {
+            tracing::debug!(file = %entry.path().display(), "left alone: not a .json or .jsonl file");
+            continue;
+        }
+        // Gone in between: it is read, found missing, and forgotten.
+        let stamp = entry.metadata().ok().map(|meta| Stamp::of(&meta));
+        found.insert(name, stamp);
+    }
+    Ok(found)
+}
+
+/// Reads a file of the directory, at most `limit` bytes.
+///
+/// # Errors
+/// Why it is refused.
+pub fn read(directory: &Path, name: &OsStr, limit: u64) -> Result<(Vec<u8>, Stamp), FileError> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        // A pipe must not hold the reader up.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(directory.join(name))
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => FileError::Symlink,
+            _ => FileError::Io(error),
+        })?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(FileError::NotRegular);
+    }
+    check(&meta)?;
+    if meta.len() > limit {
+        return Err(FileError::TooLarge { bytes: meta.len(), limit });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()) {
+        Ok(read) if read <= limit => Ok((bytes, Stamp::of(&meta))),
+        _ => Err(FileError::TooLarge { bytes: limit.saturating_add(1), limit }),
+    }
+}
+
+fn check(meta: &std::fs::Metadata) -> Result<(), FileError> {
+    let own = nix::unistd::geteuid().as_raw();
+    if meta.uid() != 0 && meta.uid() != own {
+        return Err(FileError::Owner { found: meta.uid(), own });
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(FileError::Writable(meta.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+/// What a [`Watcher`] saw.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These files were finished, changed or removed.
+    Files(BTreeSet<OsString>),
+    /// Anything may have changed: list the directory again.
+    Everything,
+    /// The other end of the stop socket was closed.
+    Stop,
+}
+
+/// Watches a directory that may come and go.
+#[derive(Debug)]
+pub struct Watcher {
+    directory: PathBuf,
+    inotify: Inotify,
+    watched: Option<WatchDescriptor>,
+    stop: UnixStream,
+    missing_told: bool,
+}
+
+impl Watcher {
+    /// Watches `directory` until the other end of `stop` is closed.
+    ///
+    /// # Errors
+    /// When the kernel gives no inotify instance (`fs.inotify.max_user_instances`).
+    pub fn new(directory: PathBuf, stop: UnixStream) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        Ok(Self { directory, inotify, watched: None, stop, missing_told: false })
+    }
+
+    /// Waits for the next change. The first one is [`Change::Everything`], as soon as the directory is watched.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn wait(&mut self) -> io::Result<Change> {
+        loop {
+            if self.watched.is_none() && self.watch() {
+                return Ok(Change::Everything);
+            }
+            let timeout = if self.watched.is_some() { PollTimeout::NONE } else { RETRY_MS.into() };
+            let mut fds = [
+                PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if fds[0].any().unwrap_or(true) {
+                return Ok(Change::Stop);
+            }
+            match self.events()? {
+                Change::Files(files) if files.is_empty() => {}
+                change => return Ok(change),
+            }
+        }
+    }
+
+    fn watch(&mut self) -> bool {
+        let mask = Mask::IN_CLOSE_WRITE
+            | Mask::IN_MOVED_TO
+            | Mask::IN_MOVED_FROM
+            | Mask::IN_DELETE
+            | Mask::IN_ATTRIB
+            | Mask::IN_DELETE_SELF
+            | Mask::IN_MOVE_SELF
+            | Mask::IN_ONLYDIR;
+        match self.inotify.add_watch(&self.directory, mask) {
+            Ok(watched) => {
+                self.watched = Some(watched);
+                self.missing_told = false;
+                true
+            }
+            Err(error) => {
+                if !self.missing_told {
+                    let directory = self.directory.display();
+                    tracing::warn!(%directory, %error, "cannot watch the drop directory; create it (mode 0755)");
+                    self.missing_told = true;
+                }
+                false
+            }
+        }
+    }
+
+    fn events(&mut self) -> io::Result<Change> {
+        let mut files = BTreeSet::new();
+        let mut everything = false;
+        loop {
+            let events = match self.inotify.read_events() {
+                Ok(events) => events,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for event in events {
+                if event.mask.contains(Mask::IN_Q_OVERFLOW) {
+                    everything = true;
+                }
+                if Some(event.wd) != self.watched {
+                    continue;
+                }
+                let lost = Mask::IN_DELETE_SELF | Mask::IN_MOVE_SELF | Mask::IN_UNMOUNT | Mask::IN_IGNORED;
+                if event.mask.intersects(lost) {
+                    if let Err(error) = self.inotify.rm_watch(event.wd) {
+                        tracing::debug!(%error, "the watch ended with the directory");
+                    }
+                    self.watched = None;
+                    everything = true;
+                }
+                match event.name {
+                    Some(name) if Shape::of(&name).is_some() => drop(files.insert(name)),
+                    Some(_) => {}
+                    // The directory's own mode or owner.
+                    None => everything |= event.mask.contains(Mask::IN_ATTRIB),
+                }
+            }
+        }
+        Ok(if everything { Change::Everything } else { Change::Files(files) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn shapes() {
+        for (name, shape) in [
+            ("a.json", Some(Shape::One)),
+            ("a.sigstore.json", Some(Shape::One)),
+            ("a.jsonl", Some(Shape::Lines)),
+            (".a.json", None),
+            ("a.json~", None),
+            ("a.json.swp", None),
+            ("json", None),
+            ("a.JSON", None),
+        ] {
+            assert_eq!(Shape::of(name.as_ref()), shape, "{name}");
+        }
+    }
+
+    #[test]
+    fn refused_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let reason = |name: &str| read(directory.path(), name.as_ref(), 10).unwrap_err().to_string();
+        fs::write(at("good.json"), "0123456789").unwrap();
+        assert_eq!(read(directory.path(), "good.json".as_ref(), 10).unwrap().0, b"0123456789");
+        fs::write(at("large.json"), "0123456789a").unwrap();
+        assert!(reason("large.json").starts_with("has 11 bytes, but at most 10"));
+        symlink(at("good.json"), at("link.json")).unwrap();
+        assert!(reason("link.json").contains("symbolic link"));
+        nix::unistd::mkfifo(&at("pipe.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(reason("pipe.json").contains("not a regular file"));
+        fs::create_dir(at("dir.json")).unwrap();
+        assert!(reason("dir.json").contains("not a regular file"));
+        for mode in [0o664, 0o646] {
+            fs::set_permissions(at("good.json"), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(reason("good.json").contains(&format!("mode {mode:04o}")));
+        }
+        assert!(read(directory.path(), "none.json".as_ref(), 10).unwrap_err().is_gone());
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(scan(directory.path()).unwrap_err().to_string().contains("mode 0777"));
+    }
+
+    #[test]
+    fn another_owner_is_refused() {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "root is needed to give a file away: run the tests as root or with sudo"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        fs::write(&path, "{}").unwrap();
+        nix::unistd::chown(&path, Some(12345.into()), None).unwrap();
+        let text = read(directory.path(), "a.json".as_ref(), 10).unwrap_err().to_string();
+        assert!(text.contains("belongs to uid 12345; expected 0"), "{text}");
+    }
+
+    #[test]
+    fn watches_what_comes_and_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("drop");
+        let at = |name: &str| directory.join(name);
+        let (stop, theirs) = UnixStream::pair().unwrap();
+        let mut watcher = Watcher::new(directory.clone(), theirs).unwrap();
+        let (sender, changes) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            loop {
+                let change = watcher.wait().unwrap();
+                let done = change == Change::Stop;
+                sender.send(change).unwrap();
+                if done {
+                    break;
+                }
+            }
+        });
+        let next = || changes.recv_timeout(Duration::from_secs(10)).expect("a change");
+        let files = |names: &[&str]| Change::Files(names.iter().map(OsString::from).collect());
+
+        // The directory is found when it comes, watched, and only then listed.
+        changes.recv_timeout(Duration::from_millis(100)).expect_err("nothing happened");
+        fs::create_dir(&directory).unwrap();
+        assert_eq!(next(), Change::Everything);
+
+        // Not before its writer closes it.
+        let mut half = fs::File::create(at("a.json")).unwrap();
+        io::Write::write_all(&mut half, b"{").unwrap();
+        changes.recv_timeout(Duration::from_millis(100)).expect_err("nothing happened");
+        let closed = std::time::Instant::now();
+        drop(half);
+        assert_eq!(next(), files(&["a.json"]));
+        assert!(closed.elapsed() < Duration::from_millis(100), "took {:?}", closed.elapsed());
+
+        fs::write(at(".b.json.partial"), "{}").unwrap();
+        fs::rename(at(".b.json.partial"), at("b.json")).unwrap();
+        assert_eq!(next(), files(&["b.json"]));
+        fs::remove_file(at("a.json")).unwrap();
+        assert_eq!(next(), files(&["a.json"]));
+        fs::set_permissions(at("b.json"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(next(), files(&["b.json"]));
+
+        // The directory goes and comes back.
+        fs::rename(&directory, parent.path().join("old")).unwrap();
+        assert_eq!(next(), Change::Everything);
+        fs::create_dir(&directory).unwrap();
+        assert_eq!(next(), Change::Everything);
+        fs::write(at("c.jsonl"), "").unwrap();
+        assert_eq!(next(), files(&["c.jsonl"]));
+
+        drop(stop);
+        assert_eq!(next(), Change::Stop);
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,173 @@
+//! Signing: SBOM → statement → DSSE envelope.
+
+use std::io::{Read, Write};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::envelope::{PAYLOAD_TYPE, Payload, pae_header};
+use super::{KeyId, Limits, PredicateType, PrivateKey, Subject, sha256};
+use crate::finding::Sha256;
+
+/// Why an SBOM was not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The SBOM could not be read.
+    #[error("cannot read the SBOM: {0}")]
+    Read(std::io::Error),
+    /// The envelope could not be written.
+    #[error("cannot write the envelope: {0}")]
+    Write(std::io::Error),
+    /// It changed while it was read.
+    #[error("the SBOM was {expected} bytes and gave {found}: it changed while it was read; try again")]
+    Changed {
+        /// Its size before.
+        expected: usize,
+        /// What was read.
+        found: usize,
+    },
+    /// Larger than the agent would read.
+    #[error("the SBOM has {found} bytes, but at most {limit} are read (attestation.max_sbom_bytes)")]
+    TooLarge {
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// It is not JSON.
+    #[error("the SBOM is not a JSON object: {0}")]
+    NotJson(serde_json::Error),
+    /// No format that is known.
+    #[error(
+        "the SBOM is {0}; expected SPDX JSON (with spdxVersion) or syft-json (with schema and artifacts)"
+    )]
+    Format(&'static str),
+    /// The predicate type names another format.
+    #[error("the predicate type is {asked:?}, but the SBOM is {found:?}")]
+    PredicateType {
+        /// What was asked for.
+        asked: &'static str,
+        /// What the document is.
+        found: &'static str,
+    },
+    /// A statement is about something.
+    #[error("no subject with a digest; expected at least one NAME@sha256:HEX")]
+    NoSubject,
+    /// The provider failed.
+    #[error("the cryptographic provider refused to sign")]
+    Provider,
+}
+
+/// What was signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed {
+    /// By whom.
+    pub key: KeyId,
+    /// Kind of the document.
+    pub predicate_type: PredicateType,
+    /// SHA-256 of the document, as findings name it (without white space around it).
+    pub document: Sha256,
+}
+
+#[derive(Deserialize)]
+struct Probe {
+    #[serde(rename = "spdxVersion")]
+    spdx: Option<IgnoredAny>,
+    #[serde(rename = "bomFormat")]
+    cyclonedx: Option<IgnoredAny>,
+    schema: Option<IgnoredAny>,
+    artifacts: Option<IgnoredAny>,
+}
+
+fn detect(sbom: &[u8]) -> Result<PredicateType, SignError> {
+    match serde_json::from_slice(sbom).map_err(SignError::NotJson)? {
+        Probe { spdx: Some(_), .. } => Ok(PredicateType::Spdx),
+        Probe { schema: Some(_), artifacts: Some(_), .. } => Ok(PredicateType::Syft),
+        Probe { cyclonedx: Some(_), .. } => Err(SignError::Format("CycloneDX")),
+        _ => Err(SignError::Format("JSON of an unknown form")),
+    }
+}
+
+/// Signs an SBOM of `size` bytes and writes the envelope to `out`. Holds the document once: a large one is encoded as it is
+/// written.
+///
+/// # Errors
+/// When it is not an SBOM that the agent reads, or on failed input and output.
+pub fn sign(
+    sbom: impl Read,
+    size: u64,
+    subjects: &[Subject],
+    predicate_type: Option<PredicateType>,
+    key: &PrivateKey,
+    limits: &Limits,
+    out: impl Write,
+) -> Result<Signed, SignError> {
+    let too_large = SignError::TooLarge { found: size, limit: limits.max_sbom_bytes };
+    let Ok(size) = usize::try_from(size) else { return Err(too_large) };
+    if limits.check_sbom(size).is_err() {
+        return Err(too_large);
+    }
+    // The statement's members are ordered so that the predicate type, which is known only after the document was read, comes
+    // last.
+    let head = head(subjects)?;
+    let tail_space = 100;
+    let mut payload = Vec::with_capacity(head.len() + size + tail_space + pae_header(usize::MAX).len());
+    payload.extend_from_slice(&head);
+    let read = sbom
+        .take(u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1))
+        .read_to_end(&mut payload)
+        .map_err(SignError::Read)?;
+    if read != size {
+        return Err(SignError::Changed { expected: size, found: read });
+    }
+    let document = payload[head.len()..].trim_ascii();
+    let found = detect(document)?;
+    let sha256 = sha256(document);
+    if let Some(asked) = predicate_type.filter(|asked| *asked != found) {
+        return Err(SignError::PredicateType { asked: asked.uri(), found: found.uri() });
+    }
+    payload.extend_from_slice(format!(",\"predicateType\":\"{}\"}}", found.uri()).as_bytes());
+    let header = pae_header(payload.len());
+    let start = header.len();
+    payload.splice(0..0, header);
+    let payload = Payload::new(payload, start);
+    let signature = key.sign(&payload).map_err(|_| SignError::Provider)?;
+    write_envelope(&payload.signed_bytes()[start..], &[(key.id(), signature)], out)
+        .map_err(SignError::Write)?;
+    Ok(Signed { key: key.id(), predicate_type: found, document: sha256 })
+}
+
+fn head(subjects: &[Subject]) -> Result<Vec<u8>, SignError> {
+    let mut list = Vec::new();
+    for subject in subjects {
+        let digest = subject.sha256.filter(|digest| !digest.is_zero()).ok_or(SignError::NoSubject)?;
+        list.push(serde_json::json!({"name": subject.name, "digest": {"sha256": digest.to_string()}}));
+    }
+    if list.is_empty() {
+        return Err(SignError::NoSubject);
+    }
+    let list = serde_json::Value::Array(list);
+    Ok(format!("{{\"_type\":\"https://in-toto.io/Statement/v1\",\"subject\":{list},\"predicate\":")
+        .into_bytes())
+}
+
+/// Writes an envelope, its payload encoded as it goes.
+pub(super) fn write_envelope(
+    payload: &[u8],
+    signatures: &[(KeyId, Vec<u8>)],
+    mut out: impl Write,
+) -> std::io::Result<()> {
+    write!(out, "{{\"payloadType\":\"{PAYLOAD_TYPE}\",\"payload\":\"")?;
+    let mut encoder = base64::write::EncoderWriter::new(out, &STANDARD);
+    encoder.write_all(payload)?;
+    let mut out = encoder.finish()?;
+    out.write_all(b"\",\"signatures\":[")?;
+    for (at, (key, signature)) in signatures.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        write!(out, "{comma}{{\"keyid\":\"{key}\",\"sig\":\"{}\"}}", STANDARD.encode(signature))?;
+    }
+    out.write_all(b"]}\n")?;
+    out.flush()
+}

@@ -1,0 +1,375 @@
+//! `muster attest …`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::attestation::key::Algorithm;
+use crate::attestation::sign::sign;
+use crate::attestation::{Keys, Limits, PredicateType, PrivateKey, Subject, Verified, verify};
+use crate::finding::Sha256;
+
+/// Exit status of `verify` when what it was given cannot be used, as clap's.
+const USAGE: u8 = 2;
+
+/// Subcommands of `muster attest`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Verify a DSSE envelope. Exit status: 0 verified, 1 refused, 2 wrong usage (unreadable file or key included).
+    Verify(Verify),
+    /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image.
+    Sign(Sign),
+    /// Make a key pair for `attest sign`. Existing files are never overwritten.
+    Keygen(Keygen),
+}
+
+/// Arguments of `muster attest verify`.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// The envelope.
+    file: PathBuf,
+    /// Public key of a signer, PEM (BEGIN PUBLIC KEY), P-256 or Ed25519.
+    #[arg(long = "key", value_name = "PEM", required = true)]
+    keys: Vec<PathBuf>,
+    /// Different keys that must have signed.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threshold: usize,
+    /// Digest of the image that the statement must be about.
+    #[arg(long, value_name = "sha256:HEX")]
+    subject: Option<Sha256>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `muster attest sign`.
+#[derive(Debug, clap::Args)]
+pub struct Sign {
+    /// The SBOM: SPDX JSON or syft-json.
+    sbom: PathBuf,
+    /// Private key, PEM PKCS#8 (BEGIN PRIVATE KEY), P-256 or Ed25519.
+    #[arg(long, value_name = "PEM")]
+    key: PathBuf,
+    /// Image that the SBOM is about; may be given more than once.
+    #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = subject)]
+    subjects: Vec<Subject>,
+    /// Predicate type [default: what the document is].
+    #[arg(long, value_name = "URI")]
+    predicate_type: Option<PredicateType>,
+    /// Where the envelope goes [default: standard output].
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Arguments of `muster attest keygen`.
+#[derive(Debug, clap::Args)]
+pub struct Keygen {
+    /// Private key to make: PEM PKCS#8, mode 0600.
+    #[arg(long, value_name = "FILE")]
+    private: PathBuf,
+    /// Public key to make: PEM.
+    #[arg(long, value_name = "FILE")]
+    public: PathBuf,
+    /// Kind of key.
+    #[arg(long, value_enum, default_value = "p256")]
+    algorithm: KeyKind,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KeyKind {
+    /// ECDSA over P-256, SHA-256.
+    P256,
+    /// Ed25519.
+    Ed25519,
+}
+
+fn subject(text: &str) -> Result<Subject, String> {
+    let (name, digest) = text.rsplit_once('@').ok_or("expected NAME@sha256:HEX")?;
+    let digest: Sha256 = digest.parse().map_err(|error| format!("{error}"))?;
+    Ok(Subject { name: name.to_owned(), sha256: Some(digest) })
+}
+
+impl Command {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever stopped it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Verify(args) => args.run(),
+            Self::Sign(args) => args.run(),
+            Self::Keygen(args) => args.run(),
+        }
+    }
+}
+
+impl Verify {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let (keys, envelope) = match self.read() {
+            Ok(input) => input,
+            Err(error) => {
+                eprintln!("muster: {error:#}");
+                return Ok(ExitCode::from(USAGE));
+            }
+        };
+        if self.threshold == 0 || self.threshold > keys.len() {
+            let keys = keys.len();
+            eprintln!(
+                "muster: --threshold {}: expected 1 to {keys}, the number of different keys",
+                self.threshold
+            );
+            return Ok(ExitCode::from(USAGE));
+        }
+        let verified = verify(&envelope, &keys, self.threshold, &Limits::default())
+            .map_err(|error| error.to_string())
+            .and_then(|verified| self.check_subject(&verified).map(|()| verified));
+        let file = self.file.display();
+        Ok(match verified {
+            Ok(verified) if self.json => {
+                println!("{}", json(&verified));
+                ExitCode::SUCCESS
+            }
+            Ok(verified) => {
+                print(&self.file, &verified);
+                ExitCode::SUCCESS
+            }
+            Err(reason) if self.json => {
+                println!("{}", serde_json::json!({"verified": false, "reason": reason}));
+                ExitCode::FAILURE
+            }
+            Err(reason) => {
+                eprintln!("muster: {file}: refused: {reason}");
+                ExitCode::FAILURE
+            }
+        })
+    }
+
+    fn read(&self) -> anyhow::Result<(Keys, Vec<u8>)> {
+        let keys = Keys::load(&self.keys)?;
+        let mut envelope = Vec::new();
+        File::open(&self.file)
+            .and_then(|file| {
+                file.take(Limits::default().max_envelope_bytes.saturating_add(1)).read_to_end(&mut envelope)
+            })
+            .with_context(|| format!("{}: cannot read", self.file.display()))?;
+        Ok((keys, envelope))
+    }
+
+    fn check_subject(&self, verified: &Verified) -> Result<(), String> {
+        match self.subject {
+            Some(subject) if !verified.statement.names(&subject) => {
+                let found: Vec<_> = subjects(verified).map(|digest| format!("sha256:{digest}")).collect();
+                Err(format!("the statement is about {}, not about sha256:{subject}", found.join(", ")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn subjects(verified: &Verified) -> impl Iterator<Item = Sha256> + '_ {
+    verified.statement.subjects.iter().filter_map(|subject| subject.sha256)
+}
+
+fn json(verified: &Verified) -> serde_json::Value {
+    let statement = &verified.statement;
+    let subjects = statement.subjects.iter().map(|subject| {
+        serde_json::json!({
+            "name": subject.name,
+            "sha256": subject.sha256.map(|digest| digest.to_string()),
+        })
+    });
+    serde_json::json!({
+        "verified": true,
+        "envelope_sha256": verified.sha256.to_string(),
+        "keys": verified.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "subjects": subjects.collect::<Vec<_>>(),
+        "predicate_type": statement.predicate_type.uri(),
+        "document_sha256": crate::attestation::sha256(statement.predicate()).to_string(),
+        "document_bytes": statement.predicate().len(),
+    })
+}
+
+fn print(file: &Path, verified: &Verified) {
+    let statement = &verified.statement;
+    println!("{}: verified", file.display());
+    for key in &verified.keys {
+        println!("  signed by   key {key}");
+    }
+    for subject in &statement.subjects {
+        let digest = subject.sha256.map_or_else(|| "no sha256".into(), |digest| format!("sha256:{digest}"));
+        println!("  subject     {digest}  {:?}", subject.name);
+    }
+    println!("  type        {}", statement.predicate_type.uri());
+    let document = crate::attestation::sha256(statement.predicate());
+    println!("  document    sha256:{document}  {} bytes", statement.predicate().len());
+}
+
+impl Sign {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let key = PrivateKey::load(&self.key)?;
+        let name = self.sbom.display();
+        let sbom = File::open(&self.sbom).with_context(|| format!("{name}: cannot open"))?;
+        let size = sbom.metadata().with_context(|| format!("{name}: cannot read its size"))?.len();
+        let go = |out: &mut dyn std::io::Write| {
+            let out = BufWriter::with_capacity(1 << 16, out);
+            sign(sbom, size, &self.subjects, self.predicate_type, &key, &Limits::default(), out)
+        };
+        let signed = match &self.output {
+            None => go(&mut std::io::stdout().lock()).with_context(|| name.to_string())?,
+            Some(output) => {
+                // The drop directory is watched: the envelope appears there whole or not at all.
+                let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let file_name = output.file_name().context("--output has no file name")?.to_string_lossy();
+                let partial = directory
+                    .unwrap_or(Path::new("."))
+                    .join(format!(".{file_name}.{}.partial", std::process::id()));
+                let signed = write_whole(&partial, go).and_then(|signed| {
+                    std::fs::rename(&partial, output)
+                        .with_context(|| format!("{}: cannot write", output.display()))?;
+                    Ok(signed)
+                });
+                if signed.is_err() {
+                    // It may not even exist; the error that is told is the first one.
+                    drop(std::fs::remove_file(&partial));
+                }
+                signed.with_context(|| name.to_string())?
+            }
+        };
+        eprintln!("signed {name}: document sha256:{}, key {}", signed.document, signed.key);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn write_whole<T>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<T, crate::attestation::sign::SignError>,
+) -> anyhow::Result<T> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+        .with_context(|| format!("{}: cannot create", path.display()))?;
+    Ok(write(&mut file)?)
+}
+
+impl Keygen {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let key = PrivateKey::generate(match self.algorithm {
+            KeyKind::P256 => Algorithm::P256,
+            KeyKind::Ed25519 => Algorithm::Ed25519,
+        })
+        .map_err(|_| anyhow::anyhow!("the cryptographic provider made no key: no random numbers"))?;
+        let private =
+            key.to_pem().map_err(|_| anyhow::anyhow!("the cryptographic provider did not write the key"))?;
+        create(&self.private, 0o600, &private)?;
+        if let Err(error) = create(&self.public, 0o644, &key.public_pem()) {
+            std::fs::remove_file(&self.private)
+                .with_context(|| format!("{}: cannot remove the half of a pair", self.private.display()))?;
+            return Err(error);
+        }
+        eprintln!(
+            "made key {}: {} (keep it secret) and {}",
+            key.id(),
+            self.private.display(),
+            self.public.display()
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("{}: cannot create (an existing file is not overwritten)", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::ExitCode;
+
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    const IMAGE: &str = "sha256:5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+
+    fn attest(args: &[&str]) -> anyhow::Result<ExitCode> {
+        Cli::try_parse_from(["muster", "attest"].iter().chain(args)).expect("the arguments are right").run()
+    }
+
+    #[test]
+    fn keygen_sign_verify() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name).to_str().expect("the path is UTF-8").to_owned();
+        let [key, public, other, other_public] = ["k.pem", "k.pub", "o.pem", "o.pub"].map(at);
+        let [sbom, envelope] = ["sbom.json", "sbom.att.json"].map(at);
+        for (private, public, kind) in [(&key, &public, "p256"), (&other, &other_public, "ed25519")] {
+            let made = attest(&["keygen", "--private", private, "--public", public, "--algorithm", kind]);
+            assert_eq!(made.unwrap(), ExitCode::SUCCESS);
+            let mode = std::fs::metadata(private).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        let before = std::fs::read(&key).unwrap();
+        let new = at("new.pem");
+        let text = format!("{:#}", attest(&["keygen", "--private", &new, "--public", &public]).unwrap_err());
+        assert!(text.contains("not overwritten"), "{text}");
+        assert!(!std::fs::exists(&new).unwrap(), "no half of a pair is left");
+        attest(&["keygen", "--private", &key, "--public", &at("new.pub")])
+            .expect_err("the private key is there");
+        assert_eq!(std::fs::read(&key).unwrap(), before);
+
+        std::fs::write(&sbom, "{\"spdxVersion\":\"SPDX-2.3\",\"files\":[],\"packages\":[]}\n").unwrap();
+        let subject = format!("host@{IMAGE}");
+        let signed = attest(&["sign", &sbom, "--key", &key, "--subject", &subject, "--output", &envelope]);
+        assert_eq!(signed.unwrap(), ExitCode::SUCCESS);
+        let left: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".partial")), "{left:?}");
+
+        let another = IMAGE.replace("5a", "6a");
+        let (refused, usage) = (ExitCode::FAILURE, ExitCode::from(2));
+        for (args, expected) in [
+            (&["--key", &public][..], ExitCode::SUCCESS),
+            (&["--key", &public, "--json"], ExitCode::SUCCESS),
+            (&["--key", &public, "--subject", IMAGE], ExitCode::SUCCESS),
+            (&["--key", &other_public, "--key", &public], ExitCode::SUCCESS),
+            (&["--key", &public, "--subject", &another], refused),
+            (&["--key", &other_public], refused),
+            (&["--key", &other_public, "--json"], refused),
+            (&["--key", &other_public, "--key", &public, "--threshold", "2"], refused),
+            (&["--key", &public, "--key", &public, "--threshold", "2"], usage),
+            (&["--key", &public, "--threshold", "0"], usage),
+            (&["--key", &key], usage),
+            (&["--key", &at("none.pub")], usage),
+        ] {
+            let args = [&["verify", &envelope], args].concat();
+            assert_eq!(attest(&args).unwrap(), expected, "{args:?}");
+        }
+        assert_eq!(attest(&["verify", &at("none.json"), "--key", &public]).unwrap(), usage);
+        assert_eq!(attest(&["verify", &sbom, "--key", &public]).unwrap(), refused);
+        for bad in ["host", IMAGE, "host@sha256:00"] {
+            let args = ["muster", "attest", "sign", &sbom, "--key", &key, "--subject", bad];
+            assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{bad}");
+        }
+        assert_eq!(
+            Cli::try_parse_from(["muster", "attest", "verify", &envelope]).unwrap_err().exit_code(),
+            2
+        );
+
+        std::fs::write(&sbom, "{\"bomFormat\":\"CycloneDX\"}").unwrap();
+        let text = attest(&["sign", &sbom, "--key", &key, "--subject", &subject, "--output", &at("c.json")]);
+        assert!(format!("{:#}", text.unwrap_err()).contains("the SBOM is CycloneDX"));
+        assert!(!std::fs::exists(at("c.json")).unwrap());
+    }
+}

@@ -1,0 +1,75 @@
+//! What the subcommands that talk to a running agent share.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use muster_proto::v1::sensor_client::SensorClient;
+use tonic::transport::Channel;
+
+use crate::config;
+use crate::feed::client::connect;
+
+/// Which agent.
+#[derive(Debug, clap::Args)]
+pub struct Agent {
+    /// Unix socket of the agent.
+    #[arg(long, default_value_os_t = config::Feed::default().socket)]
+    pub socket: PathBuf,
+}
+
+impl Agent {
+    /// Connects and runs `work`, on this thread.
+    ///
+    /// # Errors
+    /// No agent answers, or whatever stopped the work. A reader of our output that went away is no error.
+    pub fn run<F: Future<Output = anyhow::Result<()>>>(
+        self,
+        work: impl FnOnce(SensorClient<Channel>) -> F,
+    ) -> anyhow::Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let done = runtime.block_on(async { work(connect(&self.socket).await?).await });
+        match done {
+            Err(error)
+                if error
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) =>
+            {
+                Ok(ExitCode::SUCCESS)
+            }
+            done => done.map(|()| ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Writes text to standard output and flushes it.
+///
+/// # Errors
+/// As writing does; a reader that went away is told apart by [`Agent::run`].
+pub fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref())?;
+    out.flush()
+}
+
+/// What a call that failed means for a person.
+pub fn gone(status: &tonic::Status) -> anyhow::Error {
+    match status.code() {
+        tonic::Code::InvalidArgument | tonic::Code::ResourceExhausted | tonic::Code::Unimplemented => {
+            anyhow::anyhow!("the agent refused: {}", status.message())
+        }
+        code => anyhow::anyhow!(
+            "the agent went away ({code}: {}); look with `systemctl status muster`",
+            status.message()
+        ),
+    }
+}
+
+/// The stream ended although more was wanted.
+pub fn ended() -> anyhow::Error {
+    anyhow::anyhow!("the agent has shut down; look with `systemctl status muster`")
+}

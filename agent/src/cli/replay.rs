@@ -1,0 +1,82 @@
+//! `muster replay`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::client::print;
+use crate::config::Config;
+use crate::feed::{append_line, text};
+use crate::images::Images;
+use crate::metrics::Metrics;
+use crate::record::{Reader, replay};
+
+/// Arguments of `muster replay`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The recording, made by `muster agent --record`.
+    file: PathBuf,
+    /// Configuration file; of it only `[attestation]` counts [default: /etc/muster/muster.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take the attestations from this directory.
+    #[arg(long, value_name = "DIR")]
+    attestations: Option<PathBuf>,
+    /// One JSON object per line, as in the JSON lines file.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Runs `muster replay`.
+    ///
+    /// # Errors
+    /// The configuration is refused, or the recording (or the rest of it) is.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { file, config, attestations, json } = self;
+        let mut config = match config {
+            Some(file) => Config::load(&file)?,
+            None => Config::load_default()?,
+        };
+        if let Some(directory) = attestations {
+            config.attestation.directory = directory;
+        }
+        let metrics = Metrics::new();
+        let images = Images::new(&config.attestation, metrics.clone())?;
+        images.load_now();
+        for refused in images.refused().iter() {
+            eprintln!("muster: {}: refused: {}", refused.file, refused.reason);
+        }
+        let mut reader = Reader::open(&file)?;
+        let colour =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        if !json {
+            print(text::finding_header() + "\n")?;
+        }
+        let mut line = Vec::new();
+        let mut printed = Ok(());
+        let source = Box::new(move |digest: &_| images.get(digest));
+        let done = replay(&mut reader, source, metrics, |finding| {
+            line.clear();
+            if json {
+                append_line(&finding, &mut line);
+            } else {
+                line.extend(text::finding_row(&finding, colour).bytes());
+                line.push(b'\n');
+            }
+            if printed.is_ok() {
+                printed = print(&line);
+            }
+        });
+        printed?;
+        let done = done?;
+        eprintln!("muster: {} events gave {} findings", done.events, done.findings);
+        if done.lost > 0 {
+            eprintln!(
+                "muster: {} events are missing in the recording: the disk was full or too slow",
+                done.lost
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

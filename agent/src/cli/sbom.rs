@@ -1,0 +1,292 @@
+//! `muster sbom …`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+
+use crate::sbom::generate::{self, Options, Progress, Report};
+use crate::sbom::{ImageIndex, Limits, tool};
+
+/// Subcommands of `muster sbom`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make an SBOM (SPDX 2.3, JSON) of a file tree or of this host: every executable, shared library and script. Exit status: 0
+    /// every file was read, 1 nothing was made, 3 the SBOM was made but lacks the files named on standard error.
+    Generate(Generate),
+    /// Show what an SBOM can answer for, and what it lacks.
+    Inspect(Inspect),
+}
+
+/// `muster sbom generate`.
+#[derive(Debug, clap::Args)]
+pub struct Generate {
+    /// Root of the file tree.
+    #[arg(required_unless_present = "host", conflicts_with = "host")]
+    path: Option<PathBuf>,
+    /// This host: every real disk, without /proc, /sys, /dev and /run.
+    #[arg(long)]
+    host: bool,
+    /// Every regular file, not only what can run.
+    #[arg(long)]
+    all: bool,
+    /// Directory to leave out, as the SBOM would write it; may be given more than once.
+    #[arg(long, value_name = "DIR")]
+    exclude: Vec<PathBuf>,
+    /// Where to write it; standard output otherwise.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+/// `muster sbom inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    /// The SBOM.
+    file: PathBuf,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Command {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever stopped it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Generate(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+        }
+    }
+}
+
+impl Generate {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let root = self.path.unwrap_or_else(|| "/".into());
+        let options = Options {
+            name: generate::default_name(&root, self.host),
+            root,
+            host: self.host,
+            all: self.all,
+            exclude: self.exclude,
+            created: created()?,
+        };
+        let start = Instant::now();
+        let report = match &self.output {
+            None => make(&options, &mut BufWriter::new(io::stdout().lock()))?,
+            // A device or a pipe is written as it is: renaming over /dev/null would replace it.
+            Some(file) if file.metadata().is_ok_and(|m| !m.is_file()) => {
+                let open = File::options().write(true).open(file);
+                let open = open.with_context(|| format!("opening {}", file.display()))?;
+                make(&options, &mut BufWriter::with_capacity(1 << 20, open))?
+            }
+            Some(file) => {
+                // Whoever reads the file never sees half a document.
+                let mut part = file.clone().into_os_string();
+                part.push(".part");
+                let part = PathBuf::from(part);
+                let written = File::create(&part)
+                    .with_context(|| format!("creating {}", part.display()))
+                    .and_then(|open| make(&options, &mut BufWriter::with_capacity(1 << 20, open)))
+                    .and_then(|report| {
+                        std::fs::rename(&part, file)
+                            .with_context(|| format!("renaming to {}", file.display()))?;
+                        Ok(report)
+                    });
+                if written.is_err() {
+                    let _ = std::fs::remove_file(&part);
+                }
+                written?
+            }
+        };
+        summary(&report, start.elapsed())?;
+        Ok(if report.unread.is_empty() { ExitCode::SUCCESS } else { INCOMPLETE.into() })
+    }
+}
+
+/// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else now.
+fn created() -> anyhow::Result<SystemTime> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(SystemTime::now()) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    time.with_context(|| format!("SOURCE_DATE_EPOCH: expected seconds since 1970, found {text:?}"))
+}
+
+/// Makes the document while another thread shows how far it is.
+fn make(options: &Options, out: &mut dyn io::Write) -> anyhow::Result<Report> {
+    let progress = Progress::default();
+    let (done, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let seen = &progress;
+        let shown = scope.spawn(move || show(seen, &ended));
+        let report = generate::generate(options, &progress, out);
+        drop(done);
+        let _ = shown.join();
+        Ok(report?)
+    })
+}
+
+/// A bar on a terminal, a line every few seconds elsewhere.
+fn show(progress: &Progress, ended: &mpsc::Receiver<()>) {
+    let terminal = io::stderr().is_terminal();
+    let bar = terminal.then(|| {
+        let bar = indicatif::ProgressBar::new_spinner();
+        let style =
+            indicatif::ProgressStyle::with_template("{spinner} {bar:30} {pos}/{len} files  {msg}  {elapsed}");
+        bar.set_style(style.expect("a valid template"));
+        bar
+    });
+    let pause = if terminal { Duration::from_millis(100) } else { Duration::from_secs(5) };
+    while ended.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let (found, done) = (progress.found.load(Ordering::Relaxed), progress.done.load(Ordering::Relaxed));
+        let megabytes = progress.bytes.load(Ordering::Relaxed) >> 20;
+        let walked = progress.walked.load(Ordering::Relaxed);
+        match &bar {
+            Some(bar) => {
+                bar.set_length(found);
+                bar.set_position(done);
+                bar.set_message(if walked {
+                    format!("{megabytes} MiB hashed")
+                } else {
+                    "looking".to_owned()
+                });
+            }
+            None if walked => eprintln!("{done} of {found} files, {megabytes} MiB hashed"),
+            None => eprintln!("{found} files found so far"),
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+/// Exit status when the document lacks files.
+const INCOMPLETE: u8 = 3;
+/// Listed one by one at most.
+const SHOWN: usize = 20;
+
+fn summary(report: &Report, took: Duration) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    let Report { files, owned, packages, unread, left_out, database } = report;
+    writeln!(
+        err,
+        "{files} files, {owned} of them owned by one of {packages} packages, in {:.1} s",
+        took.as_secs_f64()
+    )?;
+    for (path, why) in left_out {
+        writeln!(err, "left out: {:?}: {why}", Path::new("/").join(path))?;
+    }
+    for line in database.iter().take(SHOWN) {
+        writeln!(err, "package database: {line}")?;
+    }
+    if database.len() > SHOWN {
+        writeln!(err, "package database: … and {} more", database.len() - SHOWN)?;
+    }
+    if !unread.is_empty() {
+        writeln!(err, "{} could not be read, so the document does not claim to be complete:", unread.len())?;
+        for (path, why) in unread.iter().take(SHOWN) {
+            writeln!(err, "  {:?}: {why}", Path::new("/").join(path))?;
+        }
+        if unread.len() > SHOWN {
+            writeln!(err, "  … and {} more", unread.len() - SHOWN)?;
+        }
+    }
+    Ok(())
+}
+
+impl Inspect {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let (index, tool) = load(&self.file)?;
+        let advice = tool::advice(tool.as_deref(), index.coverage(), index.formats());
+        let n = index.numbers();
+        let without = n.files - n.with_sha256 - n.with_weak;
+        let created = index.created().map(|time| {
+            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let time = time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
+            time.map_or_else(
+                |_| seconds.to_string(),
+                |t| t.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+            )
+        });
+        let mut out = io::stdout().lock();
+        if self.json {
+            let value = serde_json::json!({
+                "format": formats(&index),
+                "tool": tool,
+                                "created": created,
+                "coverage": index.coverage().as_str(),
+                "numbers": {
+                    "files": n.files,
+                    "with_sha256": n.with_sha256,
+                    "with_weak": n.with_weak,
+                    "without": without,
+                    "owned": n.owned,
+                    "packages": n.packages,
+                    "complete": n.complete,
+                },
+                                "advice": advice,
+                "index_bytes": index.heap_bytes(),
+            });
+            writeln!(out, "{value:#}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let missing = missing(&index);
+        writeln!(out, "format     {}", formats(&index))?;
+        writeln!(out, "tool       {}", tool.as_deref().unwrap_or("not stated"))?;
+        writeln!(out, "created    {}", created.as_deref().unwrap_or("not stated"))?;
+        writeln!(out, "packages   {}", n.packages)?;
+        writeln!(out, "files      {} ({} owned by a package)", n.files, n.owned)?;
+        writeln!(
+            out,
+            "digests    {} SHA-256, {} only SHA-1 or MD5, {} none",
+            n.with_sha256, n.with_weak, without
+        )?;
+        writeln!(out, "coverage   {}", index.coverage())?;
+        writeln!(out, "index      {} bytes", index.heap_bytes())?;
+        for line in missing {
+            writeln!(out, "missing    {line}")?;
+        }
+        if let Some(advice) = advice {
+            writeln!(out, "\n{advice}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn formats(index: &ImageIndex) -> String {
+    index.formats().iter().map(|format| format.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn load(file: &Path) -> anyhow::Result<(ImageIndex, Option<String>)> {
+    let limits = Limits::default();
+    let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
+    if !open.metadata()?.is_file() {
+        bail!("{}: expected a file", file.display());
+    }
+    let mut bytes = Vec::new();
+    open.take(limits.max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("reading {}", file.display()))?;
+    let index = crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())?;
+    Ok((index, tool::of(&bytes)))
+}
+
+/// What a stronger SBOM of the same image would have.
+fn missing(index: &ImageIndex) -> Vec<String> {
+    let n = index.numbers();
+    let mut lines = Vec::new();
+    if n.with_weak > 0 {
+        lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));
+    }
+    let without = n.files - n.with_sha256 - n.with_weak;
+    if without > 0 && n.with_sha256 > 0 {
+        lines.push(format!("a digest for {without} files (links and directories among them)"));
+    }
+    lines
+}

@@ -1,0 +1,361 @@
+//! The configuration: one TOML file; every key has a default, no unknown key is accepted.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::finding::Sha256;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Kernel side.
+    pub sensor: Sensor,
+    /// The host as a workload.
+    pub host: Host,
+    /// Which image a container runs, by its id or cgroup path; the first entry that matches counts.
+    #[serde(rename = "workload")]
+    pub workloads: Vec<Workload>,
+    /// Where attestations come from and who may sign them.
+    pub attestation: Attestation,
+    /// Where findings go.
+    pub feed: Feed,
+    /// Prometheus endpoint.
+    pub metrics: Metrics,
+}
+
+/// `[sensor]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sensor {
+    /// Hook flavour; `auto` takes the best that the kernel offers.
+    pub flavour: FlavourChoice,
+    /// Size of the ring for exec, fork, exit and executable mappings. Bytes, a power of two, at least a page.
+    pub exec_ring_bytes: u32,
+    /// Size of the ring for file changes.
+    pub file_ring_bytes: u32,
+    /// Size of the ring for connects.
+    pub network_ring_bytes: u32,
+}
+
+impl Default for Sensor {
+    fn default() -> Self {
+        Self {
+            flavour: FlavourChoice::Auto,
+            exec_ring_bytes: 16 << 20,
+            file_ring_bytes: 8 << 20,
+            network_ring_bytes: 1 << 20,
+        }
+    }
+}
+
+/// `sensor.flavour`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlavourChoice {
+    /// The best that the kernel offers.
+    Auto,
+    /// LSM programs, or fail.
+    Lsm,
+    /// Tracepoints, even if the kernel offers more.
+    Tracepoint,
+}
+
+/// `[host]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// Digest that names the host's image in attestations (their subject). Without it the host has no SBOM.
+    pub image: Option<Sha256>,
+}
+
+/// `[[workload]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Container id, whole or its first characters (at least 12). One of `container` and `cgroup` is needed.
+    pub container: Option<String>,
+    /// Cgroup path, `*` stands for any characters but `/`, `**` for any.
+    pub cgroup: Option<String>,
+    /// Name for people.
+    #[serde(default)]
+    pub name: String,
+    /// Image digest: index, platform manifest or config.
+    pub image: Sha256,
+}
+
+/// `[attestation]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Attestation {
+    /// Drop directory, watched: every `.json` file in it is an envelope, `.jsonl` one per line.
+    pub directory: PathBuf,
+    /// Public keys, PEM: P-256 or Ed25519.
+    pub keys: Vec<PathBuf>,
+    /// Different keys that must have signed an envelope.
+    pub threshold: usize,
+    /// Largest envelope, bytes.
+    pub max_envelope_bytes: u64,
+    /// Largest SBOM, bytes.
+    pub max_sbom_bytes: u64,
+    /// Deepest nesting of JSON.
+    pub max_json_depth: u32,
+}
+
+impl Default for Attestation {
+    fn default() -> Self {
+        Self {
+            directory: "/etc/muster/attestations".into(),
+            keys: Vec::new(),
+            threshold: 1,
+            max_envelope_bytes: 512 << 20,
+            max_sbom_bytes: 384 << 20,
+            max_json_depth: 64,
+        }
+    }
+}
+
+/// `[feed]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Feed {
+    /// Unix socket of the gRPC server, mode 0600.
+    pub socket: PathBuf,
+    /// JSON lines: a file, or `-` for standard output; absent: none.
+    pub json_lines: Option<PathBuf>,
+    /// Findings that the agent holds for clients that come later.
+    pub history: usize,
+    /// Findings (or events) that wait for one client; more are counted and the client is told.
+    pub client_queue: usize,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self { socket: "/run/muster/muster.sock".into(), json_lines: None, history: 8192, client_queue: 4096 }
+    }
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Address of the Prometheus endpoint; an empty text switches it off.
+    #[serde(deserialize_with = "listen")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))) }
+    }
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
+}
+
+/// Where the agent looks for its configuration when it is told nothing else. It may be absent: every key has a default.
+pub const DEFAULT_FILE: &str = "/etc/muster/muster.toml";
+/// Largest configuration file, bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// A configuration that was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("configuration {}: cannot be read ({source}); name another with --config", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("configuration {}: expected at most {MAX_FILE_BYTES} bytes, found more", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Something in it is not as it must be.
+    #[error("configuration {}, line {line}, column {column}: {reason}", file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What was expected, what was found.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: it cannot be read, or something in it is not as it must be (with line and column).
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Read { file: file.to_owned(), source };
+        let mut text = String::new();
+        let opened = std::fs::File::open(file).map_err(unreadable)?;
+        let read = opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if u64::try_from(read).is_ok_and(|read| read > MAX_FILE_BYTES) {
+            return Err(ConfigError::TooLarge { file: file.to_owned() });
+        }
+        Self::parse(&text, file)
+    }
+
+    /// The configuration at [`DEFAULT_FILE`], or the defaults if there is no such file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_default() -> Result<Self, ConfigError> {
+        match Self::load(Path::new(DEFAULT_FILE)) {
+            Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            other => other,
+        }
+    }
+
+    /// Parses and checks a configuration; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let invalid = |at: usize, reason: String| {
+            let before = text.get(..at).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            ConfigError::Invalid { file: file.to_owned(), line, column, reason }
+        };
+        let config: Self = toml::from_str(text)
+            .map_err(|e| invalid(e.span().map_or(0, |s| s.start), e.message().trim().replace('\n', "; ")))?;
+        match config.check() {
+            None => Ok(config),
+            Some((key, reason)) => Err(invalid(position(text, &key), reason)),
+        }
+    }
+
+    /// The first thing that is well-formed but cannot be: its key, and what is wrong.
+    fn check(&self) -> Option<(Vec<String>, String)> {
+        let page =
+            u32::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?).ok()?;
+        let rings = [
+            ("exec_ring_bytes", self.sensor.exec_ring_bytes),
+            ("file_ring_bytes", self.sensor.file_ring_bytes),
+            ("network_ring_bytes", self.sensor.network_ring_bytes),
+        ];
+        let at = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>();
+        for (key, bytes) in rings {
+            if !bytes.is_power_of_two() || bytes < page {
+                let reason = format!("expected a power of two of at least {page} bytes, found {bytes}");
+                return Some((at(&["sensor", key]), reason));
+            }
+        }
+        let attestation = &self.attestation;
+        if attestation.threshold == 0 {
+            let reason = "expected at least 1 (an envelope without a signature proves nothing), found 0";
+            return Some((at(&["attestation", "threshold"]), reason.to_owned()));
+        }
+        if !attestation.keys.is_empty() && attestation.threshold > attestation.keys.len() {
+            let reason = format!(
+                "expected at most {}, the number of key files, found {}: no envelope could ever be accepted",
+                attestation.keys.len(),
+                attestation.threshold
+            );
+            return Some((at(&["attestation", "threshold"]), reason));
+        }
+        if self.feed.client_queue == 0 {
+            let reason = "expected at least 1, found 0: no client would get anything";
+            return Some((at(&["feed", "client_queue"]), reason.to_owned()));
+        }
+        if self.feed.socket.as_os_str().is_empty() || !self.feed.socket.is_absolute() {
+            let reason = format!("expected an absolute path, found {:?}", self.feed.socket);
+            return Some((at(&["feed", "socket"]), reason));
+        }
+        self.workloads.iter().enumerate().find_map(|(index, workload)| {
+            let reason = match (&workload.container, &workload.cgroup) {
+                (None, None) => "expected `container` or `cgroup`, found neither".to_owned(),
+                (Some(_), Some(_)) => {
+                    "expected one of `container` and `cgroup`, found both; make two entries of it".to_owned()
+                }
+                _ if workload.image.is_zero() => "expected the image's digest, found zeros".to_owned(),
+                _ => return None,
+            };
+            Some((vec!["workload".to_owned(), index.to_string()], reason))
+        })
+    }
+}
+
+/// Byte position of a key's value (of the table, for an entry of an array); of its nearest parent if it is not written.
+fn position(text: &str, key: &[String]) -> usize {
+    let Ok(root) = toml::de::DeTable::parse(text) else { return 0 };
+    let (mut at, mut here) = (0, Some(toml::de::DeValue::Table(root.into_inner())));
+    for part in key {
+        let next = match here {
+            Some(toml::de::DeValue::Table(mut table)) => table.remove(part.as_str()),
+            Some(toml::de::DeValue::Array(array)) => {
+                part.parse::<usize>().ok().and_then(|n| array.into_iter().nth(n))
+            }
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        at = next.span().start;
+        here = Some(next.into_inner());
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Path::new("m.toml")).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn nothing_is_everything_by_default() {
+        assert_eq!(Config::parse("", Path::new("m.toml")).expect("empty"), Config::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_line_and_column() {
+        for (text, place, reason) in [
+            ("[sensor]\nflavor = \"lsm\"\n", "line 2, column 1: ", "unknown field `flavor`"),
+            ("[sensors]\n", "line 1, column 2: ", "unknown field `sensors`"),
+            ("[sensor]\nflavour = \"best\"\n", "line 2, column 11: ", "unknown variant `best`"),
+            ("[sensor]\n\nexec_ring_bytes = 5000\n", "line 3, column 19: ", "a power of two"),
+            ("[sensor]\nfile_ring_bytes = 64\n", "line 2, column 19: ", "at least"),
+            ("[attestation]\nthreshold = 0\n", "line 2, column 13: ", "at least 1"),
+            ("[attestation]\nkeys = [\"a\"]\nthreshold = 2\n", "line 3, column 13: ", "at most 1"),
+            ("[host]\nimage = \"sha256:12\"\n", "line 2, column 9: ", "64 hexadecimal digits"),
+            ("[feed]\nclient_queue = 0\n", "line 2, column 16: ", "at least 1"),
+            ("[feed]\nsocket = \"s\"\n", "line 2, column 10: ", "an absolute path"),
+            ("[metrics]\nlisten = \"9464\"\n", "line 2, column 10: ", "socket address"),
+            ("[feed]\nhistory = -1\n", "line 2, column 11: ", "expected usize"),
+            ("[feed\n", "line 1, column 6: ", "]"),
+        ] {
+            let found = error(text);
+            assert!(found.contains(place) && found.contains(reason), "{text:?} gave {found:?}");
+        }
+        let image = "11".repeat(32);
+        let two = format!(
+            "[[workload]]\ncgroup = \"/a\"\nimage = \"{image}\"\n[[workload]]\nimage = \"{image}\"\n"
+        );
+        assert!(error(&two).contains("line 4"), "{}", error(&two));
+        assert!(error(&two).contains("found neither"), "{}", error(&two));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let missing = Config::load(Path::new("/nonexistent/muster.toml")).expect_err("no such file");
+        assert!(missing.to_string().contains("/nonexistent/muster.toml"), "{missing}");
+    }
+}

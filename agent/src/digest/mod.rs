@@ -1,0 +1,396 @@
+//! SHA-256 of an observed file: from the kernel when it can, else from the opened file, cached and invalidated.
+//!
+//! What is read must be what the event saw: the opened file must have the event's inode, device, size and ctime, and
+//! be unchanged by the time it has been read. Else the content is undetermined, with a [`Reason`]. Two cases differ:
+//!
+//! * A running program opened through `/proc/<pid>/exe` may have another ctime, if its size is the same and its mtime is not
+//!   newer than the event: unlinking it or giving it a further name changes the ctime, and while it runs the
+//!   kernel refuses writers.
+//! * For a changed file ([`Action::Change`]) its content now is asked for, so the inode must be the same, but size
+//!   and ctime may have moved on (a rename sets it).
+//!
+//! Nothing is cached for a file that a writer has open (a shared mapping changes it without a sign), nor for one
+//! that changed within the last [`SETTLED`] (time stamps move in ticks of the kernel's clock: a second change in the
+//! same tick would not show).
+
+mod hash;
+mod name;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::debug;
+
+pub use self::hash::MAX_FILE_BYTES;
+use self::open::{Found, Sameness, Ways};
+use crate::event::{Action, Content, DigestOrigin, FileIdentity, FileOp, FileRef, Place, Task, WeakDigests};
+use crate::finding::Sha256;
+use crate::metrics::{Metrics, Undetermined};
+use crate::proc::Proc;
+use crate::recent::Recent;
+
+/// Digests held at most, some 150 bytes each.
+const MAX_CACHED: usize = 32_768;
+/// How long a file must have been left alone for its digest to be cached: several ticks of the slowest kernel clock.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// Why a content is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The file, or the process through which it is reached, was gone.
+    Gone,
+    /// Another file is there now, or the file changed since the event.
+    Replaced,
+    /// It changed while it was read.
+    ChangedWhileRead,
+    /// Larger than [`MAX_FILE_BYTES`].
+    TooLarge,
+    /// It may not be read.
+    Permission,
+    /// No regular file.
+    NotRegular,
+    /// It could not be read.
+    Io,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Gone,
+        Self::Replaced,
+        Self::ChangedWhileRead,
+        Self::TooLarge,
+        Self::Permission,
+        Self::NotRegular,
+        Self::Io,
+    ];
+
+    /// The reason's name, the text of [`Content::Undetermined`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Replaced => "replaced",
+            Self::ChangedWhileRead => "changed_while_read",
+            Self::TooLarge => "too_large",
+            Self::Permission => "permission",
+            Self::NotRegular => "not_regular",
+            Self::Io => "io",
+        }
+    }
+
+    fn metric(self) -> Undetermined {
+        match self {
+            Self::Gone => Undetermined::Gone,
+            Self::Replaced | Self::ChangedWhileRead => Undetermined::Changed,
+            Self::TooLarge => Undetermined::TooLarge,
+            Self::Permission => Undetermined::Denied,
+            Self::NotRegular | Self::Io => Undetermined::Error,
+        }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Gone,
+            io::ErrorKind::PermissionDenied => Self::Permission,
+            // Symbolic links in a circle where the event had a file.
+            _ if error.raw_os_error() == Some(nix::libc::ELOOP) => Self::Replaced,
+            _ if error.raw_os_error() == Some(nix::libc::ESRCH) => Self::Gone,
+            _ => Self::Io,
+        }
+    }
+}
+
+/// Where contents came from, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The kernel had the digest.
+    pub from_kernel: u64,
+    /// The cache had it.
+    pub cached: u64,
+    /// The file was read.
+    pub computed: u64,
+    /// Not known, in the order of [`Reason::ALL`].
+    pub undetermined: [u64; Reason::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Cached {
+    identity: FileIdentity,
+    sha256: Sha256,
+    weak: Option<Arc<WeakDigests>>,
+}
+
+/// Device, generation, inode: one entry per file, the newest.
+type Key = (u32, u32, u64);
+
+/// Finds the content of files.
+#[derive(Debug)]
+pub struct Digests {
+    ways: Ways,
+    proc: Proc,
+    cache: Recent<Key, Cached>,
+    buffer: Box<[u8]>,
+    reasons: [Arc<str>; Reason::ALL.len()],
+    metrics: Arc<Metrics>,
+    stats: Stats,
+}
+
+struct Hashed {
+    sha256: Sha256,
+    weak: Option<WeakDigests>,
+    /// It was the event's file to the last bit of its identity.
+    exact: bool,
+}
+
+impl Digests {
+    /// With an empty cache.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::with_proc(metrics, Path::new("/proc"))
+    }
+
+    fn with_proc(metrics: Arc<Metrics>, proc: &Path) -> Self {
+        Self {
+            ways: Ways::new(proc),
+            proc: Proc::new(proc),
+            cache: Recent::new(MAX_CACHED),
+            buffer: vec![0; hash::BUFFER].into(),
+            reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
+            metrics,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The content of a file of an event. `weak` asks for SHA-1 and MD5 too, which are left out when the file cannot
+    /// be read while its SHA-256 is known.
+    pub fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
+        if let Some(known) = file.digest {
+            self.stats.from_kernel += 1;
+            self.metrics.digest_from_kernel();
+            let origin = if known.cached { DigestOrigin::KernelCache } else { DigestOrigin::Kernel };
+            let weak = weak.then(|| self.weak_of(task, file, action, known.sha256)).flatten();
+            return Content::Known { sha256: known.sha256, origin, weak };
+        }
+        if let Some((sha256, have)) = self.cached(file, weak) {
+            self.stats.cached += 1;
+            self.metrics.digest_from_cache();
+            return Content::Known { sha256, origin: DigestOrigin::AgentCache, weak: have };
+        }
+        match self.read(task, file, action, weak) {
+            Ok((sha256, weak)) => Content::Known { sha256, origin: DigestOrigin::Agent, weak },
+            Err(reason) => {
+                let index = Reason::ALL.iter().position(|r| *r == reason).unwrap_or_default();
+                self.stats.undetermined[index] += 1;
+                self.metrics.digest_undetermined(reason.metric());
+                debug!(path = %file.path, tgid = task.process.tgid, reason = reason.as_str(), "content undetermined");
+                Content::Undetermined(Arc::clone(&self.reasons[index]))
+            }
+        }
+    }
+
+    /// A file was changed: its digest is forgotten.
+    pub fn changed(&mut self, file: &FileRef) {
+        self.cache.remove(&key(&file.identity));
+    }
+
+    /// A file that the event has by its caller's spelling ([`FileRef::by_name`]): absolute path as the workload sees
+    /// it, identity, mode and place as they are now.
+    ///
+    /// The name is taken relative to the process's working directory, inside its root; `/dev/fd/N` is its
+    /// descriptor. When the process is gone, an absolute name is looked up by another process of the same mount
+    /// namespace (which sees the same file unless one of the two changed its root); a relative one cannot be.
+    pub fn resolve_by_name(&mut self, task: &Task, file: &FileRef) -> io::Result<FileRef> {
+        name::resolve(&mut self.ways, task, file)
+    }
+
+    /// The program of a process of which no exec was seen: its path as the workload sees it, identity, mode and place.
+    pub fn program(&mut self, task: &Task) -> io::Result<FileRef> {
+        let program = name::program(&self.ways, task.process.tgid)?;
+        if self.proc.is_alive(task.process) {
+            Ok(program)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the process is gone, and another one has its number",
+            ))
+        }
+    }
+
+    /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more.
+    pub fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
+        let action = Action::Change(FileOp::CloseWrite);
+        for way in ways(file, action) {
+            let Some(Ok(found)) = self.follow(*way, task, file) else { continue };
+            if found.compare(&file.identity) == Sameness::Other {
+                continue;
+            }
+            let mut head = Vec::with_capacity(4);
+            match found.read() {
+                Ok(opened) => opened.take(4).read_to_end(&mut head).ok()?,
+                Err(Reason::NotRegular) => return Some(false),
+                Err(_) => continue,
+            };
+            return Some(head.starts_with(b"#!") || head == b"\x7fELF");
+        }
+        None
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    fn cached(&mut self, file: &FileRef, weak: bool) -> Option<(Sha256, Option<Arc<WeakDigests>>)> {
+        if !may_cache(file) {
+            return None;
+        }
+        let have = self.cache.get(&key(&file.identity))?;
+        let fits = have.identity == file.identity && (!weak || have.weak.is_some());
+        fits.then(|| (have.sha256, have.weak.clone()))
+    }
+
+    /// SHA-1 and MD5 of a file whose SHA-256 the kernel gave; only of that very content.
+    fn weak_of(
+        &mut self,
+        task: &Task,
+        file: &FileRef,
+        action: Action,
+        sha256: Sha256,
+    ) -> Option<Arc<WeakDigests>> {
+        let (found, weak) = match self.cached(file, true) {
+            Some(have) => have,
+            None => self.read(task, file, action, true).ok()?,
+        };
+        weak.filter(|_| found == sha256)
+    }
+
+    fn read(
+        &mut self,
+        task: &Task,
+        file: &FileRef,
+        action: Action,
+        weak: bool,
+    ) -> Result<(Sha256, Option<Arc<WeakDigests>>), Reason> {
+        let start = Instant::now();
+        let hashed = self.open_and_hash(task, file, action, weak)?;
+        self.stats.computed += 1;
+        self.metrics.digest_computed(start.elapsed());
+        let weak = hashed.weak.map(Arc::new);
+        if hashed.exact && may_cache(file) && is_settled(&file.identity) {
+            let cached = Cached { identity: file.identity, sha256: hashed.sha256, weak: weak.clone() };
+            self.cache.insert(key(&file.identity), cached);
+        }
+        Ok((hashed.sha256, weak))
+    }
+
+    /// Tries the ways to the file until one leads to the event's; else the reason that says most.
+    fn open_and_hash(
+        &mut self,
+        task: &Task,
+        file: &FileRef,
+        action: Action,
+        weak: bool,
+    ) -> Result<Hashed, Reason> {
+        let mut reason = Reason::Gone;
+        for way in ways(file, action) {
+            let Some(found) = self.follow(*way, task, file) else { continue };
+            let result = found
+                .map_err(|e| Reason::of(&e))
+                .and_then(|found| self.hash(*way, &found, file, action, weak));
+            match result {
+                Ok(hashed) => return Ok(hashed),
+                // That a file is gone says less than what was found on another way.
+                Err(Reason::Gone) => {}
+                Err(Reason::Replaced) if reason != Reason::Gone => {}
+                Err(other) => reason = other,
+            }
+        }
+        Err(reason)
+    }
+
+    /// `None` when the way is closed.
+    fn follow(&mut self, way: Way, task: &Task, file: &FileRef) -> Option<io::Result<Found>> {
+        let pid = task.process.tgid;
+        match way {
+            Way::Exe => Some(self.ways.exe(pid)),
+            Way::Root => Some(self.ways.in_root(pid, file.path.as_bytes(), false)),
+            Way::Mapped => Some(self.ways.mapped(pid, file)),
+            Way::Opened => Some(self.ways.opened(pid, file)),
+            Way::Peer => {
+                let peer = self.ways.peer(task.mnt_ns).filter(|peer| *peer != pid)?;
+                Some(self.ways.in_root(peer, file.path.as_bytes(), false))
+            }
+        }
+    }
+
+    fn hash(
+        &mut self,
+        way: Way,
+        found: &Found,
+        file: &FileRef,
+        action: Action,
+        weak: bool,
+    ) -> Result<Hashed, Reason> {
+        let sameness = found.compare(&file.identity);
+        let accepted = match (sameness, action) {
+            (Sameness::Unchanged, _) => true,
+            (Sameness::Renamed, _) if way == Way::Exe => true,
+            (Sameness::Renamed | Sameness::Changed, Action::Change(_)) => true,
+            _ => false,
+        };
+        if !accepted {
+            return Err(Reason::Replaced);
+        }
+        let runs = way == Way::Exe;
+        let (sha256, weak) = hash::hash(&found.read()?, &found.stat, &mut self.buffer, weak, runs)?;
+        Ok(Hashed { sha256, weak, exact: sameness == Sameness::Unchanged })
+    }
+}
+
+/// A way to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// `/proc/<pid>/exe`.
+    Exe,
+    /// Its path in the process's root.
+    Root,
+    /// `/proc/<pid>/map_files`, by inode.
+    Mapped,
+    /// `/proc/<pid>/fd`, by inode.
+    Opened,
+    /// Its path in the root of another process of the mount namespace.
+    Peer,
+}
+
+fn ways(file: &FileRef, action: Action) -> &'static [Way] {
+    let nameless = file.deleted
+        || file.truncated
+        || file.unreachable
+        || file.path.is_empty()
+        || file.place == Place::Memfd;
+    match (action, nameless) {
+        (Action::Exec | Action::Interpreter | Action::Connect, false) => &[Way::Exe, Way::Root, Way::Peer],
+        (Action::Exec | Action::Interpreter | Action::Connect, true) => &[Way::Exe],
+        (Action::Library, false) => &[Way::Root, Way::Mapped, Way::Opened, Way::Peer],
+        (Action::Library, true) => &[Way::Mapped, Way::Opened],
+        (Action::Script | Action::Change(_), false) => &[Way::Root, Way::Opened, Way::Peer],
+        (Action::Script | Action::Change(_), true) => &[Way::Opened],
+    }
+}
+
+fn key(identity: &FileIdentity) -> Key {
+    (identity.dev, identity.generation, identity.ino)
+}
+
+fn may_cache(file: &FileRef) -> bool {
+    !file.has_writers && !file.by_name && file.identity.ino != 0
+}
+
+fn is_settled(identity: &FileIdentity) -> bool {
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(identity.ctime_ns);
+    SystemTime::now().duration_since(changed).is_ok_and(|age| age > SETTLED)
+}

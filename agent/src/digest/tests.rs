@@ -1,0 +1,461 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::mkfifo;
+
+use super::open::{ctime_ns, device, link, size};
+use super::*;
+use crate::event::{FileOp, FilePath, KernelDigest, ProcessId};
+
+/// `printf one | sha256sum`, `sha1sum`, `md5sum`.
+const ONE: &str = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
+const ONE_SHA1: &str = "fe05bcdcdc4928012781a5f1a2a77cbb5398e106";
+const ONE_MD5: &str = "f97c5d29941bfb1b2fdab0874906ab82";
+
+fn digests() -> Digests {
+    Digests::new(Metrics::new())
+}
+
+fn task(pid: u32) -> Task {
+    Task { process: ProcessId { tgid: pid, start_ns: 1 }, pid, mnt_ns: 7, ..Task::default() }
+}
+
+fn me() -> Task {
+    task(std::process::id())
+}
+
+/// The file as an event would have it now, under `name`.
+fn event_of(path: &Path, name: &str) -> FileRef {
+    let stat = link(path).expect("the file").stat;
+    FileRef {
+        path: FilePath::from(name),
+        identity: FileIdentity {
+            dev: device(&stat),
+            generation: 3,
+            ino: stat.st_ino,
+            size: size(&stat),
+            ctime_ns: ctime_ns(&stat),
+            i_version: 4,
+        },
+        mode: stat.st_mode,
+        nlink: 1,
+        ..FileRef::default()
+    }
+}
+
+fn here(path: &Path) -> FileRef {
+    event_of(path, path.to_str().expect("UTF-8"))
+}
+
+fn settle() {
+    std::thread::sleep(SETTLED + Duration::from_millis(20));
+}
+
+/// SHA-256 and origin, or the reason.
+fn answer(content: &Content) -> Result<(String, DigestOrigin), String> {
+    match content {
+        Content::Known { sha256, origin, .. } => Ok((sha256.to_string(), *origin)),
+        Content::Undetermined(reason) => Err(reason.to_string()),
+    }
+}
+
+fn agent(sha256: &str) -> Result<(String, DigestOrigin), String> {
+    Ok((sha256.to_owned(), DigestOrigin::Agent))
+}
+
+fn sha256sum(path: &Path) -> String {
+    let out = Command::new("sha256sum").arg(path).output().expect("sha256sum (package coreutils) runs");
+    String::from_utf8_lossy(&out.stdout).split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, content: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+    fs::write(&path, content).expect("a file");
+    path
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// Ends a child of a test, also when the test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_kernels_digest_passes() {
+    let dir = dir();
+    let path = file(&dir, "x", "one");
+    let mut digests = digests();
+    for (cached, origin) in [(false, DigestOrigin::Kernel), (true, DigestOrigin::KernelCache)] {
+        let digest = Some(KernelDigest { sha256: ONE.parse().expect("a digest"), cached });
+        let event = FileRef { digest, ..here(&path) };
+        assert_eq!(
+            answer(&digests.content(&me(), &event, Action::Library, false)),
+            Ok((ONE.to_owned(), origin))
+        );
+    }
+    // Weak ones belong to the content that the kernel saw, or are left out.
+    for (sha256, expected) in [(ONE.to_owned(), true), ("1".repeat(64), false)] {
+        let digest = Some(KernelDigest { sha256: sha256.parse().expect("a digest"), cached: false });
+        let event = FileRef { digest, ..here(&path) };
+        match digests.content(&me(), &event, Action::Library, true) {
+            Content::Known { weak, .. } => assert_eq!(weak.is_some(), expected, "{sha256}"),
+            Content::Undetermined(reason) => panic!("{reason}"),
+        }
+    }
+    assert_eq!(digests.stats().from_kernel, 4);
+}
+
+#[test]
+fn cached_until_changed() {
+    let dir = dir();
+    let path = file(&dir, "x", "one");
+    let mut digests = digests();
+    let fresh = here(&path);
+    settle();
+    let rows = [
+        (false, Action::Library, DigestOrigin::Agent),
+        (false, Action::Library, DigestOrigin::AgentCache),
+        // The cached one has no weak digests; the new one has.
+        (true, Action::Script, DigestOrigin::Agent),
+        (true, Action::Library, DigestOrigin::AgentCache),
+        (false, Action::Library, DigestOrigin::AgentCache),
+    ];
+    for (weak, action, origin) in rows {
+        let content = digests.content(&me(), &fresh, action, weak);
+        assert_eq!(answer(&content), Ok((ONE.to_owned(), origin)));
+        if let (true, Content::Known { weak, .. }) = (weak, content) {
+            let weak = weak.expect("weak digests");
+            let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+            assert_eq!((hex(&weak.sha1), hex(&weak.md5)), (ONE_SHA1.to_owned(), ONE_MD5.to_owned()));
+        }
+    }
+    digests.changed(&fresh);
+    assert_eq!(answer(&digests.content(&me(), &fresh, Action::Library, false)), agent(ONE));
+
+    // Another identity of the same inode is not answered from the cache, nor is a file with writers.
+    for event in [
+        FileRef { identity: FileIdentity { i_version: 5, ..fresh.identity }, ..fresh.clone() },
+        FileRef { has_writers: true, ..fresh.clone() },
+        FileRef { has_writers: true, ..fresh.clone() },
+    ] {
+        assert_eq!(answer(&digests.content(&me(), &event, Action::Library, false)), agent(ONE));
+    }
+    let stats = digests.stats();
+    assert_eq!((stats.cached, stats.computed), (3, 6));
+}
+
+#[test]
+fn not_cached_while_the_clock_may_hide_a_change() {
+    let dir = dir();
+    let mut digests = digests();
+    let path = file(&dir, "x", "one");
+    let event = here(&path);
+    assert!(!is_settled(&event.identity), "this machine took {SETTLED:?} to write one file");
+    assert_eq!(answer(&digests.content(&me(), &event, Action::Library, false)), agent(ONE));
+    assert!(digests.cache.is_empty());
+    let future = u64::MAX / 2;
+    assert!(!is_settled(&FileIdentity { ctime_ns: future, ..event.identity }));
+}
+
+#[test]
+fn another_file_is_not_judged_for_it() {
+    let dir = dir();
+    let path = file(&dir, "x", "one");
+    let event = here(&path);
+    let mut digests = digests();
+    let mut expect = |event: &FileRef, action, expected: &str| {
+        assert_eq!(
+            answer(&digests.content(&me(), event, action, false)),
+            Err(expected.to_owned()),
+            "{action:?}"
+        );
+    };
+    fs::write(&path, "two").expect("written");
+    expect(&event, Action::Library, "replaced");
+    fs::remove_file(&path).expect("removed");
+    expect(&event, Action::Script, "gone");
+    symlink("/bin/sh", &path).expect("a link");
+    expect(&event, Action::Library, "replaced");
+    fs::remove_file(&path).expect("removed");
+    symlink(&path, &path).expect("a link");
+    expect(&event, Action::Library, "replaced");
+    // A running program with another inode.
+    expect(&event, Action::Exec, "replaced");
+    // A process that is not there and no namespace to look in.
+    let nobody = Task { mnt_ns: 0, ..task(u32::MAX) };
+    assert_eq!(answer(&digests.content(&nobody, &event, Action::Exec, false)), Err("gone".to_owned()));
+    assert_eq!(digests.stats().undetermined, [2, 4, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn only_regular_files_of_a_bounded_size() {
+    let dir = dir();
+    let fifo = dir.path().join("fifo");
+    mkfifo(&fifo, Mode::S_IRUSR).expect("a FIFO");
+    let mut digests = digests();
+    let mut ask = |path: &Path| answer(&digests.content(&me(), &here(path), Action::Library, false));
+    assert_eq!(ask(&fifo), Err("not_regular".to_owned()));
+    assert_eq!(ask(dir.path()), Err("not_regular".to_owned()));
+    assert_eq!(ask(Path::new("/dev/null")), Err("not_regular".to_owned()));
+    let large = dir.path().join("large");
+    File::create(&large).and_then(|f| f.set_len(MAX_FILE_BYTES + 1)).expect("a sparse file");
+    assert_eq!(ask(&large), Err("too_large".to_owned()));
+}
+
+#[test]
+fn a_change_while_reading_shows() {
+    let dir = dir();
+    let mut buffer = vec![0; 2];
+    let changes: [fn(&Path); 3] = [
+        |path| {
+            OpenOptions::new().append(true).open(path).and_then(|mut f| f.write_all(b"x")).expect("appended");
+        },
+        |path| OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(1)).expect("cut"),
+        |path| fs::set_permissions(path, PermissionsExt::from_mode(0o700)).expect("mode"),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let path = file(&dir, "x", "one");
+        let before = link(&path).expect("the file");
+        let opened = before.read().expect("opened");
+        settle();
+        change(&path);
+        let result = hash::hash(&opened, &before.stat, &mut buffer, false, false).map(|(sha256, _)| sha256);
+        assert_eq!(result, Err(Reason::ChangedWhileRead), "change {number}");
+    }
+    // Hashed in pieces of two bytes, it is still the same content.
+    let path = file(&dir, "y", "one");
+    let before = link(&path).expect("the file");
+    let result = hash::hash(&before.read().expect("opened"), &before.stat, &mut buffer, true, false);
+    assert_eq!(result.map(|(sha256, _)| sha256.to_string()), Ok(ONE.to_owned()));
+}
+
+#[test]
+fn renames_never_mix_contents_up() {
+    let dir = dir();
+    let target = dir.path().join("target");
+    let (a, b) = (file(&dir, "a", "one"), file(&dir, "b", "two"));
+    let event = event_of(&a, target.to_str().expect("UTF-8"));
+    let stop = AtomicBool::new(false);
+    let mut seen = [0; 2];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for from in [&a, &b] {
+                    fs::rename(from, &target).expect("renamed");
+                    std::thread::yield_now();
+                    fs::rename(&target, from).expect("renamed back");
+                }
+            }
+        });
+        let mut digests = digests();
+        for _ in 0..5000 {
+            // The event's ctime is of before the first rename, so for a change only the inode is compared.
+            match answer(&digests.content(&me(), &event, Action::Change(FileOp::Rename), false)) {
+                Ok((sha256, _)) => {
+                    assert_eq!(sha256, ONE);
+                    seen[0] += 1;
+                }
+                Err(reason) => {
+                    assert!(
+                        ["gone", "replaced", "changed_while_read"].contains(&reason.as_str()),
+                        "{reason}"
+                    );
+                    seen[1] += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(seen[1] > 0, "no race was met: {seen:?}");
+}
+
+#[test]
+fn a_program_deleted_while_it_runs() {
+    let dir = dir();
+    let path = dir.path().join("sleep");
+    fs::copy("/bin/sleep", &path).expect("a copy");
+    let expected = sha256sum(&path);
+    let mut event = here(&path);
+    let child = Running(Command::new(&path).arg("60").spawn().expect("started"));
+    settle();
+    fs::remove_file(&path).expect("removed");
+    let mut digests = digests();
+    assert_eq!(answer(&digests.content(&task(child.0.id()), &event, Action::Exec, false)), agent(&expected));
+    event.deleted = true;
+    assert_eq!(
+        answer(&digests.content(&task(child.0.id()), &event, Action::Connect, false)),
+        agent(&expected)
+    );
+    // Its mapping leads there too, but nothing keeps writers from a library: its ctime must be the event's.
+    let library = digests.content(&task(child.0.id()), &event, Action::Library, false);
+    assert_eq!(answer(&library), Err("replaced".to_owned()));
+    let now = event_of(Path::new(&format!("/proc/{}/exe", child.0.id())), "/gone");
+    let library = FileRef { deleted: true, ..now };
+    assert_eq!(
+        answer(&digests.content(&task(child.0.id()), &library, Action::Library, false)),
+        agent(&expected)
+    );
+    // When it has ended nothing is left.
+    let pid = child.0.id();
+    drop(child);
+    assert_eq!(answer(&digests.content(&task(pid), &event, Action::Exec, false)), Err("gone".to_owned()));
+}
+
+#[test]
+fn a_program_in_a_memfd() {
+    let memfd = File::from(memfd_create("program", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
+    (&memfd).write_all(&fs::read("/bin/sleep").expect("a program")).expect("written");
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd()));
+    // The kernel does not run what is open for writing.
+    let program = File::open(&path).expect("opened again");
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd()));
+    drop(memfd);
+    let child = Running(Command::new(&path).arg("60").spawn().expect("started"));
+    let event = FileRef { place: Place::Memfd, deleted: true, ..event_of(&path, "/memfd:program") };
+    let mut digests = digests();
+    let expected = agent(&sha256sum(Path::new("/bin/sleep")));
+    assert_eq!(answer(&digests.content(&task(child.0.id()), &event, Action::Exec, false)), expected);
+    // A script in one, by the descriptor of the process that reads it.
+    assert_eq!(answer(&digests.content(&me(), &event, Action::Script, false)), expected);
+    assert_eq!(fstat(&program).map(|s| s.st_ino).ok(), Some(event.identity.ino));
+}
+
+/// A `/proc` with processes of our own.
+fn fake(dir: &tempfile::TempDir, pid: u32, mnt_ns: u32) {
+    let process = dir.path().join(format!("proc/{pid}"));
+    fs::create_dir_all(process.join("ns")).expect("a process");
+    fs::create_dir_all(process.join("fd")).expect("a process");
+    symlink(format!("mnt:[{mnt_ns}]"), process.join("ns/mnt")).expect("a link");
+    symlink(dir.path().join("root"), process.join("root")).expect("a link");
+    symlink(dir.path().join("root/srv"), process.join("cwd")).expect("a link");
+}
+
+#[test]
+fn paths_stay_in_the_containers_root() {
+    let dir = dir();
+    let library = file(&dir, "root/usr/lib/x.so", "one");
+    symlink("/usr/lib", dir.path().join("root/lib")).expect("a link");
+    symlink("/../../../../../../../../bin/sh", dir.path().join("root/sh")).expect("a link");
+    symlink("../../../../../../../../bin", dir.path().join("root/bin")).expect("a link");
+    fake(&dir, 30, 7);
+    let mut digests = Digests::with_proc(Metrics::new(), &dir.path().join("proc"));
+    let mut ask = |pid, event: &FileRef| answer(&digests.content(&task(pid), event, Action::Library, false));
+    assert_eq!(ask(30, &event_of(&library, "/usr/lib/x.so")), agent(ONE));
+    assert_eq!(ask(30, &event_of(&library, "/lib/x.so")), agent(ONE));
+    for escape in ["/sh", "/bin/sh", "/../../../../../../bin/sh"] {
+        let got = ask(30, &event_of(Path::new("/bin/sh"), escape));
+        assert!(
+            matches!(got.as_ref().map_err(String::as_str), Err("gone" | "replaced")),
+            "{escape}: {got:?}"
+        );
+    }
+    // The process is gone: another one of its mount namespace sees the same files.
+    assert_eq!(ask(31, &event_of(&library, "/usr/lib/x.so")), agent(ONE));
+    let elsewhere = digests.content(&Task { mnt_ns: 8, ..task(31) }, &here(&library), Action::Library, false);
+    assert_eq!(answer(&elsewhere), Err("gone".to_owned()));
+}
+
+#[test]
+fn names_as_the_caller_gave_them() {
+    let dir = dir();
+    let script = file(&dir, "root/srv/dir/run.sh", "one");
+    symlink("/srv/dir/run.sh", dir.path().join("root/srv/link")).expect("a link");
+    fake(&dir, 30, 7);
+    symlink(&script, dir.path().join("proc/30/fd/63")).expect("a link");
+    let mut digests = Digests::with_proc(Metrics::new(), &dir.path().join("proc"));
+    let by_name = |name: &str| FileRef { path: FilePath::from(name), by_name: true, ..FileRef::default() };
+    let names =
+        ["dir/run.sh", "./dir/../dir/run.sh", "link", "/srv/dir/run.sh", "/dev/fd/63", "/proc/self/fd/63"];
+    for name in names {
+        let found = digests.resolve_by_name(&task(30), &by_name(name)).expect(name);
+        assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"), "{name}");
+        assert_eq!(found.identity, FileIdentity { generation: 0, i_version: 0, ..here(&script).identity });
+        assert!(
+            !found.by_name && !found.unreachable && !found.deleted && found.mode & 0o100_000 != 0,
+            "{found:?}"
+        );
+        assert_eq!(answer(&digests.content(&task(30), &found, Action::Script, false)), agent(ONE), "{name}");
+    }
+    // The process is gone.
+    let found = digests.resolve_by_name(&task(31), &by_name("/srv/dir/run.sh")).expect("by another process");
+    assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"));
+    let error =
+        digests.resolve_by_name(&task(31), &by_name("dir/run.sh")).expect_err("nowhere to start from");
+    assert!(error.to_string().contains("the process is gone"), "{error}");
+    for name in ["/missing", "/dev/fd/64", ""] {
+        assert!(digests.resolve_by_name(&task(30), &by_name(name)).is_err(), "{name}");
+    }
+    // Its working directory was moved out of its root.
+    fs::remove_file(dir.path().join("proc/30/cwd")).expect("removed");
+    symlink("/", dir.path().join("proc/30/cwd")).expect("a link");
+    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh")).expect_err("outside");
+    assert!(error.to_string().contains("outside its root"), "{error}");
+}
+
+#[test]
+fn names_of_this_process() {
+    let memfd = File::from(memfd_create("script", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
+    (&memfd).write_all(b"one").expect("written");
+    let name = format!("/dev/fd/{}", memfd.as_raw_fd());
+    let event = FileRef { path: FilePath::from(name.as_str()), by_name: true, ..FileRef::default() };
+    let mut digests = digests();
+    let found = digests.resolve_by_name(&me(), &event).expect("resolved");
+    assert_eq!(
+        (found.path.to_string().as_str(), found.place, found.deleted),
+        ("/memfd:script", Place::Memfd, true)
+    );
+    assert_eq!(answer(&digests.content(&me(), &found, Action::Script, false)), agent(ONE));
+}
+
+#[test]
+fn the_program_of_a_process() {
+    let child = Running(Command::new("/bin/sleep").arg("60").spawn().expect("started"));
+    let pid = child.0.id();
+    let start_ns = Proc::new(Path::new("/proc")).stat(pid).expect("stat").start_ns;
+    let mut digests = digests();
+    let process = Task { process: ProcessId { tgid: pid, start_ns }, ..task(pid) };
+    let program = digests.program(&process).expect("a program");
+    let sleep = fs::canonicalize("/bin/sleep").expect("a path");
+    assert_eq!((program.path.to_string(), program.mode & 0o111), (sleep.display().to_string(), 0o111));
+    let content = digests.content(&process, &program, Action::Connect, false);
+    assert_eq!(answer(&content), agent(&sha256sum(&sleep)));
+    let another = digests.program(&task(pid)).expect_err("it started at another time");
+    assert!(another.to_string().contains("another one"), "{another}");
+}
+
+#[test]
+fn beginnings() {
+    let dir = dir();
+    let mut digests = digests();
+    for (content, expected) in [
+        ("#!/bin/sh\n", true),
+        ("\u{7f}ELF\u{2}", true),
+        ("\u{7f}EL", false),
+        ("#", false),
+        ("", false),
+        (" #!", false),
+    ] {
+        let event = here(&file(&dir, "x", content));
+        assert_eq!(digests.starts_like_program(&me(), &event), Some(expected), "{content:?}");
+    }
+    assert_eq!(digests.starts_like_program(&me(), &here(dir.path())), Some(false));
+    let event = here(&file(&dir, "x", "#!"));
+    fs::rename(file(&dir, "y", "#!"), dir.path().join("x")).expect("renamed");
+    assert_eq!(digests.starts_like_program(&me(), &event), None, "another file is there");
+}

@@ -1,0 +1,515 @@
+//! The vocabulary of what happened: [`Event`] (a decoded record) and [`Observation`] (an event with its workload and
+//! digests).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::finding::Sha256;
+
+/// A path as the workload sees it: bytes, absolute unless said otherwise, never assumed to be UTF-8.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FilePath(pub SmallVec<[u8; 88]>);
+
+impl FilePath {
+    /// The path's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+    /// No path is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// The path whose text form this is; `None` when a backslash does not start `\xNN`.
+    pub fn unescape(text: &str) -> Option<Self> {
+        let mut path = SmallVec::new();
+        let mut rest = text.as_bytes();
+        while let Some((&byte, after)) = rest.split_first() {
+            if byte == b'\\' {
+                let hex = std::str::from_utf8(after.strip_prefix(b"x")?.get(..2)?).ok()?;
+                // `from_str_radix` would take a sign.
+                let digits = hex.bytes().all(|c| c.is_ascii_hexdigit());
+                path.push(u8::from_str_radix(hex, 16).ok().filter(|_| digits)?);
+                rest = &after[3..];
+            } else {
+                path.push(byte);
+                rest = after;
+            }
+        }
+        Some(Self(path))
+    }
+}
+
+fn is_escaped(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\\' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+impl From<&[u8]> for FilePath {
+    fn from(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
+    }
+}
+
+impl From<&str> for FilePath {
+    fn from(text: &str) -> Self {
+        Self::from(text.as_bytes())
+    }
+}
+
+/// Text form, from which [`FilePath::unescape`] makes the path again: valid UTF-8 as it is; every other byte, and the
+/// bytes of control characters, of those that turn the direction of text, and of the backslash, as `\xNN`.
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if is_escaped(c) {
+                    for b in c.encode_utf8(&mut [0; 4]).bytes() {
+                        write!(f, "\\x{b:02x}")?;
+                    }
+                } else {
+                    fmt::Write::write_char(f, c)?;
+                }
+            }
+            for b in chunk.invalid() {
+                write!(f, "\\x{b:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// Which hooks carry the sensor on this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Flavour {
+    /// LSM programs: everything, at the point of decision.
+    Lsm,
+    /// fentry/fexit programs.
+    Fentry,
+    /// Tracepoints.
+    Tracepoint,
+}
+
+impl Flavour {
+    /// The flavour's name, as in findings, metrics and configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lsm => "lsm",
+            Self::Fentry => "fentry",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// Names a process for as long as the machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Start of its leader, nanoseconds since boot (suspend included).
+    pub start_ns: u64,
+}
+
+/// The task that did it.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Task {
+    /// The process.
+    pub process: ProcessId,
+    /// Thread id in the initial pid namespace.
+    pub pid: u32,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Id of the cgroup in the v2 hierarchy; the root's on hosts that use v1 controllers.
+    pub cgroup_id: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Inode of the mount namespace.
+    pub mnt_ns: u32,
+    /// Inode of the pid namespace.
+    pub pid_ns: u32,
+    /// Command name without padding.
+    pub comm: SmallVec<[u8; 16]>,
+}
+
+/// Identity of a file's content. Two equal identities, at different times, mean unchanged content, unless
+/// [`FileRef::has_writers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct FileIdentity {
+    /// Device, kernel encoding (`major << 20 | minor`).
+    pub dev: u32,
+    /// Inode generation.
+    pub generation: u32,
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Change time, nanoseconds since 1970.
+    pub ctime_ns: u64,
+    /// `i_version`.
+    pub i_version: u64,
+}
+
+/// Where a file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Place {
+    /// A file system on disk, or one that says nothing of layers.
+    #[default]
+    Disk,
+    /// Overlayfs, a lower (image) layer.
+    ImageLayer,
+    /// Overlayfs, the upper layer: changed or made since the container started.
+    UpperLayer,
+    /// tmpfs or ramfs.
+    Tmpfs,
+    /// A memfd.
+    Memfd,
+}
+
+/// A digest that came with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDigest {
+    /// SHA-256 of the file's content.
+    pub sha256: Sha256,
+    /// From the kernel's cache and not computed for this event.
+    pub cached: bool,
+}
+
+/// A file of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Path in the task's root. With [`by_name`](Self::by_name), as the caller passed it.
+    pub path: FilePath,
+    /// The path is longer than what is here.
+    pub truncated: bool,
+    /// The name was already unlinked.
+    pub deleted: bool,
+    /// The path is the caller's spelling (maybe relative), not the kernel's resolution of it.
+    pub by_name: bool,
+    /// The file lies outside the task's root.
+    pub unreachable: bool,
+    /// Identity; all zero when `by_name`.
+    pub identity: FileIdentity,
+    /// `st_mode`.
+    pub mode: u32,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Where it lies.
+    pub place: Place,
+    /// Some writer has it open.
+    pub has_writers: bool,
+    /// Digest from the kernel.
+    pub digest: Option<KernelDigest>,
+}
+
+/// What was done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FileOp {
+    /// Opened for write.
+    OpenWrite,
+    /// A name was made.
+    Create,
+    /// Renamed to the target.
+    Rename,
+    /// Got the target as a further name.
+    Link,
+    /// The name was removed.
+    Unlink,
+    /// The mode was changed.
+    Chmod,
+    /// The size was set.
+    Truncate,
+    /// The last writer closed it.
+    CloseWrite,
+    /// Mapped shared and writable.
+    MapWrite,
+}
+
+impl FileOp {
+    /// The operation's name, as in findings and raw events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenWrite => "open_write",
+            Self::Create => "create",
+            Self::Rename => "rename",
+            Self::Link => "link",
+            Self::Unlink => "unlink",
+            Self::Chmod => "chmod",
+            Self::Truncate => "truncate",
+            Self::CloseWrite => "close_write",
+            Self::MapWrite => "map_write",
+        }
+    }
+}
+
+/// Network protocol of a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Destination.
+    pub destination: std::net::SocketAddr,
+    /// Source port; 0 when none was bound yet.
+    pub source_port: u16,
+    /// An unconnected datagram send named the destination.
+    pub sendto: bool,
+}
+
+/// Ring classes, each with its own ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Exec, fork, exit and executable mappings.
+    Exec,
+    /// File changes.
+    File,
+    /// Connects.
+    Network,
+}
+
+/// Kinds of events, as in findings, counters and filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// Exec.
+    Exec,
+    /// Executable mapping.
+    Library,
+    /// File change.
+    File,
+    /// Connect.
+    Connect,
+    /// Fork.
+    Fork,
+    /// Exit.
+    Exit,
+    /// Records lost.
+    Lost,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Exec, Self::Library, Self::File, Self::Connect, Self::Fork, Self::Exit, Self::Lost];
+
+    /// The kind's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Library => "library",
+            Self::File => "file",
+            Self::Connect => "connect",
+            Self::Fork => "fork",
+            Self::Exit => "exit",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// A program replaced a process's image.
+    Exec {
+        /// The binary that runs; a script's interpreter.
+        exe: FileRef,
+        /// The script.
+        script: Option<FileRef>,
+    },
+    /// A file was mapped executable.
+    Library {
+        /// The file.
+        file: FileRef,
+        /// By `mprotect`, not `mmap`.
+        mprotect: bool,
+        /// Start of the mapping, 0 when not known.
+        address: u64,
+    },
+    /// A file was changed.
+    File {
+        /// What was done.
+        op: FileOp,
+        /// The file.
+        file: FileRef,
+        /// The new name of `Rename` and `Link`.
+        target: Option<FilePath>,
+        /// New mode of `Chmod`.
+        mode: Option<u32>,
+    },
+    /// A socket was connected.
+    Connect(Connect),
+    /// A process was made; the event's task is the child.
+    Fork {
+        /// The parent.
+        parent: ProcessId,
+    },
+    /// A process ended.
+    Exit {
+        /// Exit status as in `wait(2)`.
+        status: u32,
+    },
+    /// Records were lost in the kernel. The event's task is empty.
+    Lost {
+        /// Kind of the records.
+        kind: Kind,
+        /// How many since the last such event.
+        count: u64,
+        /// From when, nanoseconds since boot; the event's time is the end.
+        since_ns: u64,
+    },
+}
+
+/// A decoded record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Nanoseconds since boot (suspend included).
+    pub time_ns: u64,
+    /// Which hooks carried it.
+    pub flavour: Flavour,
+    /// Who did it.
+    pub task: Task,
+    /// What happened.
+    pub body: Body,
+}
+
+impl Event {
+    /// The event's kind.
+    pub fn kind(&self) -> Kind {
+        match self.body {
+            Body::Exec { .. } => Kind::Exec,
+            Body::Library { .. } => Kind::Library,
+            Body::File { .. } => Kind::File,
+            Body::Connect(_) => Kind::Connect,
+            Body::Fork { .. } => Kind::Fork,
+            Body::Exit { .. } => Kind::Exit,
+            Body::Lost { .. } => Kind::Lost,
+        }
+    }
+}
+
+/// How the content of a file was found, or why it was not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// SHA-256 of the whole content.
+    Known {
+        /// The digest.
+        sha256: Sha256,
+        /// Who computed it.
+        origin: DigestOrigin,
+        /// SHA-1 and MD5, only when the image's SBOM has nothing stronger for this path and asked for them.
+        weak: Option<Arc<WeakDigests>>,
+    },
+    /// The content could not be read in time; the text says why.
+    Undetermined(Arc<str>),
+}
+
+/// Weak digests of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeakDigests {
+    /// SHA-1.
+    pub sha1: [u8; 20],
+    /// MD5.
+    pub md5: [u8; 16],
+}
+
+/// Who computed a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DigestOrigin {
+    /// The kernel, for this event.
+    Kernel,
+    /// The kernel, earlier; the file is unchanged.
+    KernelCache,
+    /// The agent read the file.
+    Agent,
+    /// The agent, earlier; the file is unchanged.
+    AgentCache,
+}
+
+impl DigestOrigin {
+    /// The origin's name, as in findings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::KernelCache => "kernel_cache",
+            Self::Agent => "agent",
+            Self::AgentCache => "agent_cache",
+        }
+    }
+}
+
+/// One judged file of an event with what is known of it. An exec of a script gives two: script and interpreter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Why the file is judged.
+    pub action: Action,
+    /// The file; `path` is absolute in the workload's root where it could be resolved.
+    pub file: FileRef,
+    /// Its content.
+    pub content: Content,
+    /// The file was made or changed after the workload's image was attested (containers: after the container started).
+    pub fresh: bool,
+    /// Effective user is root.
+    pub root: bool,
+}
+
+/// Why a file is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// It runs.
+    Exec,
+    /// It runs as a script; its interpreter is judged beside it.
+    Script,
+    /// It is the interpreter of a script.
+    Interpreter,
+    /// It was mapped executable.
+    Library,
+    /// It was changed.
+    Change(FileOp),
+    /// The program made a connect.
+    Connect,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_text_is_safe_to_print_and_reversible() {
+        for (bytes, text) in [
+            (&b"/usr/bin/true"[..], "/usr/bin/true"),
+            ("/srv/gr\u{fc}n".as_bytes(), "/srv/gr\u{fc}n"),
+            (b"/tmp/a\nb\x1b[0m", r"/tmp/a\x0ab\x1b[0m"),
+            (b"/tmp/\xff\xfe", r"/tmp/\xff\xfe"),
+            (br"/tmp/\x0a", r"/tmp/\x5cx0a"),
+            ("/tmp/\u{85}".as_bytes(), r"/tmp/\xc2\x85"),
+            ("/tmp/\u{202e}gpj".as_bytes(), r"/tmp/\xe2\x80\xaegpj"),
+        ] {
+            let path = FilePath::from(bytes);
+            assert_eq!(path.to_string(), text);
+            assert_eq!(FilePath::unescape(text), Some(path), "{text}");
+        }
+        for text in [r"\", r"a\n", r"\x0", r"\xg0", r"\x+1"] {
+            assert_eq!(FilePath::unescape(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Numbers findings, keeps the last ones, and offers each to every client.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config;
+use crate::event::{Event, Kind};
+use crate::finding::Finding;
+use crate::metrics::{Metrics, Sink};
+
+use super::filter::Filter;
+use super::json_lines::JsonLines;
+use super::queue::{Item, Queue, Subscription};
+
+/// Clients of each stream that are served at once.
+const CLIENTS: usize = 64;
+
+/// There are too many clients, or the feed is shutting down.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NotSubscribed {
+    /// Too many clients.
+    #[error("already {CLIENTS} clients on this stream, and no more are served; end one of them")]
+    TooMany,
+    /// The agent is ending.
+    #[error("the agent is shutting down")]
+    Closed,
+}
+
+#[derive(Debug, Default)]
+struct Findings {
+    sequence: u64,
+    history: VecDeque<Arc<Finding>>,
+    clients: Vec<(Filter, Arc<Queue<Finding>>)>,
+    json_lines: Option<JsonLines>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    clients: Vec<(Vec<Kind>, Arc<Queue<Event>>)>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Hub {
+    findings: Mutex<Findings>,
+    events: Mutex<Events>,
+    /// Somebody listens to events: all that the way of an event looks at when nobody does.
+    listening: AtomicBool,
+    history: usize,
+    client_queue: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Hub {
+    pub(super) fn new(config: &config::Feed, metrics: Arc<Metrics>) -> Self {
+        Self {
+            findings: Mutex::default(),
+            events: Mutex::default(),
+            listening: AtomicBool::new(false),
+            history: config.history,
+            client_queue: config.client_queue.max(1),
+            metrics,
+        }
+    }
+
+    pub(super) fn set_json_lines(&self, json_lines: JsonLines) {
+        lock(&self.findings).json_lines = Some(json_lines);
+    }
+
+    /// Numbers the finding and hands it on. The lock is held while it is offered, so that every client gets findings
+    /// in the order of their numbers; no one sleeps or writes under it.
+    pub(super) fn publish(&self, mut finding: Finding) {
+        let mut state = lock(&self.findings);
+        state.sequence += 1;
+        finding.sequence = state.sequence;
+        let finding = Arc::new(finding);
+        if self.history > 0 {
+            if state.history.len() >= self.history {
+                state.history.pop_front();
+            }
+            state.history.push_back(Arc::clone(&finding));
+        }
+        if let Some(json_lines) = &state.json_lines {
+            json_lines.offer(&finding);
+        } else if state.closed {
+            tracing::warn!(sequence = finding.sequence, "a finding came after the end, and reaches nobody");
+        }
+        state.clients.retain(|(filter, queue)| {
+            if filter.matches(&finding) { queue.offer(&finding).is_ok() } else { !queue.is_abandoned() }
+        });
+        drop(state);
+        self.metrics.published(&finding);
+    }
+
+    pub(super) fn event(&self, event: &Event) {
+        if !self.listening.load(Ordering::Relaxed) {
+            return;
+        }
+        let kind = event.kind();
+        let mut shared = None;
+        let mut state = lock(&self.events);
+        state.clients.retain(|(kinds, queue)| {
+            if !kinds.is_empty() && !kinds.contains(&kind) {
+                return !queue.is_abandoned();
+            }
+            queue.offer(shared.get_or_insert_with(|| Arc::new(event.clone()))).is_ok()
+        });
+        self.listening.store(!state.clients.is_empty(), Ordering::Relaxed);
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        lock(&self.findings).sequence
+    }
+
+    /// Live findings, after those of the history with a higher sequence than `after`.
+    pub(super) fn watch(
+        &self,
+        filter: Filter,
+        after: Option<u64>,
+    ) -> Result<Subscription<Finding>, NotSubscribed> {
+        let mut state = lock(&self.findings);
+        if state.closed {
+            return Err(NotSubscribed::Closed);
+        }
+        state.clients.retain(|(_, queue)| !queue.is_abandoned());
+        if state.clients.len() >= CLIENTS {
+            return Err(NotSubscribed::TooMany);
+        }
+        let mut first = VecDeque::from([Item::Subscribed(state.sequence)]);
+        if let Some(after) = after {
+            // A number that was not reached yet is of an earlier run.
+            let after = if after > state.sequence { 0 } else { after };
+            let held = u64::try_from(state.history.len()).expect("a length is below 2^64");
+            let evicted = (state.sequence - held).saturating_sub(after);
+            if evicted > 0 {
+                first.push_back(Item::Missed(evicted));
+            }
+            let wanted = state.history.iter().filter(|f| f.sequence > after && filter.matches(f));
+            first.extend(wanted.cloned().map(Item::One));
+        }
+        // The queue's room is for what comes; the history does not use it up.
+        let capacity = self.client_queue + first.len();
+        let queue = Arc::new(Queue::new(first, capacity, Sink::Watch, Arc::clone(&self.metrics)));
+        state.clients.push((filter, Arc::clone(&queue)));
+        drop(state);
+        self.metrics.clients(Sink::Watch, 1);
+        Ok(Subscription::new(queue, |metrics| metrics.clients(Sink::Watch, -1)))
+    }
+
+    /// Live events of these kinds; no kinds: all.
+    pub(super) fn events(&self, kinds: Vec<Kind>) -> Result<Subscription<Event>, NotSubscribed> {
+        let mut state = lock(&self.events);
+        if state.closed {
+            return Err(NotSubscribed::Closed);
+        }
+        state.clients.retain(|(_, queue)| !queue.is_abandoned());
+        if state.clients.len() >= CLIENTS {
+            return Err(NotSubscribed::TooMany);
+        }
+        let first = VecDeque::from([Item::Subscribed(0)]);
+        let queue = Queue::new(first, self.client_queue + 1, Sink::Events, Arc::clone(&self.metrics));
+        let queue = Arc::new(queue);
+        state.clients.push((kinds, Arc::clone(&queue)));
+        self.listening.store(true, Ordering::Relaxed);
+        drop(state);
+        self.metrics.clients(Sink::Events, 1);
+        Ok(Subscription::new(queue, |metrics| metrics.clients(Sink::Events, -1)))
+    }
+
+    /// Asks the JSON lines file to be opened again.
+    pub(super) fn reopen(&self) {
+        if let Some(json_lines) = &lock(&self.findings).json_lines {
+            json_lines.reopen();
+        }
+    }
+
+    /// Ends every stream behind what is queued and gives back the JSON lines sink, which ends when it is dropped.
+    pub(super) fn close(&self) -> Option<JsonLines> {
+        let mut events = lock(&self.events);
+        events.closed = true;
+        events.clients.drain(..).for_each(|(_, queue)| queue.close());
+        self.listening.store(false, Ordering::Relaxed);
+        drop(events);
+        let mut findings = lock(&self.findings);
+        findings.closed = true;
+        findings.clients.drain(..).for_each(|(_, queue)| queue.close());
+        findings.json_lines.take()
+    }
+}
+
+/// A panic under one of these locks leaves at worst a finding that not every client was offered.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,143 @@
+//! A bounded queue to one client: offering never waits, and what did not fit is told to the client at its place in the
+//! stream.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio_stream::Stream;
+
+use crate::metrics::{Metrics, Sink};
+
+/// What comes out of a [`Subscription`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item<T> {
+    /// The stream is in place: everything with a higher sequence follows. Comes first, once.
+    Subscribed(u64),
+    /// A finding or an event.
+    One(Arc<T>),
+    /// So many are missing at this place.
+    Missed(u64),
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<Item<T>>,
+    /// Offered after the last of `items` and not taken.
+    missed: u64,
+    /// Nothing more will be offered.
+    closed: bool,
+    /// The subscription is gone.
+    abandoned: bool,
+    waker: Option<Waker>,
+}
+
+/// The producer's end.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    capacity: usize,
+    sink: Sink,
+    metrics: Arc<Metrics>,
+}
+
+/// The client is gone; its queue can be dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl<T> Queue<T> {
+    /// A queue of `capacity` items behind those that are already there.
+    pub(super) fn new(first: VecDeque<Item<T>>, capacity: usize, sink: Sink, metrics: Arc<Metrics>) -> Self {
+        let state = State { items: first, missed: 0, closed: false, abandoned: false, waker: None };
+        Self { state: Mutex::new(state), capacity, sink, metrics }
+    }
+
+    /// Takes an item, or counts it as missed. Waits for nothing but the few instructions of a consumer that takes one.
+    pub(super) fn offer(&self, item: &Arc<T>) -> Result<(), Gone> {
+        let mut state = self.lock();
+        if state.abandoned {
+            return Err(Gone);
+        }
+        if state.items.len() >= self.capacity {
+            state.missed += 1;
+            self.metrics.dropped(self.sink, 1);
+            return Ok(());
+        }
+        let missed = std::mem::take(&mut state.missed);
+        if missed > 0 {
+            state.items.push_back(Item::Missed(missed));
+        }
+        state.items.push_back(Item::One(Arc::clone(item)));
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Ends the stream behind what is queued.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.lock().abandoned
+    }
+
+    /// No code path leaves the state half changed, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The client's end: a stream that ends when the feed shuts down and everything queued was taken.
+#[derive(Debug)]
+pub struct Subscription<T> {
+    queue: Arc<Queue<T>>,
+    /// Called when the client goes.
+    on_drop: fn(&Metrics),
+}
+
+impl<T> Subscription<T> {
+    pub(super) fn new(queue: Arc<Queue<T>>, on_drop: fn(&Metrics)) -> Self {
+        Self { queue, on_drop }
+    }
+}
+
+impl<T> Stream for Subscription<T> {
+    type Item = Item<T>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item<T>>> {
+        let mut state = self.queue.lock();
+        if let Some(item) = state.items.pop_front() {
+            return Poll::Ready(Some(item));
+        }
+        let missed = std::mem::take(&mut state.missed);
+        if missed > 0 {
+            return Poll::Ready(Some(Item::Missed(missed)));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Subscription<T> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.abandoned = true;
+        state.items = VecDeque::new();
+        drop(state);
+        (self.on_drop)(&self.queue.metrics);
+    }
+}

@@ -1,0 +1,111 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_stream::StreamExt as _;
+
+use super::*;
+use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId, Protocol};
+use crate::finding::{Coverage, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+
+mod grpc;
+mod hub;
+mod json_lines;
+
+/// A finding with every field set.
+fn full() -> Finding {
+    let process = |pid, comm: &str, exe: &str| ProcessInfo {
+        id: ProcessId { tgid: pid, start_ns: 7_000_000_000 + u64::from(pid) },
+        ppid: pid - 1,
+        uid: 1000,
+        euid: 0,
+        comm: comm.into(),
+        exe: exe.into(),
+    };
+    Finding {
+        sequence: 17,
+        time: UNIX_EPOCH + Duration::new(1_795_475_415, 123_456_789),
+        verdict: Verdict::Modified,
+        severity: Severity::High,
+        kind: Kind::Connect,
+        flavour: Flavour::Lsm,
+        workload: Arc::new(WorkloadInfo {
+            id: "containerd://0123456789abcdef".into(),
+            name: "web".into(),
+            pod_uid: "8a1f0f5e-0c5b-4a9f-9f57-0d2f6f1f2a3b".into(),
+            image_digest: format!("sha256:{}", Sha256([0xaa; 32])),
+        }),
+        process: Some(process(4242, "curl", "/usr/bin/curl")),
+        ancestors: vec![process(4200, "sh", "/usr/bin/dash")],
+        path: FilePath::from(&b"/usr/bin/cu\xffrl"[..]),
+        path_truncated: true,
+        sha256: Some(Sha256([0x11; 32])),
+        digest_origin: Some(DigestOrigin::KernelCache),
+        expected_sha256: Some(Sha256([0x22; 32])),
+        attested_path: Some("/bin/curl".into()),
+        package: Some("curl".into()),
+        operation: Some(FileOp::CloseWrite),
+        connect: Some(Connect {
+            protocol: Protocol::Tcp,
+            destination: "[2001:db8::1]:443".parse().expect("an address"),
+            source_port: 40000,
+            sendto: false,
+        }),
+        coverage: Some(Coverage::Full),
+        documents: [Sha256([0x33; 32])].into(),
+        reason: "expected 22… at /usr/bin/curl, found 11…".into(),
+    }
+}
+
+/// A finding with nothing that can be left out.
+fn bare() -> Finding {
+    Finding {
+        sequence: 0,
+        time: SystemTime::now(),
+        verdict: Verdict::Unauthorized,
+        severity: Severity::High,
+        kind: Kind::Exec,
+        flavour: Flavour::Tracepoint,
+        workload: Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() }),
+        process: None,
+        ancestors: Vec::new(),
+        path: FilePath::default(),
+        path_truncated: false,
+        sha256: None,
+        digest_origin: None,
+        expected_sha256: None,
+        attested_path: None,
+        package: None,
+        operation: None,
+        connect: None,
+        coverage: None,
+        documents: [].into(),
+        reason: "a test".into(),
+    }
+}
+
+fn config() -> config::Feed {
+    config::Feed { socket: "unused".into(), json_lines: None, history: 8, client_queue: 4 }
+}
+
+fn feed(config: &config::Feed) -> Feed {
+    Feed::new(config, Metrics::new()).expect("a feed")
+}
+
+/// What is there now; a stream that never ends is fine.
+async fn drain<T>(subscription: &mut Subscription<T>) -> Vec<Item<T>> {
+    let mut items = Vec::new();
+    while let Ok(Some(item)) = tokio::time::timeout(Duration::from_millis(20), subscription.next()).await {
+        items.push(item);
+    }
+    items
+}
+
+/// `S` for subscribed, `m` for missed, else the sequence.
+fn shape(items: &[Item<Finding>]) -> String {
+    let name = |item: &Item<Finding>| match item {
+        Item::Subscribed(at) => format!("S{at}"),
+        Item::One(finding) => finding.sequence.to_string(),
+        Item::Missed(count) => format!("m{count}"),
+    };
+    items.iter().map(name).collect::<Vec<_>>().join(" ")
+}

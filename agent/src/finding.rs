@@ -1,0 +1,318 @@
+//! The vocabulary of what is reported: [`Verdict`], [`Severity`], [`Finding`].
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId};
+
+/// A SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// All zero: what generators write when they have no digest.
+    pub fn is_zero(&self) -> bool {
+        self.0 == [0; 32]
+    }
+}
+
+/// 64 lower-case hexadecimal digits.
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{self}")
+    }
+}
+
+/// A text that is not a SHA-256.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a SHA-256: expected 64 hexadecimal digits, optionally after \"sha256:\", found {0:?}")]
+pub struct NotSha256(String);
+
+impl FromStr for Sha256 {
+    type Err = NotSha256;
+    fn from_str(text: &str) -> Result<Self, NotSha256> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text).as_bytes();
+        let mut out = [0; 32];
+        if hex.len() != 64 {
+            return Err(NotSha256(text.chars().take(100).collect()));
+        }
+        for (byte, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+            match (digit(pair[0]), digit(pair[1])) {
+                (Some(high), Some(low)) => *byte = high << 4 | low,
+                _ => return Err(NotSha256(text.chars().take(100).collect())),
+            }
+        }
+        Ok(Self(out))
+    }
+}
+
+/// What the attested SBOM says of a file, or of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// SHA-256 in the image's SBOM, at this path. The only silent one.
+    Attested,
+    /// SHA-256 in the SBOM, at another path.
+    Relocated,
+    /// Path in the SBOM, only SHA-1 or MD5 there, and it is equal.
+    AttestedWeak,
+    /// Path in the SBOM, which has no usable digest for it.
+    PathOnly,
+    /// Not a file of the SBOM; owned, by the package database in a read-only image layer, by a package that is.
+    PackageDerived,
+    /// Path in the SBOM, digest differs.
+    Modified,
+    /// Not in the SBOM, but the file is part of an image layer (or older than the host's attestation).
+    Unlisted,
+    /// Host only: written by the host's configured package manager.
+    Updated,
+    /// The content could not be read in time.
+    Undetermined,
+    /// Not in the SBOM, and created after start.
+    Unauthorized,
+    /// The image has no SBOM. Once per image.
+    NoSbom,
+    /// The image has an SBOM whose attestation was refused. Once per image.
+    Unverified,
+    /// The attestation's subject is an index and nothing proves the platform. Once per image.
+    PlatformUnproven,
+    /// The trust root is too old. Once per image.
+    StaleTrustRoot,
+    /// Records or findings were lost; the finding says which.
+    Loss,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 15] = [
+        Self::Attested,
+        Self::Relocated,
+        Self::AttestedWeak,
+        Self::PathOnly,
+        Self::PackageDerived,
+        Self::Modified,
+        Self::Unlisted,
+        Self::Updated,
+        Self::Undetermined,
+        Self::Unauthorized,
+        Self::NoSbom,
+        Self::Unverified,
+        Self::PlatformUnproven,
+        Self::StaleTrustRoot,
+        Self::Loss,
+    ];
+
+    /// The verdict's name, as in findings, metrics and filters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attested => "attested",
+            Self::Relocated => "relocated",
+            Self::AttestedWeak => "attested_weak",
+            Self::PathOnly => "path_only",
+            Self::PackageDerived => "package_derived",
+            Self::Modified => "modified",
+            Self::Unlisted => "unlisted",
+            Self::Updated => "updated",
+            Self::Undetermined => "undetermined",
+            Self::Unauthorized => "unauthorized",
+            Self::NoSbom => "no_sbom",
+            Self::Unverified => "unverified",
+            Self::PlatformUnproven => "platform_unproven",
+            Self::StaleTrustRoot => "stale_trust_root",
+            Self::Loss => "loss",
+        }
+    }
+}
+
+/// A text that is not one of a fixed set of names.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown {what} {found:?}; expected one of: {expected}")]
+pub struct UnknownName {
+    /// What kind of name it should have been.
+    pub what: &'static str,
+    /// The text.
+    pub found: String,
+    /// The names, comma separated.
+    pub expected: String,
+}
+
+macro_rules! from_names {
+    ($type:ty, $what:literal) => {
+        impl FromStr for $type {
+            type Err = UnknownName;
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                <$type>::ALL.into_iter().find(|v| v.as_str() == text).ok_or_else(|| UnknownName {
+                    what: $what,
+                    found: text.to_owned(),
+                    expected: <$type>::ALL.map(<$type>::as_str).join(", "),
+                })
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+from_names!(Verdict, "verdict");
+from_names!(Severity, "severity");
+from_names!(Kind, "kind");
+from_names!(Coverage, "coverage");
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// For the record.
+    Info,
+    /// Low.
+    Low,
+    /// Medium.
+    Medium,
+    /// High.
+    High,
+    /// Critical.
+    Critical,
+}
+
+impl Severity {
+    /// Every severity, lowest first.
+    pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// The severity's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// How much of an image its SBOM can answer for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Coverage {
+    /// Packages only: no file can be answered for.
+    Packages,
+    /// Files owned by a package.
+    Owned,
+    /// Every file.
+    Full,
+}
+
+impl Coverage {
+    /// Every class, weakest first.
+    pub const ALL: [Self; 3] = [Self::Packages, Self::Owned, Self::Full];
+
+    /// The class's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Packages => "packages",
+            Self::Owned => "owned",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Who is affected: a container or the host.
+#[derive(Clone, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct WorkloadInfo {
+    /// `host`, or `RUNTIME://CONTAINER_ID`.
+    pub id: String,
+    /// Container name, pod or host name where known, else empty.
+    pub name: String,
+    /// Kubernetes pod UID where the cgroup path tells it, else empty.
+    pub pod_uid: String,
+    /// Image digest by which its SBOM was looked up, `sha256:…`; empty when not known.
+    pub image_digest: String,
+}
+
+/// A process of the ancestry.
+#[derive(Clone, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct ProcessInfo {
+    /// The process.
+    pub id: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Command name, escaped as paths are.
+    pub comm: String,
+    /// Path of its program where known.
+    pub exe: FilePath,
+}
+
+/// What is reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Rises by one with each finding of this agent run; a gap is a loss.
+    pub sequence: u64,
+    /// Wall clock of the event.
+    pub time: SystemTime,
+    /// What the SBOM says.
+    pub verdict: Verdict,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Kind of the event it came from.
+    pub kind: Kind,
+    /// Which hooks saw it.
+    pub flavour: Flavour,
+    /// Who is affected.
+    pub workload: Arc<WorkloadInfo>,
+    /// The process; `None` for findings about an image or a loss.
+    pub process: Option<ProcessInfo>,
+    /// Its ancestors, parent first, up to the workload's first process.
+    pub ancestors: Vec<ProcessInfo>,
+    /// The judged file; empty for findings about an image or a loss.
+    pub path: FilePath,
+    /// The path is longer than what is here.
+    pub path_truncated: bool,
+    /// SHA-256 of its content.
+    pub sha256: Option<Sha256>,
+    /// Who computed it.
+    pub digest_origin: Option<DigestOrigin>,
+    /// The digest that the SBOM has at this path (`modified`).
+    pub expected_sha256: Option<Sha256>,
+    /// The path at which the SBOM has this digest (`relocated`).
+    pub attested_path: Option<FilePath>,
+    /// Package that owns the file, by the SBOM.
+    pub package: Option<Arc<str>>,
+    /// For `Kind::File`: what was done.
+    pub operation: Option<FileOp>,
+    /// For `Kind::Connect`: where to.
+    pub connect: Option<Connect>,
+    /// How much the image's SBOM can answer for; `None` without an SBOM.
+    pub coverage: Option<Coverage>,
+    /// SHA-256 of each document that the verdict rests on.
+    pub documents: Arc<[Sha256]>,
+    /// One sentence for a person: what was expected, what was found.
+    pub reason: String,
+}
+
+/// Text in formats for people, 32 bytes in others (recordings).
+impl serde::Serialize for Sha256 {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Sha256 {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if !from.is_human_readable() {
+            return <[u8; 32]>::deserialize(from).map(Self);
+        }
+        <std::borrow::Cow<'_, str>>::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,302 @@
+//! The register over real directories, keys and envelopes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::attestation::key::Algorithm;
+use crate::attestation::sign::sign;
+use crate::attestation::{Limits, PrivateKey, Subject};
+
+const A: Sha256 = Sha256([0xaa; 32]);
+const B: Sha256 = Sha256([0xbb; 32]);
+
+/// A drop directory with one key that counts.
+struct Drop {
+    directory: TempDir,
+    key: PrivateKey,
+    config: config::Attestation,
+}
+
+impl Drop {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let key = PrivateKey::generate(Algorithm::P256).unwrap();
+        let public = directory.path().join("key.pub");
+        fs::write(&public, key.public_pem()).unwrap();
+        let config = config::Attestation {
+            directory: directory.path().to_owned(),
+            keys: vec![public],
+            ..config::Attestation::default()
+        };
+        Self { directory, key, config }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn images(&self) -> Arc<Images> {
+        let images = Images::new(&self.config, Metrics::new()).unwrap();
+        images.load_now();
+        images
+    }
+}
+
+fn sbom(paths: &[&str]) -> String {
+    let files = paths.iter().enumerate().map(|(at, path)| {
+        serde_json::json!({
+            "SPDXID": format!("SPDXRef-{at}"), "fileName": path,
+            "checksums": [{"algorithm": "SHA256", "checksumValue": crate::attestation::sha256(path.as_bytes()).to_string()}],
+        })
+    });
+    serde_json::json!({
+        "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test", "packages": [], "relationships": [],
+        "files": files.collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+fn envelope(key: &PrivateKey, images: &[Sha256], sbom: &str) -> Vec<u8> {
+    let subjects: Vec<_> =
+        images.iter().map(|image| Subject { name: String::new(), sha256: Some(*image) }).collect();
+    let mut out = Vec::new();
+    sign(sbom.as_bytes(), sbom.len() as u64, &subjects, None, key, &Limits::default(), &mut out).unwrap();
+    out
+}
+
+fn documents(image: &Image) -> Vec<&str> {
+    match &image.state {
+        ImageState::Verified { documents, .. } => documents.iter().map(|d| d.file.as_str()).collect(),
+        other => panic!("not verified: {other:?}"),
+    }
+}
+
+fn unverified(images: &Images, digest: &Sha256) -> String {
+    match &images.get(digest).state {
+        ImageState::Unverified { reason } => reason.clone(),
+        other => panic!("not unverified: {other:?}"),
+    }
+}
+
+#[test]
+fn a_verified_document_gives_its_image_an_index() {
+    let drop = Drop::new();
+    let text = sbom(&["/usr/bin/a", "/usr/bin/b"]);
+    drop.put("a.json", envelope(&drop.key, &[A, B], &text));
+    let images = drop.images();
+    let image = images.get(&A);
+    let ImageState::Verified { index, documents } = &image.state else { panic!("{image:?}") };
+    assert_eq!(documents.len(), 1);
+    assert_eq!(documents[0].sha256, crate::attestation::sha256(text.as_bytes()));
+    assert_eq!(documents[0].keys, [drop.key.id()]);
+    assert_eq!(documents[0].file, "a.json");
+    assert!(Arc::ptr_eq(index, images.get(&B).index().unwrap()), "one document, one index");
+    assert!(matches!(images.get(&Sha256([1; 32])).state, ImageState::NoSbom));
+    assert_eq!(images.snapshot().iter().map(|i| i.digest).collect::<Vec<_>>(), [A, B]);
+
+    let entry = index.by_path(b"/usr/bin/b").unwrap();
+    assert!(!image.is_used(entry.id()));
+    image.mark_used(entry.id());
+    image.mark_used(entry.id());
+    image.mark_used(u32::MAX);
+    assert!(image.is_used(entry.id()));
+    assert_eq!(image.used_count(), 1);
+    let shown = images.status();
+    assert_eq!((shown[0].state.as_str(), shown[0].files, shown[0].files_in_use), ("verified", 2, 1));
+    assert_eq!(shown[0].documents[0].keys, [drop.key.id().to_string()]);
+}
+
+#[test]
+fn what_is_refused_is_never_attested() {
+    let drop = Drop::new();
+    let foreign = PrivateKey::generate(Algorithm::P256).unwrap();
+    drop.put("foreign.json", envelope(&foreign, &[A], &sbom(&["/usr/bin/a"])));
+    drop.put("garbage.json", "{\"payloadType\":");
+    drop.put("broken-sbom.json", envelope(&drop.key, &[B], "{\"spdxVersion\":\"SPDX-2.3\",\"files\":7}"));
+    drop.put("world.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
+    fs::set_permissions(drop.path("world.json"), fs::Permissions::from_mode(0o666)).unwrap();
+    let images = drop.images();
+    assert!(unverified(&images, &A).starts_with("foreign.json: signed by 0 of the configured keys"));
+    assert!(
+        unverified(&images, &B)
+            .starts_with("broken-sbom.json: its signature is good, but the SBOM is refused: ")
+    );
+    let refused = images.refused();
+    let files: Vec<_> = refused.iter().map(|r| r.file.as_str()).collect();
+    assert_eq!(files, ["broken-sbom.json", "foreign.json", "garbage.json", "world.json"]);
+    assert!(refused[2].reason.starts_with("envelope, byte 15: "), "{}", refused[2].reason);
+    assert!(refused[3].reason.contains("others may write it"));
+    assert_eq!(images.status()[0].state, "unverified");
+    assert_eq!(images.refused_status()[2].file, "garbage.json");
+
+    // A good one beside them counts.
+    drop.put("good.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
+    images.load_now();
+    assert_eq!(documents(&images.get(&A)), ["good.json"]);
+}
+
+#[test]
+fn several_documents_are_united_and_marks_survive() {
+    let drop = Drop::new();
+    drop.put("1.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/b", "/usr/bin/c"])));
+    let images = drop.images();
+    let before = images.get(&A);
+    before.mark_used(before.index().unwrap().by_path(b"/usr/bin/c").unwrap().id());
+
+    let more = envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"]));
+    let again = envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"]));
+    drop.put("2.jsonl", [more.as_slice(), b"\n", &again, b"not an envelope\n"].concat());
+    let generation = images.generation();
+    images.load_now();
+    assert_eq!(images.generation(), generation + 1);
+    let after = images.get(&A);
+    assert_eq!(documents(&after), ["1.json", "2.jsonl:1", "2.jsonl:3"]);
+    assert_eq!(images.refused()[0].file, "2.jsonl:4");
+    let index = after.index().unwrap();
+    assert_eq!(index.numbers().files, 3);
+    for path in ["/usr/bin/a", "/usr/bin/b", "/usr/bin/c"] {
+        assert!(index.by_path(path.as_bytes()).is_some(), "{path}");
+    }
+    assert_eq!(after.used_count(), 1);
+    assert!(after.is_used(index.by_path(b"/usr/bin/c").unwrap().id()));
+
+    // Nothing changed: the same images.
+    images.load_now();
+    assert_eq!(images.generation(), generation + 1);
+    assert!(Arc::ptr_eq(&after, &images.get(&A)));
+
+    fs::remove_file(drop.path("1.json")).unwrap();
+    images.load_now();
+    assert_eq!(documents(&images.get(&A)), ["2.jsonl:1", "2.jsonl:3"]);
+    assert!(images.get(&A).index().unwrap().by_path(b"/usr/bin/b").is_none());
+    fs::remove_file(drop.path("2.jsonl")).unwrap();
+    images.load_now();
+    assert!(matches!(images.get(&A).state, ImageState::NoSbom));
+    assert!(images.snapshot().is_empty());
+}
+
+#[test]
+fn reload_keeps_the_old_configuration_when_the_new_is_bad() {
+    let drop = Drop::new();
+    drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
+    let images = drop.images();
+    let missing = config::Attestation { keys: vec![drop.path("none.pub")], ..drop.config.clone() };
+    assert!(images.reload(&missing).unwrap_err().to_string().contains("none.pub: cannot open"));
+    let twice = config::Attestation { threshold: 2, ..drop.config.clone() };
+    assert!(images.reload(&twice).unwrap_err().to_string().contains("threshold 2 with 1 different keys"));
+    assert_eq!(documents(&images.get(&A)), ["a.json"]);
+
+    let none = config::Attestation { keys: Vec::new(), ..drop.config.clone() };
+    images.reload(&none).unwrap();
+    assert!(unverified(&images, &A).contains("no key to verify with"));
+    images.reload(&drop.config).unwrap();
+    assert_eq!(documents(&images.get(&A)), ["a.json"]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = config::Attestation { directory: elsewhere.path().to_owned(), ..drop.config.clone() };
+    images.reload(&moved).unwrap();
+    assert!(matches!(images.get(&A).state, ImageState::NoSbom));
+}
+
+#[test]
+fn a_directory_that_is_missing_or_open_to_others_gives_nothing() {
+    let mut drop = Drop::new();
+    drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
+    fs::set_permissions(drop.directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let images = drop.images();
+    assert!(matches!(images.get(&A).state, ImageState::NoSbom));
+    assert!(images.refused()[0].reason.contains("others may write it"));
+    fs::set_permissions(drop.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    images.load_now();
+    assert_eq!(documents(&images.get(&A)), ["a.json"]);
+    assert!(images.refused().is_empty());
+    drop.config.directory = drop.path("none");
+    assert!(drop.images().refused()[0].file.ends_with("/none"));
+}
+
+/// Waits until the image is in a state, and says how long it took.
+fn wait_for(images: &Images, digest: &Sha256, state: fn(&ImageState) -> bool) -> Duration {
+    let started = Instant::now();
+    while !state(&images.get(digest).state) {
+        assert!(started.elapsed() < Duration::from_secs(10), "still {:?}", images.get(digest).state);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    started.elapsed()
+}
+
+fn is_verified(state: &ImageState) -> bool {
+    matches!(state, ImageState::Verified { .. })
+}
+
+#[test]
+fn the_watch_follows_the_directory() {
+    let drop = Drop::new();
+    let images = drop.images();
+    let watch = images.watch().unwrap();
+    let whole = envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"]));
+
+    // Half of it, closed, is refused; nobody can say for which image.
+    let generation = images.generation();
+    drop.put("a.json", &whole[..whole.len() / 2]);
+    wait_until(|| !images.refused().is_empty());
+    assert_eq!(images.generation(), generation);
+    drop.put("a.json", &whole);
+    let took = wait_for(&images, &A, is_verified);
+    assert!(took < Duration::from_millis(100), "took {took:?}");
+    assert!(images.generation() > generation);
+    assert!(images.refused().is_empty());
+
+    // Under another name in one step, then gone.
+    fs::rename(drop.path("a.json"), drop.path("b.json")).unwrap();
+    wait_until(
+        || matches!(&images.get(&A).state, ImageState::Verified { documents, .. } if documents[0].file == "b.json"),
+    );
+    fs::remove_file(drop.path("b.json")).unwrap();
+    wait_for(&images, &A, |state| matches!(state, ImageState::NoSbom));
+
+    // Brought back once permissions are right.
+    drop.put(".c", &whole);
+    fs::set_permissions(drop.path(".c"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::rename(drop.path(".c"), drop.path("c.json")).unwrap();
+    wait_until(|| !images.refused().is_empty());
+    fs::set_permissions(drop.path("c.json"), fs::Permissions::from_mode(0o644)).unwrap();
+    wait_for(&images, &A, is_verified);
+
+    std::mem::drop(watch);
+    drop.put("d.json", envelope(&drop.key, &[B], &sbom(&["/usr/bin/b"])));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(matches!(images.get(&B).state, ImageState::NoSbom), "nobody watches any more");
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(10), "waited for 10 s");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_real_image() {
+    let shared = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/sbom"));
+    let drop = Drop::new();
+    for (name, image) in [("ubi9.spdx.json", A), ("web.syft.json", B)] {
+        let path = shared.join(name);
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| {
+            panic!("{}: {error}; the tests need the shared test data beside the workspace", path.display())
+        });
+        drop.put(name, envelope(&drop.key, &[image], &text));
+    }
+    let images = drop.images();
+    assert_eq!(images.refused().as_slice(), []);
+    assert_eq!(images.get(&A).index().unwrap().numbers().files, 8289);
+    assert!(images.get(&B).index().unwrap().by_path(b"/usr/sbin/nginx").is_some());
+}

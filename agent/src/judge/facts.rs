@@ -1,0 +1,40 @@
+//! What the judge asks of the world: who ran it, what a file holds. Live answers come from `/proc` and the files
+//! ([`Live`](super::Live)); replayed ones from a recording ([`record`](crate::record)).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::event::{Action, Content, Event, FileRef, Task};
+use crate::finding::ProcessInfo;
+use crate::workload::Workload;
+
+/// A process and its ancestors, parent first.
+pub type Ancestry = (ProcessInfo, Vec<ProcessInfo>);
+
+/// Answers about the event that was begun last.
+pub trait Facts {
+    /// The next event, in order. Everything asked until [`end`](Self::end) is about it.
+    fn begin(&mut self, event: &Event);
+    /// The event is judged.
+    fn end(&mut self) {}
+    /// Wall clock of the event.
+    fn time(&self) -> SystemTime;
+    /// Workload of the event's task.
+    fn workload(&mut self) -> Arc<Workload>;
+    /// What the file holds. `weak`: SHA-1 and MD5 are wanted, too.
+    fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content;
+    /// The file that the caller's spelling of a name means.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>>;
+    /// The file starts like a program (ELF, `#!`). `None`: it could not be read any more.
+    fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool>;
+    /// The program of a process of which no exec was seen.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>>;
+    /// The event's process and its ancestors.
+    fn ancestry(&mut self, task: &Task) -> Ancestry;
+}

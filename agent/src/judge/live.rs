@@ -1,0 +1,173 @@
+//! Answers from the running system.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use rustc_hash::FxHashMap;
+
+use super::facts::{Ancestry, Facts};
+use crate::config::Config;
+use crate::digest::Digests;
+use crate::event::{Action, Body, Content, Event, FileRef, Task};
+use crate::finding::WorkloadInfo;
+use crate::metrics::Metrics;
+use crate::record::process_of;
+use crate::workload::{EntryError, Processes, Workload, Workloads};
+
+/// Ancestors in a finding at most.
+const ANCESTORS: usize = 32;
+/// How long a reading of the two clocks is used.
+const CLOCKS_HOLD: Duration = Duration::from_secs(1);
+
+/// Answers from `/proc`, the cgroups and the files themselves.
+#[derive(Debug)]
+pub struct Live {
+    workloads: Workloads,
+    processes: Processes,
+    digests: Digests,
+    clock: Clock,
+    time: SystemTime,
+    workload: Arc<Workload>,
+    events: FxHashMap<String, (Arc<WorkloadInfo>, u64)>,
+}
+
+impl Live {
+    /// Knows no process yet.
+    ///
+    /// # Errors
+    /// A `[[workload]]` entry cannot be used.
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, EntryError> {
+        let workloads = Workloads::new(config)?;
+        let workload = workloads.host();
+        Ok(Self {
+            workloads,
+            processes: Processes::new(),
+            digests: Digests::new(metrics),
+            clock: Clock::default(),
+            time: SystemTime::UNIX_EPOCH,
+            workload,
+            events: FxHashMap::default(),
+        })
+    }
+
+    /// Takes in every process that runs now. Call it when the hooks are attached and before the first event.
+    pub fn seed(&mut self) {
+        if let Err(error) = self.processes.seed(&mut self.workloads) {
+            tracing::warn!(%error, "the processes that run now cannot be listed: findings about them lack ancestors");
+        }
+    }
+
+    /// Takes a new configuration.
+    ///
+    /// # Errors
+    /// A `[[workload]]` entry cannot be used; nothing is changed then.
+    pub fn reload(&mut self, config: &Config) -> Result<(), EntryError> {
+        self.workloads.reload(config)
+    }
+
+    /// Events of each workload since this was last asked.
+    pub fn take_events(&mut self) -> impl Iterator<Item = (String, (Arc<WorkloadInfo>, u64))> + '_ {
+        self.events.drain()
+    }
+
+    /// Living processes in the table.
+    pub fn living(&self) -> usize {
+        self.processes.stats().living
+    }
+}
+
+impl Facts for Live {
+    fn begin(&mut self, event: &Event) {
+        self.time = self.clock.wall(event.time_ns);
+        let task = &event.task;
+        if let Body::Lost { .. } = event.body {
+            return;
+        }
+        if let Body::Exec { .. } = event.body {
+            // A runtime moves a process into its container's cgroup between fork and exec.
+            self.workloads.ask_again(task.process);
+        }
+        self.workload = self.workloads.resolve(task);
+        let workload = &self.workload;
+        match &event.body {
+            Body::Exec { exe, .. } => self.processes.on_exec(task, &exe.path, workload),
+            Body::Fork { parent } => self.processes.on_fork(task, *parent, workload),
+            Body::Exit { .. } => {
+                self.processes.on_exit(task.process);
+                self.workloads.forget(task.process);
+            }
+            Body::File { file, .. } => {
+                self.processes.note(task, workload);
+                self.digests.changed(file);
+            }
+            Body::Library { .. } | Body::Connect(_) => self.processes.note(task, workload),
+            Body::Lost { .. } => {}
+        }
+        match self.events.get_mut(&workload.info.id) {
+            Some((_, count)) => *count += 1,
+            None => {
+                self.events.insert(workload.info.id.clone(), (Arc::clone(&workload.info), 1));
+            }
+        }
+    }
+
+    fn time(&self) -> SystemTime {
+        self.time
+    }
+
+    fn workload(&mut self) -> Arc<Workload> {
+        Arc::clone(&self.workload)
+    }
+
+    fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
+        self.digests.content(task, file, action, weak)
+    }
+
+    fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        self.digests
+            .resolve_by_name(task, file)
+            .map_err(|e| format!("what its name means cannot be found out any more: {e}").into())
+    }
+
+    fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
+        self.digests.starts_like_program(task, file)
+    }
+
+    fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
+        self.digests.program(task).map_err(|e| format!("the process's program cannot be read: {e}").into())
+    }
+
+    fn ancestry(&mut self, task: &Task) -> Ancestry {
+        let process = self.processes.get(task.process).unwrap_or_else(|| process_of(task));
+        (process, self.processes.ancestry(task.process, ANCESTORS))
+    }
+}
+
+/// From time since boot to wall clock.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Wall clock at boot, as it was when last read, and when that was, since boot.
+    read: Option<(SystemTime, Duration)>,
+}
+
+impl Clock {
+    fn wall(&mut self, boot_ns: u64) -> SystemTime {
+        let at = Duration::from_nanos(boot_ns);
+        let zero = match self.read {
+            Some((zero, when)) if at < when + CLOCKS_HOLD => zero,
+            _ => {
+                let boot = since_boot();
+                let zero = SystemTime::now().checked_sub(boot).unwrap_or(SystemTime::UNIX_EPOCH);
+                self.read = Some((zero, boot));
+                zero
+            }
+        };
+        zero + at
+    }
+}
+
+/// Time since boot, suspend included: the clock of events.
+pub fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}

@@ -1,0 +1,674 @@
+//! The stage that joins the rooms: takes events, asks who did it and what the files hold, lets
+//! [`verdict`](crate::verdict) say what the SBOM says, and hands findings on. It holds no rule about content.
+//!
+//! What is judged:
+//!
+//! * *exec*: the binary; of a script both script and interpreter. *library*: the mapped file.
+//! * *file*: on the close of its last writer, a rename, link, truncate by name or `chmod`, the file, if the SBOM has its
+//!   path or it is a program (executable mode, or it starts like one): a program that is in no SBOM is reported before
+//!   it ever runs. The removal of a name of the SBOM. Data that the SBOM does not know stays silent. While a file has
+//!   writers only its close is judged.
+//! * *connect*: carries the worst verdict of what the process runs: its binary, its script, its libraries. A process
+//!   that began before the agent is judged by its binary at its first connect.
+//!
+//! What is reported how often: every occurrence, with these exceptions. `path_only` comes once for an image and path.
+//! `no_sbom` and `unverified` come once for an image (or a workload without a known image), and again when the image's
+//! state has changed. Without an SBOM nothing else is said of a workload's files. A connect by a program that is
+//! `attested`, `attested_weak` or `path_only` is silent.
+//!
+//! Events are judged one by one in the order in which they come, by one thread, so their order within a workload is
+//! kept.
+
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::event::{
+    Action, Body, Connect, Content, DigestOrigin, Event, FileOp, FilePath, FileRef, Flavour, Kind,
+    Observation, Place, ProcessId, Task,
+};
+use crate::finding::{Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::images::{Image, ImageState};
+use crate::metrics::Metrics;
+use crate::recent::Recent;
+use crate::sbom::ImageIndex;
+use crate::verdict::{self, Judgement};
+use crate::workload::Workload;
+
+mod facts;
+mod live;
+mod silent;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+pub use facts::{Ancestry, Facts};
+pub use live::{Live, since_boot};
+use silent::Silent;
+pub use stage::{QUEUE, Rooms, Seen, Stage};
+
+/// Processes whose programs are remembered.
+const PROCESSES: usize = 131_072;
+/// Pairs of image and path for which `path_only` was reported.
+const PATH_ONLY: usize = 262_144;
+
+/// Images and workloads whose state is remembered as reported.
+const STATES: usize = 65_536;
+
+/// Type bits of a mode (`S_IFMT`) and those of a regular file (`S_IFREG`).
+const FILE_TYPE: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+/// Any of the execute bits.
+const EXECUTABLE: u32 = 0o111;
+
+/// Files open for write that are kept for one process.
+const OPEN_FILES: usize = 256;
+
+/// Finds an image by its digest.
+pub type ImageSource = Box<dyn Fn(&Sha256) -> Arc<Image> + Send>;
+
+/// An image with a verified SBOM, as the judge needs it.
+struct Known {
+    /// Counts the images, for short keys.
+    number: u32,
+    image: Arc<Image>,
+    index: Arc<ImageIndex>,
+    documents: Arc<[Sha256]>,
+    coverage: Coverage,
+    created: Option<SystemTime>,
+}
+
+/// What a process runs that is not attested: the worst of its binary, its script and its libraries.
+struct Culprit {
+    observation: Observation,
+    severity: Severity,
+}
+
+/// Judges events.
+pub struct Judge<F, S> {
+    facts: F,
+    sink: S,
+    source: ImageSource,
+    metrics: Arc<Metrics>,
+    images: FxHashMap<Sha256, Option<Arc<Known>>>,
+    numbers: FxHashMap<Sha256, u32>,
+    /// What was last reported of an image's state: by image, or by workload without one.
+    states: FxHashMap<String, String>,
+    silent: Silent,
+    path_only: FxHashSet<(u32, FilePath)>,
+    programs: Recent<ProcessId, Option<Arc<Culprit>>>,
+    /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
+    writers: Recent<ProcessId, Vec<FileRef>>,
+}
+
+impl<F: fmt::Debug, S> fmt::Debug for Judge<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Judge").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// What a finding says beside its event and its judgement.
+#[derive(Default)]
+struct About<'a> {
+    file: Option<&'a FileRef>,
+    content: Option<&'a Content>,
+    operation: Option<FileOp>,
+    connect: Option<&'a Connect>,
+    image: Option<&'a Known>,
+}
+
+impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
+    /// A judge that knows nothing yet. `sink` takes the findings; their `sequence` is 0.
+    pub fn new(facts: F, source: ImageSource, metrics: Arc<Metrics>, sink: S) -> Self {
+        Self {
+            facts,
+            sink,
+            source,
+            metrics,
+            images: FxHashMap::default(),
+            numbers: FxHashMap::default(),
+            states: FxHashMap::default(),
+            silent: Silent::new(),
+            path_only: FxHashSet::default(),
+            programs: Recent::new(PROCESSES),
+            writers: Recent::new(PROCESSES),
+        }
+    }
+
+    /// The images may have changed: all are asked for again, and what was silent is judged anew.
+    pub fn images_changed(&mut self) {
+        self.images.clear();
+        self.silent.clear();
+    }
+
+    /// The facts.
+    pub fn facts(&mut self) -> &mut F {
+        &mut self.facts
+    }
+
+    /// Judges one event.
+    pub fn event(&mut self, event: &Event) {
+        self.facts.begin(event);
+        match &event.body {
+            Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
+            Body::Library { file, .. } => self.library(event, file),
+            Body::File { op, file, target, mode } => {
+                self.file(event, *op, file, target.as_ref(), *mode);
+            }
+            Body::Connect(connect) => self.connect(event, connect),
+            Body::Fork { parent } => {
+                if let Some(program) = self.programs.get(parent).map(|p| p.clone()) {
+                    self.programs.insert(event.task.process, program);
+                }
+            }
+            Body::Exit { .. } => {
+                self.close_all(event);
+                self.programs.remove(&event.task.process);
+            }
+            Body::Lost { kind, count, since_ns } => self.lost(event, *kind, *count, *since_ns),
+        }
+        self.facts.end();
+    }
+
+    fn exec(&mut self, event: &Event, exe: &FileRef, script: Option<&FileRef>) {
+        let workload = self.facts.workload();
+        let Some(image) = self.image_of(event, &workload) else {
+            self.programs.remove(&event.task.process);
+            self.unjudged(event, &workload, script.unwrap_or(exe));
+            return;
+        };
+        let action = if script.is_some() { Action::Interpreter } else { Action::Exec };
+        let mut culprit = self.run(event, &workload, &image, exe, action);
+        if let Some(script) = script {
+            let other = self.run(event, &workload, &image, script, Action::Script);
+            culprit = worse(culprit, other);
+        }
+        self.programs.insert(event.task.process, culprit);
+    }
+
+    fn library(&mut self, event: &Event, file: &FileRef) {
+        let workload = self.facts.workload();
+        let Some(image) = self.image_of(event, &workload) else { return };
+        let culprit = self.run(event, &workload, &image, file, Action::Library);
+        if culprit.is_some()
+            && let Some(program) = self.programs.get(&event.task.process)
+        {
+            *program = worse(program.take(), culprit);
+        }
+    }
+
+    fn connect(&mut self, event: &Event, connect: &Connect) {
+        let workload = self.facts.workload();
+        let Some(image) = self.image_of(event, &workload) else { return };
+        let task = &event.task;
+        let culprit = match self.programs.get(&task.process) {
+            Some(program) => program.clone(),
+            None => {
+                let culprit = self.program_before(task, &workload, &image);
+                self.programs.insert(task.process, culprit.clone());
+                culprit
+            }
+        };
+        let Some(culprit) = culprit else { return };
+        let mut observation = culprit.observation.clone();
+        observation.action = Action::Connect;
+        observation.root = task.euid == 0;
+        let mut judgement = verdict::verdict(&observation, &image.index);
+        if matches!(judgement.verdict, Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly) {
+            // The image's SBOM has come, or changed, since the program was started.
+            return;
+        }
+        judgement.reason = format!("by a program of which: {}", judgement.reason);
+        let about = About {
+            file: Some(&observation.file),
+            content: Some(&observation.content),
+            connect: Some(connect),
+            image: Some(&image),
+            operation: None,
+        };
+        self.report(event, &workload.info, judgement, &about);
+    }
+
+    /// Judges the program of a process whose exec was not seen; it is not reported by itself.
+    fn program_before(&mut self, task: &Task, workload: &Workload, image: &Known) -> Option<Arc<Culprit>> {
+        let (file, content) = match self.facts.program(task) {
+            Ok(file) => {
+                if self.silent.has(image.number, &file) {
+                    return None;
+                }
+                let weak = verdict::wants_weak(&image.index, &file);
+                let content = self.facts.content(task, &file, Action::Exec, weak);
+                (file, content)
+            }
+            Err(why) => (FileRef::default(), Content::Undetermined(why)),
+        };
+        let observation = observe(Action::Exec, file, content, task, workload, image);
+        let judgement = verdict::verdict(&observation, &image.index);
+        culprit(observation, judgement.verdict, judgement.severity)
+    }
+
+    fn file(
+        &mut self,
+        event: &Event,
+        op: FileOp,
+        file: &FileRef,
+        target: Option<&FilePath>,
+        mode: Option<u32>,
+    ) {
+        self.silent.forget(file);
+        if event.flavour == Flavour::Tracepoint {
+            self.note_writer(event, op, file);
+        }
+        let judged = match op {
+            // The content is there when the writer closes it; a new name of its own has none.
+            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite => false,
+            FileOp::Chmod | FileOp::Truncate => !file.has_writers,
+            FileOp::Rename | FileOp::Link | FileOp::Unlink | FileOp::CloseWrite => true,
+        };
+        if !judged {
+            return;
+        }
+        let workload = self.facts.workload();
+        let Some(image) = self.image_of(event, &workload) else { return };
+        if matches!(op, FileOp::Rename | FileOp::Unlink)
+            && let Some(judgement) = verdict::removed(file, target, &image.index)
+        {
+            let about = About {
+                file: Some(file),
+                operation: Some(op),
+                image: Some(&image),
+                content: None,
+                connect: None,
+            };
+            self.report(event, &workload.info, judgement, &about);
+        }
+        let mut file = file.clone();
+        match (op, target) {
+            (FileOp::Unlink, _) => return,
+            (FileOp::Rename | FileOp::Link, Some(target)) => {
+                // A path that is cut or relative lacks its leading slash; a name alone (tracepoint flavour) says nothing of
+                // the file that has it.
+                file.by_name |= target.as_bytes().first() != Some(&b'/');
+                file.path = target.clone();
+                file.truncated = false;
+            }
+            (FileOp::CloseWrite, _) if file.deleted => return,
+            _ => {}
+        }
+        if let Some(mode) = mode {
+            file.mode = file.mode & FILE_TYPE | mode & !FILE_TYPE;
+        }
+        if file.by_name {
+            match self.facts.resolve(&event.task, &file) {
+                Ok(resolved) => {
+                    let permissions = mode.unwrap_or(resolved.mode);
+                    file = FileRef { mode: resolved.mode & FILE_TYPE | permissions & !FILE_TYPE, ..resolved };
+                }
+                // The name is gone, or what has it now is not what had it.
+                Err(_) if file.mode & EXECUTABLE == 0 => return,
+                Err(_) => {}
+            }
+        }
+        let task = &event.task;
+        if !self.is_of_interest(task, &file, &image) {
+            return;
+        }
+        let action = Action::Change(op);
+        let weak = verdict::wants_weak(&image.index, &file);
+        let content = self.facts.content(task, &file, action, weak);
+        let observation = observe(action, file, content, task, &workload, &image);
+        let judgement = verdict::verdict(&observation, &image.index);
+        self.found(event, &workload, &image, &observation, judgement);
+    }
+
+    /// The tracepoints see no close that an exit or an unmapping makes, so what a process opened for write is kept until its
+    /// close is seen, or until it exits.
+    fn note_writer(&mut self, event: &Event, op: FileOp, file: &FileRef) {
+        let process = event.task.process;
+        match op {
+            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite if file.mode & FILE_TYPE == REGULAR => {
+                let open = match self.writers.get(&process) {
+                    Some(open) => open,
+                    None => {
+                        self.writers.insert(process, Vec::new());
+                        let Some(open) = self.writers.get(&process) else { return };
+                        open
+                    }
+                };
+                if open.iter().any(|f| same_inode(f, file)) {
+                    return;
+                }
+                let first = (open.len() >= OPEN_FILES).then(|| open.remove(0));
+                open.push(file.clone());
+                if let Some(first) = first {
+                    // Better judged too early than forgotten.
+                    self.closed(event, &first);
+                }
+            }
+            FileOp::CloseWrite => {
+                if let Some(open) = self.writers.get(&process) {
+                    // A mapping outlives the descriptor; only the last writer's close comes as an event.
+                    open.retain(|f| !same_inode(f, file));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Judges what an exiting process had open for write.
+    fn close_all(&mut self, event: &Event) {
+        for file in self.writers.remove(&event.task.process).unwrap_or_default() {
+            self.closed(event, &file);
+        }
+    }
+
+    /// Judges as if the close had been seen at `event`.
+    fn closed(&mut self, event: &Event, file: &FileRef) {
+        let body = Body::File { op: FileOp::CloseWrite, file: file.clone(), target: None, mode: None };
+        let close = Event { time_ns: event.time_ns, flavour: event.flavour, task: event.task.clone(), body };
+        self.file(&close, FileOp::CloseWrite, file, None, None);
+    }
+
+    /// The SBOM has the path, or it is a program.
+    fn is_of_interest(&mut self, task: &Task, file: &FileRef, image: &Known) -> bool {
+        if file.mode & FILE_TYPE != REGULAR {
+            return false;
+        }
+        if verdict::provable_path(file).is_some_and(|path| image.index.by_path(path).is_some()) {
+            return true;
+        }
+        // A file that is gone before its first bytes are read can be run by no name any more.
+        file.mode & EXECUTABLE != 0 || self.facts.starts_like_program(task, file) == Some(true)
+    }
+
+    /// Judges a file that runs or is mapped, and reports it. `None`: nothing to hold against its process.
+    fn run(
+        &mut self,
+        event: &Event,
+        workload: &Workload,
+        image: &Arc<Known>,
+        file: &FileRef,
+        action: Action,
+    ) -> Option<Arc<Culprit>> {
+        if self.silent.has(image.number, file) {
+            self.metrics.verdict(Verdict::Attested, Severity::Info);
+            return None;
+        }
+        let task = &event.task;
+        let resolved = match file.by_name {
+            true => self.facts.resolve(task, file),
+            false => Ok(file.clone()),
+        };
+        let (file, content) = match resolved {
+            Ok(file) => {
+                let weak = verdict::wants_weak(&image.index, &file);
+                let content = self.facts.content(task, &file, action, weak);
+                (file, content)
+            }
+            Err(why) => (file.clone(), Content::Undetermined(why)),
+        };
+        let observation = observe(action, file, content, task, workload, image);
+        let judgement = verdict::verdict(&observation, &image.index);
+        if judgement.is_silent()
+            && let Content::Known { sha256, .. } = observation.content
+        {
+            self.silent.add(image.number, &observation.file, sha256);
+        }
+        let (verdict, severity) = (judgement.verdict, judgement.severity);
+        self.found(event, workload, image, &observation, judgement);
+        culprit(observation, verdict, severity)
+    }
+
+    /// Counts, and reports what is not silent.
+    fn found(
+        &mut self,
+        event: &Event,
+        workload: &Workload,
+        image: &Known,
+        observation: &Observation,
+        judgement: Judgement,
+    ) {
+        if let Some(used) = judgement.used {
+            image.image.mark_used(used);
+        }
+        if judgement.is_silent() {
+            self.metrics.verdict(Verdict::Attested, Severity::Info);
+            return;
+        }
+        if judgement.verdict == Verdict::PathOnly {
+            if self.path_only.len() >= PATH_ONLY {
+                self.path_only.clear();
+            }
+            if !self.path_only.insert((image.number, observation.file.path.clone())) {
+                return;
+            }
+        }
+        let operation = match observation.action {
+            Action::Change(op) => Some(op),
+            _ => None,
+        };
+        let about = About {
+            file: Some(&observation.file),
+            content: Some(&observation.content),
+            operation,
+            image: Some(image),
+            connect: None,
+        };
+        self.report(event, &workload.info, judgement, &about);
+    }
+
+    /// A program of a workload that could not be told: it is in no known image, and that is never the same as attested.
+    /// Said at its exec; each of its libraries would only repeat it.
+    fn unjudged(&mut self, event: &Event, workload: &Workload, file: &FileRef) {
+        if !workload.is_unknown() {
+            return;
+        }
+        let reason = "the process ended before it was known which workload it belongs to, so no SBOM applies";
+        let judgement = plain(Verdict::Undetermined, Severity::Medium, reason.to_owned());
+        self.report(event, &workload.info, judgement, &About { file: Some(file), ..About::default() });
+    }
+
+    fn lost(&mut self, event: &Event, kind: Kind, count: u64, since_ns: u64) {
+        let until = self.facts.time();
+        let since =
+            until.checked_sub(Duration::from_nanos(event.time_ns.saturating_sub(since_ns))).unwrap_or(until);
+        let reason = format!(
+            "between {} and {}, {count} {kind} {} lost in the kernel because the ring buffer was full; a larger \
+             sensor.{}_ring_bytes holds longer bursts",
+            crate::feed::time_text(since),
+            crate::feed::time_text(until),
+            if count == 1 { "record was" } else { "records were" },
+            match kind {
+                Kind::File => "file",
+                Kind::Connect => "network",
+                Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => "exec",
+            },
+        );
+        let judgement = plain(Verdict::Loss, Severity::High, reason);
+        self.report(event, &Arc::new(WorkloadInfo::default()), judgement, &About::default());
+    }
+
+    /// The workload's image if it has a verified SBOM. Reports, once, why it has none.
+    fn image_of(&mut self, event: &Event, workload: &Workload) -> Option<Arc<Known>> {
+        let Some(digest) = workload.image else {
+            if !workload.is_unknown() && !self.states.contains_key(&workload.info.id) {
+                let reason = if workload.is_host {
+                    "the host has no attested SBOM: set host.image to the digest that its attestation is about, and put \
+                     the attestation into the drop directory"
+                        .to_owned()
+                } else {
+                    "no image digest is known for this workload, so none of its files is judged: add a [[workload]] entry \
+                     with its image's digest"
+                        .to_owned()
+                };
+                self.state(event, &workload.info, Verdict::NoSbom, reason);
+            }
+            return None;
+        };
+        let known = match self.images.entry(digest) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let image = (self.source)(&digest);
+                let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+                let number = *self.numbers.entry(digest).or_insert(next);
+                let known = match &image.state {
+                    ImageState::Verified { index, documents } => Some(Arc::new(Known {
+                        number,
+                        index: Arc::clone(index),
+                        documents: documents.iter().map(|d| d.sha256).collect(),
+                        coverage: index.coverage(),
+                        created: index.created(),
+                        image: Arc::clone(&image),
+                    })),
+                    ImageState::Unverified { .. } | ImageState::NoSbom => None,
+                };
+                let known = entry.insert(known);
+                let (verdict, reason) = match &image.state {
+                    ImageState::Verified { .. } => {
+                        // Should it get lost, that is news.
+                        self.states.remove(&workload.info.image_digest);
+                        return known.clone();
+                    }
+                    ImageState::Unverified { reason } => (
+                        Verdict::Unverified,
+                        format!(
+                            "the image's attestation was refused, so none of its files is judged: {reason}"
+                        ),
+                    ),
+                    ImageState::NoSbom => (
+                        Verdict::NoSbom,
+                        "no attested SBOM is known for this image, so none of its files is judged".to_owned(),
+                    ),
+                };
+                self.state(event, &workload.info, verdict, reason);
+                return None;
+            }
+        };
+        known.clone()
+    }
+
+    fn state(&mut self, event: &Event, workload: &Arc<WorkloadInfo>, verdict: Verdict, reason: String) {
+        let key = if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest };
+        if self.states.get(key) == Some(&reason) {
+            return;
+        }
+        if self.states.len() >= STATES {
+            self.states.clear();
+        }
+        self.states.insert(key.clone(), reason.clone());
+        let severity = if verdict == Verdict::NoSbom { Severity::Low } else { Severity::High };
+        let finding = self.finding(event, workload, plain(verdict, severity, reason), &About::default());
+        (self.sink)(Finding { process: None, ancestors: Vec::new(), ..finding });
+    }
+
+    fn report(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) {
+        let mut finding = self.finding(event, workload, judgement, about);
+        if finding.verdict != Verdict::Loss {
+            let (process, ancestors) = self.facts.ancestry(&event.task);
+            finding.process = Some(process);
+            finding.ancestors = ancestors;
+        }
+        (self.sink)(finding);
+    }
+
+    fn finding(
+        &self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) -> Finding {
+        let Judgement { verdict, severity, reason, expected_sha256, attested_path, package, used: _ } =
+            judgement;
+        let (sha256, digest_origin): (_, Option<DigestOrigin>) = match about.content {
+            Some(Content::Known { sha256, origin, .. }) => (Some(*sha256), Some(*origin)),
+            Some(Content::Undetermined(_)) | None => (None, None),
+        };
+        Finding {
+            sequence: 0,
+            time: self.facts.time(),
+            verdict,
+            severity,
+            kind: event.kind(),
+            flavour: event.flavour,
+            workload: Arc::clone(workload),
+            process: None,
+            ancestors: Vec::new(),
+            path: about.file.map(|f| f.path.clone()).unwrap_or_default(),
+            path_truncated: about.file.is_some_and(|f| f.truncated),
+            sha256,
+            digest_origin,
+            expected_sha256,
+            attested_path,
+            package,
+            operation: about.operation,
+            connect: about.connect.cloned(),
+            coverage: about.image.map(|i| i.coverage),
+            documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
+            reason,
+        }
+    }
+}
+
+fn observe(
+    action: Action,
+    file: FileRef,
+    content: Content,
+    task: &Task,
+    workload: &Workload,
+    image: &Known,
+) -> Observation {
+    let since = if workload.is_host { image.created } else { workload.started };
+    let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(file.identity.ctime_ns));
+    let late = match (since, changed) {
+        (Some(since), Some(changed)) => file.identity.ctime_ns != 0 && changed >= since,
+        _ => false,
+    };
+    let fresh = match file.place {
+        Place::Tmpfs | Place::Memfd => true,
+        Place::UpperLayer => !workload.is_host || late,
+        Place::Disk | Place::ImageLayer => late,
+    };
+    Observation { action, file, content, fresh, root: task.euid == 0 }
+}
+
+fn culprit(observation: Observation, verdict: Verdict, severity: Severity) -> Option<Arc<Culprit>> {
+    match verdict {
+        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly => None,
+        _ => Some(Arc::new(Culprit { observation, severity })),
+    }
+}
+
+/// The worse of the two; of equals the first.
+fn worse(one: Option<Arc<Culprit>>, other: Option<Arc<Culprit>>) -> Option<Arc<Culprit>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.severity > one.severity { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
+
+fn plain(verdict: Verdict, severity: Severity, reason: String) -> Judgement {
+    Judgement {
+        verdict,
+        severity,
+        reason,
+        expected_sha256: None,
+        attested_path: None,
+        package: None,
+        used: None,
+    }
+}
+
+fn same_inode(a: &FileRef, b: &FileRef) -> bool {
+    let inode = |f: &FileRef| (f.identity.dev, f.identity.ino, f.identity.generation);
+    inode(a) == inode(b)
+}

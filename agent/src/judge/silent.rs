@@ -1,0 +1,147 @@
+//! Files that were found attested: a file that is unchanged since costs one look-up.
+
+use std::hash::{Hash as _, Hasher as _};
+
+use rustc_hash::FxHasher;
+use smallvec::SmallVec;
+
+use crate::event::{FileIdentity, FileRef};
+use crate::finding::Sha256;
+use crate::recent::Recent;
+
+/// Inodes remembered; some 150 bytes each.
+const INODES: usize = 65_536;
+/// Hits of one inode: other names of it, other images.
+const HITS: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hit {
+    /// Number of the image among those the judge knows.
+    image: u32,
+    path: u64,
+    identity: FileIdentity,
+    sha256: Sha256,
+}
+
+/// Inode → what was found attested of it.
+#[derive(Debug)]
+pub(super) struct Silent(Recent<(u32, u64), SmallVec<[Hit; 1]>>);
+
+impl Silent {
+    pub(super) fn new() -> Self {
+        Self(Recent::new(INODES))
+    }
+
+    /// The file was found attested for this image at this path, and nothing says that it changed since.
+    pub(super) fn has(&mut self, image: u32, file: &FileRef) -> bool {
+        if !is_certain(file) {
+            return false;
+        }
+        let Some(hits) = self.0.get(&key(&file.identity)) else { return false };
+        let path = hash(file.path.as_bytes());
+        hits.iter().any(|h| {
+            (h.image, h.path, h.identity) == (image, path, file.identity)
+                && file.digest.is_none_or(|d| d.sha256 == h.sha256)
+        })
+    }
+
+    /// The file was found attested.
+    pub(super) fn add(&mut self, image: u32, file: &FileRef, sha256: Sha256) {
+        if !is_certain(file) {
+            return;
+        }
+        let hit = Hit { image, path: hash(file.path.as_bytes()), identity: file.identity, sha256 };
+        let key = key(&file.identity);
+        match self.0.get(&key) {
+            Some(hits) => {
+                // The inode has one content: what was known of an earlier one is of no use.
+                hits.retain(|h| h.identity == hit.identity && *h != hit);
+                if hits.len() >= HITS {
+                    hits.remove(0);
+                }
+                hits.push(hit);
+            }
+            None => self.0.insert(key, SmallVec::from_slice(&[hit])),
+        }
+    }
+
+    /// The inode was, or is about to be, changed.
+    pub(super) fn forget(&mut self, file: &FileRef) {
+        self.0.remove(&key(&file.identity));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Identity means content: it is the kernel's, and nobody writes. A name that proves nothing is not worth an entry.
+fn is_certain(file: &FileRef) -> bool {
+    file.identity.ino != 0 && !file.has_writers && crate::verdict::provable_path(file).is_some()
+}
+
+fn key(identity: &FileIdentity) -> (u32, u64) {
+    (identity.dev, identity.ino)
+}
+
+fn hash(path: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::KernelDigest;
+
+    fn file() -> FileRef {
+        let identity = FileIdentity { dev: 1, ino: 2, size: 3, ctime_ns: 4, ..FileIdentity::default() };
+        FileRef { path: "/bin/a".into(), identity, ..FileRef::default() }
+    }
+
+    #[test]
+    fn only_the_very_same_is_a_hit() {
+        let one = Sha256([1; 32]);
+        let mut silent = Silent::new();
+        silent.add(0, &file(), one);
+        assert!(silent.has(0, &file()));
+        assert!(!silent.has(1, &file()), "another image");
+        let changed = |change: fn(&mut FileRef)| {
+            let mut f = file();
+            change(&mut f);
+            f
+        };
+        for (what, other) in [
+            ("another name", changed(|f| f.path = "/bin/b".into())),
+            ("another time", changed(|f| f.identity.ctime_ns = 5)),
+            ("another version", changed(|f| f.identity.i_version = 5)),
+            ("another size", changed(|f| f.identity.size = 5)),
+            ("another inode", changed(|f| f.identity.ino = 5)),
+            ("a writer", changed(|f| f.has_writers = true)),
+            ("a path that is cut", changed(|f| f.truncated = true)),
+            (
+                "the kernel says otherwise",
+                changed(|f| f.digest = Some(KernelDigest { sha256: Sha256([2; 32]), cached: false })),
+            ),
+        ] {
+            assert!(!silent.has(0, &other), "{what}");
+        }
+        let agrees = changed(|f| f.digest = Some(KernelDigest { sha256: Sha256([1; 32]), cached: true }));
+        assert!(silent.has(0, &agrees));
+        silent.add(1, &file(), one);
+        assert!(silent.has(0, &file()) && silent.has(1, &file()));
+        silent.forget(&file());
+        assert!(!silent.has(0, &file()) && !silent.has(1, &file()));
+    }
+
+    #[test]
+    fn what_cannot_be_certain_is_not_kept() {
+        let mut silent = Silent::new();
+        let mut f = file();
+        f.has_writers = true;
+        silent.add(0, &f, Sha256([1; 32]));
+        f.has_writers = false;
+        assert!(!silent.has(0, &f));
+    }
+}

@@ -1,0 +1,189 @@
+//! The judge's thread.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, select_biased};
+
+use super::{Judge, Live, since_boot};
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::finding::{Finding, WorkloadInfo};
+use crate::images::Images;
+use crate::metrics::{Metrics, Queue, Stage as Measured};
+use crate::record::{Recorder, Recording};
+use crate::sensor::Batch;
+
+/// Batches that wait for the judge. When they are full the sensor waits, and the rings take what comes.
+pub const QUEUE: usize = 256;
+/// Workloads whose events are counted; more than a node has.
+const WORKLOADS: usize = 16_384;
+
+/// What the rest of the agent may know of the judge.
+#[derive(Debug, Default)]
+pub struct Seen {
+    workloads: Mutex<BTreeMap<String, (Arc<WorkloadInfo>, u64)>>,
+    processes: AtomicU64,
+    batches: AtomicU64,
+}
+
+impl Seen {
+    /// Every workload with its events so far, ordered by id.
+    pub fn workloads(&self) -> Vec<(Arc<WorkloadInfo>, u64)> {
+        let workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        workloads.values().cloned().collect()
+    }
+
+    /// Living processes.
+    pub fn processes(&self) -> u64 {
+        self.processes.load(Ordering::Relaxed)
+    }
+
+    /// Batches judged so far.
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    fn update(&self, live: &mut Live) {
+        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, (info, count)) in live.take_events() {
+            if workloads.len() >= WORKLOADS && !workloads.contains_key(&id) {
+                tracing::warn!(workloads = WORKLOADS, "too many workloads: counting their events anew");
+                workloads.clear();
+            }
+            let entry = workloads.entry(id).or_insert((info, 0));
+            entry.1 += count;
+        }
+        drop(workloads);
+        self.processes.store(u64::try_from(live.living()).unwrap_or_default(), Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The running judge.
+#[derive(Debug)]
+pub struct Stage {
+    thread: JoinHandle<()>,
+    reload: Sender<Box<Config>>,
+    /// Only to see how many wait.
+    batches: Receiver<Batch>,
+    seen: Arc<Seen>,
+}
+
+/// What the judge works with.
+#[derive(Debug)]
+pub struct Rooms {
+    /// The register of images.
+    pub images: Arc<Images>,
+    /// Where findings go.
+    pub feed: Arc<Feed>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Stage {
+    /// Starts the thread. It ends when all senders of `batches` are gone and everything is judged.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        live: Live,
+        recording: Option<Recording>,
+        rooms: Rooms,
+        batches: Receiver<Batch>,
+    ) -> io::Result<Self> {
+        let (reload, configs) = crossbeam_channel::bounded(1);
+        let seen = Arc::new(Seen::default());
+        let facts = Recorder::new(live, recording);
+        let thread = {
+            let (seen, incoming) = (Arc::clone(&seen), batches.clone());
+            std::thread::Builder::new()
+                .name("muster-judge".to_owned())
+                .spawn(move || run(facts, rooms, &seen, &incoming, &configs))?
+        };
+        Ok(Self { thread, reload, batches, seen })
+    }
+
+    /// Batches wait to be judged.
+    pub fn is_behind(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
+    /// What the judge has seen so far.
+    pub fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen)
+    }
+
+    /// Hands over a new configuration; `false` when the one before is not taken yet.
+    pub fn reload(&self, config: Config) -> bool {
+        self.reload.try_send(Box::new(config)).is_ok()
+    }
+
+    /// Judges what is queued and ends, in at most `deadline` if the sensor has stopped. `false`: it did not, and what
+    /// it had not judged by then is lost.
+    pub fn finish(self, deadline: Duration) -> bool {
+        let Self { thread, reload, batches, seen: _ } = self;
+        drop((reload, batches));
+        let step = Duration::from_millis(5);
+        let mut waited = Duration::ZERO;
+        while !thread.is_finished() && waited < deadline {
+            std::thread::sleep(step);
+            waited += step;
+        }
+        thread.is_finished() && thread.join().is_ok()
+    }
+}
+
+fn run(
+    facts: Recorder<Live>,
+    rooms: Rooms,
+    seen: &Seen,
+    batches: &Receiver<Batch>,
+    configs: &Receiver<Box<Config>>,
+) {
+    let Rooms { images, feed, metrics } = rooms;
+    let source = {
+        let images = Arc::clone(&images);
+        Box::new(move |digest: &_| images.get(digest))
+    };
+    let sink = {
+        let feed = Arc::clone(&feed);
+        move |finding: Finding| feed.publish(finding)
+    };
+    let mut judge = Judge::new(facts, source, Arc::clone(&metrics), sink);
+    let mut generation = images.generation();
+    let mut configs = configs.clone();
+    loop {
+        select_biased! {
+            recv(configs) -> config => match config {
+                Ok(config) => match judge.facts().inner().reload(&config) {
+                    Ok(()) => judge.images_changed(),
+                    Err(error) => tracing::error!(%error, "the workloads keep their old configuration"),
+                },
+                // The agent is ending: what is queued is still judged.
+                Err(_) => configs = crossbeam_channel::never(),
+            },
+            recv(batches) -> batch => {
+                let Ok(batch) = batch else { break };
+                metrics.queue_length(Queue::Judge, batches.len());
+                let now = images.generation();
+                if now != generation {
+                    generation = now;
+                    judge.images_changed();
+                }
+                for event in &batch.events {
+                    feed.event(event);
+                    judge.event(event);
+                    let took = since_boot().saturating_sub(Duration::from_nanos(event.time_ns));
+                    metrics.stage(Measured::Judged, took);
+                }
+                seen.update(judge.facts().inner());
+            }
+        }
+    }
+    judge.facts().finish();
+}

@@ -1,0 +1,20 @@
+//! The library of the `muster` agent. `docs/ARCHITECTURE.md` has the map.
+
+pub mod app;
+pub mod attestation;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod event;
+pub mod feed;
+pub mod finding;
+pub mod images;
+pub mod judge;
+pub mod metrics;
+mod proc;
+pub mod recent;
+pub mod record;
+pub mod sbom;
+pub mod sensor;
+pub mod verdict;
+pub mod workload;

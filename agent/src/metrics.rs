@@ -1,0 +1,372 @@
+//! The metrics registry, passed down as `Arc<Metrics>`, never global; its HTTP endpoint is in [`http`].
+//!
+//! Each counter is made once for every value of its label, so that counting on the way of an event is one atomic
+//! addition and no look-up. Names: `muster_<what>_<unit>`, counters end in `_total`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::event::{Class, Kind};
+use crate::finding::{Finding, Severity, Verdict};
+use family::{Labels, counter, counters, gauges, histogram, histograms};
+
+mod family;
+pub mod http;
+#[cfg(test)]
+mod tests;
+
+/// The queues between the stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Batches from the sensor that wait for the judge.
+    Judge,
+    /// Findings that wait for the JSON lines file.
+    JsonLines,
+}
+
+/// Where findings go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// Clients of `Watch`.
+    Watch,
+    /// Clients of `Events`.
+    Events,
+    /// The JSON lines file.
+    JsonLines,
+}
+
+/// Stages whose duration is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// From the event in the kernel until it is judged.
+    Judged,
+    /// From the event in the kernel until its finding is offered to the sinks.
+    Published,
+    /// Reading and hashing one file.
+    Digest,
+}
+
+/// Why a digest stayed unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undetermined {
+    /// The file, or the process through which it is reached, was gone.
+    Gone,
+    /// Another file is under that name now, or the content changed while it was read.
+    Changed,
+    /// It may not be read.
+    Denied,
+    /// It is larger than what the agent reads.
+    TooLarge,
+    /// It could not be read for another reason.
+    Error,
+}
+
+/// State of an image in the register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageKind {
+    /// It has a verified SBOM.
+    Verified,
+    /// Its attestation was refused.
+    Unverified,
+    /// It has no SBOM.
+    NoSbom,
+}
+
+/// Record counts of one kind since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// Submitted by the kernel programs.
+    pub submitted: u64,
+    /// Lost because the ring was full.
+    pub lost: u64,
+    /// Decoded.
+    pub received: u64,
+    /// Refused by the decoder.
+    pub malformed: u64,
+}
+
+/// Every counter, gauge and histogram of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    ready: AtomicBool,
+    submitted: [Counter; 7],
+    lost: [Counter; 7],
+    received: [Counter; 7],
+    /// By kind, then (kind not known) by class.
+    malformed: [Counter; 10],
+    batch: Histogram,
+    queues: [Gauge; 2],
+    verdicts: [[Counter; 5]; 15],
+    digest_hits: [Counter; 2],
+    digest_misses: Counter,
+    digest_undetermined: [Counter; 5],
+    documents: [Counter; 2],
+    images: [Gauge; 3],
+    published: Counter,
+    dropped: [Counter; 3],
+    sink_errors: [Counter; 3],
+    clients: [Gauge; 2],
+    stages: [Histogram; 3],
+}
+
+/// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
+pub fn class(kind: Kind) -> Class {
+    match kind {
+        Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => Class::Exec,
+        Kind::File => Class::File,
+        Kind::Connect => Class::Network,
+    }
+}
+
+fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Exec => "exec",
+        Class::File => "file",
+        Class::Network => "network",
+    }
+}
+
+impl Metrics {
+    /// A registry with everything at zero.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("muster");
+        let r = &mut registry;
+        let kinds = Kind::ALL.map(|kind| [("ring", class_name(class(kind))), ("kind", kind.as_str())]);
+        let unknown = [Class::Exec, Class::File, Class::Network]
+            .map(|class| [("ring", class_name(class)), ("kind", "unknown")]);
+        let malformed: [Labels<2>; 10] =
+            std::array::from_fn(|i| kinds.get(i).copied().unwrap_or_else(|| unknown[i - kinds.len()]));
+        let judged: [Labels<2>; 75] = std::array::from_fn(|i| {
+            [("verdict", Verdict::ALL[i / 5].as_str()), ("severity", Severity::ALL[i % 5].as_str())]
+        });
+        let mut judged = counters(r, "verdicts", "Findings by verdict and severity", judged).into_iter();
+        let verdicts = std::array::from_fn(|_| {
+            std::array::from_fn(|_| judged.next().expect("15 verdicts of 5 severities are 75"))
+        });
+        let sinks = ["watch", "events", "json_lines"].map(|sink| [("sink", sink)]);
+        let metrics = Self {
+            submitted: counters(r, "records_submitted", "Records that the kernel programs submitted", kinds),
+            lost: counters(r, "records_lost", "Records lost because their ring was full", kinds),
+            received: counters(r, "records_received", "Records decoded", kinds),
+            malformed: counters(r, "records_malformed", "Records refused by the decoder", malformed),
+            batch: histogram(
+                r,
+                "batch_events",
+                "Events per batch of the sensor",
+                exponential_buckets(1.0, 4.0, 8),
+            ),
+            queues: gauges(
+                r,
+                "queue_length",
+                "Items that wait for a stage",
+                ["judge", "json_lines"].map(|queue| [("queue", queue)]),
+            ),
+            verdicts,
+            digest_hits: counters(
+                r,
+                "digest_hits",
+                "Digests that needed no reading, by who had them",
+                ["kernel", "agent"].map(|origin| [("origin", origin)]),
+            ),
+            digest_misses: counter(r, "digest_misses", "Files that the agent read and hashed"),
+            digest_undetermined: counters(
+                r,
+                "digest_undetermined",
+                "Files whose content could not be determined",
+                ["gone", "changed", "denied", "too_large", "error"].map(|reason| [("reason", reason)]),
+            ),
+            documents: counters(
+                r,
+                "documents",
+                "Attested documents by outcome",
+                ["accepted", "refused"].map(|outcome| [("outcome", outcome)]),
+            ),
+            images: gauges(
+                r,
+                "images",
+                "Images of the register by state",
+                ["verified", "unverified", "no_sbom"].map(|state| [("state", state)]),
+            ),
+            published: counter(r, "feed_published_findings", "Findings published"),
+            dropped: counters(r, "feed_dropped_items", "Findings or events that a sink did not get", sinks),
+            sink_errors: counters(r, "feed_errors", "Failed writes to a sink", sinks),
+            clients: gauges(
+                r,
+                "feed_clients",
+                "Connected clients by stream",
+                ["watch", "events"].map(|stream| [("stream", stream)]),
+            ),
+            stages: histograms(
+                r,
+                "stage_seconds",
+                "From the event in the kernel until the stage was done (digest: the hashing alone)",
+                ["judged", "published", "digest"].map(|stage| [("stage", stage)]),
+                exponential_buckets(10e-6, 3.0, 13),
+            ),
+            ready: AtomicBool::new(false),
+            registry,
+        };
+        Arc::new(metrics)
+    }
+
+    /// Total of records of a kind that the kernel programs have submitted so far.
+    pub fn set_submitted(&self, kind: Kind, total: u64) {
+        self.submitted[kind as usize].inner().store(total, Ordering::Relaxed);
+    }
+
+    /// Total of records of a kind that were lost so far because the ring was full.
+    pub fn set_lost(&self, kind: Kind, total: u64) {
+        self.lost[kind as usize].inner().store(total, Ordering::Relaxed);
+    }
+
+    /// `count` records of a kind were decoded.
+    pub fn received(&self, kind: Kind, count: u64) {
+        self.received[kind as usize].inc_by(count);
+    }
+
+    /// A record was refused by the decoder; its kind where the header told a known one.
+    pub fn malformed(&self, class: Class, kind: Option<Kind>) {
+        let at = kind.map_or(Kind::ALL.len() + class as usize, |kind| kind as usize);
+        self.malformed[at].inc();
+    }
+
+    /// A batch of so many events was handed to the judge.
+    pub fn batch(&self, events: usize) {
+        self.batch.observe(f64::from(u32::try_from(events).unwrap_or(u32::MAX)));
+    }
+
+    /// So many items wait in a queue now.
+    pub fn queue_length(&self, queue: Queue, items: usize) {
+        self.queues[queue as usize].set(i64::try_from(items).unwrap_or(i64::MAX));
+    }
+
+    /// An event was judged. [`Feed`](crate::feed::Feed) calls it for each finding; the judge calls it for what stays
+    /// silent (`attested`, with [`Severity::Info`]).
+    pub fn verdict(&self, verdict: Verdict, severity: Severity) {
+        self.verdicts[verdict as usize][severity as usize].inc();
+    }
+
+    /// A digest came from the kernel.
+    pub fn digest_from_kernel(&self) {
+        self.digest_hits[0].inc();
+    }
+
+    /// A digest came from the agent's cache.
+    pub fn digest_from_cache(&self) {
+        self.digest_hits[1].inc();
+    }
+
+    /// The agent read and hashed a file, which took so long.
+    pub fn digest_computed(&self, took: Duration) {
+        self.digest_misses.inc();
+        self.stage(Stage::Digest, took);
+    }
+
+    /// A file's content could not be determined.
+    pub fn digest_undetermined(&self, reason: Undetermined) {
+        self.digest_undetermined[reason as usize].inc();
+    }
+
+    /// A document was verified, parsed and taken.
+    pub fn document_accepted(&self) {
+        self.documents[0].inc();
+    }
+
+    /// A document was refused.
+    pub fn document_refused(&self) {
+        self.documents[1].inc();
+    }
+
+    /// So many images of the register are in this state.
+    pub fn images(&self, state: ImageKind, count: usize) {
+        self.images[state as usize].set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A stage was done so long after the event (digest: it took so long).
+    pub fn stage(&self, stage: Stage, took: Duration) {
+        self.stages[stage as usize].observe(took.as_secs_f64());
+    }
+
+    /// A finding was published.
+    pub fn published(&self, finding: &Finding) {
+        self.published.inc();
+        self.verdict(finding.verdict, finding.severity);
+        // A clock set back makes no duration; there is nothing to measure then.
+        if let Ok(took) = finding.time.elapsed() {
+            self.stage(Stage::Published, took);
+        }
+    }
+
+    /// A sink did not get so many items.
+    pub fn dropped(&self, sink: Sink, items: u64) {
+        self.dropped[sink as usize].inc_by(items);
+    }
+
+    /// A write to a sink failed.
+    pub fn sink_error(&self, sink: Sink) {
+        self.sink_errors[sink as usize].inc();
+    }
+
+    /// A client of `Watch` or `Events` came (`1`) or went (`-1`). The JSON lines file is no client.
+    pub fn clients(&self, sink: Sink, change: i64) {
+        if let Some(gauge) = self.clients.get(sink as usize) {
+            gauge.inc_by(change);
+        }
+    }
+
+    /// `/healthz` says so from now on: the sensor is attached (`true`), or the agent is ending (`false`).
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// The sensor is attached.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Record counts of a kind.
+    pub fn kind_counts(&self, kind: Kind) -> KindCounts {
+        let at = kind as usize;
+        KindCounts {
+            submitted: self.submitted[at].get(),
+            lost: self.lost[at].get(),
+            received: self.received[at].get(),
+            malformed: self.malformed[at].get(),
+        }
+    }
+
+    /// Records refused by the decoder whose kind is not known, of all rings.
+    pub fn malformed_unknown(&self) -> u64 {
+        self.malformed[Kind::ALL.len()..].iter().map(Counter::get).sum()
+    }
+
+    /// Findings (and silent verdicts) so far with this verdict, of any severity.
+    pub fn verdict_count(&self, verdict: Verdict) -> u64 {
+        self.verdicts[verdict as usize].iter().map(Counter::get).sum()
+    }
+
+    /// Items that a sink did not get so far.
+    pub fn dropped_count(&self, sink: Sink) -> u64 {
+        self.dropped[sink as usize].get()
+    }
+
+    /// Clients of a stream now.
+    pub fn client_count(&self, sink: Sink) -> i64 {
+        self.clients.get(sink as usize).map_or(0, Gauge::get)
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(32 << 10);
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a String cannot fail");
+        text
+    }
+}

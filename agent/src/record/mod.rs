@@ -1,0 +1,133 @@
+//! Recorded streams of events (`muster agent --record FILE`) and their replay (`muster replay FILE`).
+//!
+//! A recording holds each event with every answer that the judge was given about it, so that the same SBOMs give the
+//! same findings on any machine, without privilege.
+//!
+//! ```text
+//! file   = magic, format: u32, frame*
+//! frame  = length: u32, checksum: u32, body        length and checksum (CRC-32) are of the body
+//! body   = Frame, in postcard's encoding           integers of the header are little-endian
+//! ```
+//!
+//! A frame that does not fit, a checksum that is wrong or another format is refused with its position. The writer never
+//! makes the agent wait: frames that its queue or the disk did not take are counted, and the recording says where how
+//! many are missing.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::event::{Content, Event, FilePath, FileRef, ProcessId};
+use crate::finding::{Sha256, WorkloadInfo};
+use crate::judge::Ancestry;
+use crate::workload::Workload;
+
+mod read;
+mod replay;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use read::{Reader, RecordingError};
+pub use replay::{Done, Replayed, process_of, replay};
+pub use write::{Recorder, Recording, Written};
+
+/// First bytes of a recording.
+const MAGIC: &[u8; 16] = b"muster recording";
+/// Format of what follows. Raise it with every change of [`Frame`] or of what it holds.
+const FORMAT: u32 = 1;
+/// Largest body of a frame. An event with its answers needs a few KiB.
+const MAX_FRAME: usize = 1 << 20;
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Frame {
+    /// An event and what was answered about it.
+    Event(Box<Recorded>),
+    /// So many frames are missing here: the disk was full or too slow.
+    Lost(u64),
+}
+
+/// An event and what was answered about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The event.
+    pub event: Event,
+    /// Wall clock of the event.
+    pub time: SystemTime,
+    /// What was asked, with the answers.
+    pub answers: SmallVec<[Answer; 4]>,
+}
+
+/// What was asked about an event, with the answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Its workload.
+    Workload(WorkloadSeed),
+    /// What the file at this path holds.
+    Content(FilePath, Content),
+    /// Which file a name means.
+    Resolved(FilePath, Result<FileRef, Arc<str>>),
+    /// The file at this path starts like a program.
+    StartsLikeProgram(FilePath, Option<bool>),
+    /// The program of the process.
+    Program(Result<FileRef, Arc<str>>),
+    /// The process and its ancestors.
+    Ancestry(Ancestry),
+}
+
+/// A workload as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSeed {
+    info: WorkloadInfo,
+    image: Option<Sha256>,
+    is_host: bool,
+    started: Option<SystemTime>,
+    root: Option<ProcessId>,
+}
+
+impl From<&Workload> for WorkloadSeed {
+    fn from(workload: &Workload) -> Self {
+        let Workload { info, image, is_host, started, root } = workload;
+        Self {
+            info: WorkloadInfo::clone(info),
+            image: *image,
+            is_host: *is_host,
+            started: *started,
+            root: *root,
+        }
+    }
+}
+
+impl From<WorkloadSeed> for Workload {
+    fn from(seed: WorkloadSeed) -> Self {
+        let WorkloadSeed { info, image, is_host, started, root } = seed;
+        Self { info: Arc::new(info), image, is_host, started, root }
+    }
+}
+
+/// CRC-32 (ISO 3309, reflected, polynomial `0xEDB88320`).
+fn checksum(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut n = 0;
+        let mut of = 0_u32;
+        while n < 256 {
+            let mut crc = of;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+                bit += 1;
+            }
+            table[n] = crc;
+            n += 1;
+            of += 1;
+        }
+        table
+    };
+    !bytes.iter().fold(u32::MAX, |crc, b| {
+        let [low, ..] = crc.to_le_bytes();
+        crc >> 8 ^ TABLE[usize::from(low ^ b)]
+    })
+}

@@ -1,0 +1,162 @@
+//! Answers from a recording.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Answer, Frame, Reader, Recorded, RecordingError};
+use crate::event::{Action, Content, Event, FileRef, Task};
+use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
+use crate::judge::{Ancestry, Facts, ImageSource, Judge};
+use crate::metrics::Metrics;
+use crate::workload::{UNKNOWN, Workload};
+
+/// Why a replay cannot answer what the recording agent was not asked: it had another SBOM or none.
+const NOT_ASKED: &str = "the recording does not say: the agent that made it had no reason to look";
+
+/// Answers about the recorded event that was set last.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    now: Option<Box<Recorded>>,
+    /// Workloads repeat; the last is kept, so that findings share it.
+    workload: Option<(super::WorkloadSeed, Arc<Workload>)>,
+}
+
+impl Replayed {
+    /// The event that is judged next, with its answers.
+    pub fn set(&mut self, recorded: Box<Recorded>) {
+        self.now = Some(recorded);
+    }
+
+    fn find<T>(&self, pick: impl Fn(&Answer) -> Option<T>) -> Option<T> {
+        self.now.as_ref()?.answers.iter().find_map(pick)
+    }
+}
+
+impl Facts for Replayed {
+    fn begin(&mut self, _: &Event) {}
+
+    fn time(&self) -> SystemTime {
+        self.now.as_ref().map_or(SystemTime::UNIX_EPOCH, |r| r.time)
+    }
+
+    fn workload(&mut self) -> Arc<Workload> {
+        let seed = self.now.as_ref().and_then(|now| {
+            now.answers.iter().find_map(|a| match a {
+                Answer::Workload(seed) => Some(seed),
+                _ => None,
+            })
+        });
+        match (seed, &self.workload) {
+            (Some(seed), Some((last, workload))) if seed == last => Arc::clone(workload),
+            (Some(seed), _) => {
+                let workload = Arc::new(Workload::from(seed.clone()));
+                self.workload = Some((seed.clone(), Arc::clone(&workload)));
+                workload
+            }
+            (None, _) => Arc::new(Workload {
+                info: Arc::new(WorkloadInfo { id: UNKNOWN.to_owned(), ..WorkloadInfo::default() }),
+                image: None,
+                is_host: false,
+                started: None,
+                root: None,
+            }),
+        }
+    }
+
+    fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
+        self.find(|a| match a {
+            Answer::Content(path, content) if *path == file.path => Some(content.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(|| Content::Undetermined(Arc::from(NOT_ASKED)))
+    }
+
+    fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        self.find(|a| match a {
+            Answer::Resolved(path, resolved) if *path == file.path => Some(resolved.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
+    }
+
+    fn starts_like_program(&mut self, _: &Task, file: &FileRef) -> Option<bool> {
+        self.find(|a| match a {
+            Answer::StartsLikeProgram(path, starts) if *path == file.path => Some(*starts),
+            _ => None,
+        })
+        .flatten()
+    }
+
+    fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
+        self.find(|a| match a {
+            Answer::Program(program) => Some(program.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
+    }
+
+    fn ancestry(&mut self, task: &Task) -> Ancestry {
+        self.find(|a| match a {
+            Answer::Ancestry(ancestry) => Some(ancestry.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(|| (process_of(task), Vec::new()))
+    }
+}
+
+/// What an event alone says of its process.
+pub fn process_of(task: &Task) -> ProcessInfo {
+    ProcessInfo {
+        id: task.process,
+        ppid: task.ppid,
+        uid: task.uid,
+        euid: task.euid,
+        comm: crate::event::FilePath::from(&task.comm[..]).to_string(),
+        exe: crate::event::FilePath::default(),
+    }
+}
+
+/// What a replay came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Events judged.
+    pub events: u64,
+    /// Findings they gave.
+    pub findings: u64,
+    /// Events that are missing in the recording.
+    pub lost: u64,
+}
+
+/// Judges a recording. `sink` takes the findings, numbered from 1.
+///
+/// # Errors
+/// The recording is not whole; what comes before the place was judged.
+pub fn replay<R: Read>(
+    reader: &mut Reader<R>,
+    source: ImageSource,
+    metrics: Arc<Metrics>,
+    mut sink: impl FnMut(Finding),
+) -> Result<Done, RecordingError> {
+    let mut done = Done::default();
+    let mut findings = 0;
+    let mut judge = Judge::new(Replayed::default(), source, metrics, |mut finding| {
+        findings += 1;
+        finding.sequence = findings;
+        sink(finding);
+    });
+    while let Some(frame) = reader.frame()? {
+        match frame {
+            Frame::Lost(count) => done.lost += count,
+            Frame::Event(recorded) => {
+                let event = recorded.event.clone();
+                judge.facts().set(recorded);
+                judge.event(&event);
+                done.events += 1;
+            }
+        }
+    }
+    drop(judge);
+    done.findings = findings;
+    Ok(done)
+}

@@ -1,0 +1,318 @@
+//! Writing a recording: a thread of its own, so that a slow or full disk never makes the judge wait.
+
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use crossbeam_channel::{Receiver, Sender};
+use smallvec::SmallVec;
+
+use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
+use crate::event::{Action, Content, Event, FileRef, Task};
+use crate::judge::{Ancestry, Facts};
+use crate::workload::Workload;
+
+/// Frames that wait for the disk.
+const QUEUE: usize = 16_384;
+/// Bytes that are written at once.
+const CHUNK: usize = 256 << 10;
+
+/// What came of a recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Events that are in the file.
+    pub events: u64,
+    /// Events that are not: the disk was full or too slow.
+    pub lost: u64,
+}
+
+/// A recording that is being written.
+#[derive(Debug)]
+pub struct Recording {
+    file: PathBuf,
+    frames: Option<Sender<Vec<u8>>>,
+    /// Frames that the queue did not take and the file does not tell of yet.
+    skipped: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Written>>,
+}
+
+impl Recording {
+    /// Makes the file (an old one is replaced; mode 0600) and begins it.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn create(file: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut to = File::options().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+        to.write_all(MAGIC)?;
+        to.write_all(&FORMAT.to_le_bytes())?;
+        let good = to.stream_position()?;
+        let (frames, queue) = crossbeam_channel::bounded(QUEUE);
+        let skipped = Arc::new(AtomicU64::new(0));
+        let disk = Disk {
+            name: file.to_owned(),
+            to,
+            good,
+            chunk: Vec::with_capacity(CHUNK * 2),
+            pending: 0,
+            untold: 0,
+            failing: false,
+            written: Written::default(),
+            skipped: Arc::clone(&skipped),
+        };
+        let thread =
+            std::thread::Builder::new().name("muster-record".to_owned()).spawn(move || disk.run(&queue))?;
+        Ok(Self { file: file.to_owned(), frames: Some(frames), skipped, thread: Some(thread) })
+    }
+
+    fn offer(&self, frame: &Frame) {
+        let body = postcard::to_stdvec(frame).ok().filter(|b| b.len() <= MAX_FRAME);
+        let taken = match (body, &self.frames) {
+            (Some(body), Some(frames)) => frames.try_send(body).is_ok(),
+            _ => false,
+        };
+        if !taken {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what is queued and closes the file.
+    fn finish(&mut self) -> Written {
+        self.frames = None;
+        let Some(thread) = self.thread.take() else { return Written::default() };
+        let written = thread.join().unwrap_or_default();
+        let file = self.file.display();
+        let Written { events, lost } = written;
+        if lost == 0 {
+            tracing::info!(%file, events, "recording closed");
+        } else {
+            tracing::warn!(%file, events, lost, "recording closed; events are missing in it");
+        }
+        written
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The file, and what is not in it yet.
+struct Disk {
+    name: PathBuf,
+    to: File,
+    /// Length of the file up to the last whole frame.
+    good: u64,
+    chunk: Vec<u8>,
+    /// Events of `chunk`.
+    pending: u64,
+    /// Lost events that `chunk` does not tell of yet.
+    untold: u64,
+    failing: bool,
+    written: Written,
+    skipped: Arc<AtomicU64>,
+}
+
+impl Disk {
+    fn run(mut self, queue: &Receiver<Vec<u8>>) -> Written {
+        while let Ok(body) = queue.recv() {
+            self.add(&body);
+            // Written when there is enough of it, or nothing else to do.
+            if self.chunk.len() >= CHUNK || queue.is_empty() {
+                self.flush();
+            }
+        }
+        self.tell();
+        self.flush();
+        self.written
+    }
+
+    fn add(&mut self, body: &[u8]) {
+        self.tell();
+        self.frame(body);
+        self.pending += 1;
+    }
+
+    /// Notes lost events where they are missing.
+    fn tell(&mut self) {
+        let skipped = self.skipped.swap(0, Ordering::Relaxed);
+        self.written.lost += skipped;
+        self.untold += skipped;
+        if self.untold > 0 {
+            let lost = postcard::to_stdvec(&Frame::Lost(self.untold)).expect("a number can be encoded");
+            self.frame(&lost);
+            self.untold = 0;
+        }
+    }
+
+    fn frame(&mut self, body: &[u8]) {
+        let length = u32::try_from(body.len()).expect("a body is at most MAX_FRAME bytes");
+        self.chunk.extend_from_slice(&length.to_le_bytes());
+        self.chunk.extend_from_slice(&checksum(body).to_le_bytes());
+        self.chunk.extend_from_slice(body);
+    }
+
+    fn flush(&mut self) {
+        if self.chunk.is_empty() {
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        match self.to.write_all(&self.chunk) {
+            Ok(()) => {
+                self.good += u64::try_from(self.chunk.len()).unwrap_or_default();
+                self.written.events += pending;
+                self.failing = false;
+            }
+            Err(error) => {
+                // No half frame stays behind, or nothing after it could be read.
+                let cut = self.to.set_len(self.good).and_then(|()| self.to.seek(SeekFrom::Start(self.good)));
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(
+                        file = %self.name.display(), %error, ?cut,
+                        "the recording cannot be written; events will be missing in it until that is possible again"
+                    );
+                }
+                self.written.lost += pending;
+                self.untold += pending;
+            }
+        }
+        self.chunk.clear();
+    }
+}
+
+/// Facts that write down what they answer.
+#[derive(Debug)]
+pub struct Recorder<F> {
+    facts: F,
+    recording: Option<Recording>,
+    now: Option<Box<Recorded>>,
+}
+
+impl<F: Facts> Recorder<F> {
+    /// Answers as `facts` do and writes it down if there is a recording.
+    pub fn new(facts: F, recording: Option<Recording>) -> Self {
+        Self { facts, recording, now: None }
+    }
+
+    /// Where the answers come from.
+    pub fn inner(&mut self) -> &mut F {
+        &mut self.facts
+    }
+
+    /// Closes the recording and says what came of it.
+    pub fn finish(&mut self) -> Option<Written> {
+        self.recording.take().map(|mut recording| recording.finish())
+    }
+
+    fn note(&mut self, answer: impl FnOnce() -> Answer) {
+        if let Some(now) = &mut self.now {
+            now.answers.push(answer());
+        }
+    }
+}
+
+impl<F: Facts> Facts for Recorder<F> {
+    fn begin(&mut self, event: &Event) {
+        self.facts.begin(event);
+        if self.recording.is_some() {
+            let time = self.facts.time();
+            self.now = Some(Box::new(Recorded { event: event.clone(), time, answers: SmallVec::new() }));
+        }
+    }
+
+    fn end(&mut self) {
+        self.facts.end();
+        if let (Some(recording), Some(now)) = (&self.recording, self.now.take()) {
+            recording.offer(&Frame::Event(now));
+        }
+    }
+
+    fn time(&self) -> SystemTime {
+        self.facts.time()
+    }
+
+    fn workload(&mut self) -> Arc<Workload> {
+        let workload = self.facts.workload();
+        self.note(|| Answer::Workload(WorkloadSeed::from(&*workload)));
+        workload
+    }
+
+    fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
+        let content = self.facts.content(task, file, action, weak);
+        self.note(|| Answer::Content(file.path.clone(), content.clone()));
+        content
+    }
+
+    fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        let resolved = self.facts.resolve(task, file);
+        self.note(|| Answer::Resolved(file.path.clone(), resolved.clone()));
+        resolved
+    }
+
+    fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
+        let starts = self.facts.starts_like_program(task, file);
+        self.note(|| Answer::StartsLikeProgram(file.path.clone(), starts));
+        starts
+    }
+
+    fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
+        let program = self.facts.program(task);
+        self.note(|| Answer::Program(program.clone()));
+        program
+    }
+
+    fn ancestry(&mut self, task: &Task) -> Ancestry {
+        let ancestry = self.facts.ancestry(task);
+        self.note(|| Answer::Ancestry(ancestry.clone()));
+        ancestry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Reader;
+
+    #[test]
+    fn what_the_disk_did_not_take_is_counted_and_told_where_it_is_missing() {
+        let dir = tempfile::tempdir().expect("a private directory");
+        let path = dir.path().join("r");
+        drop(Recording::create(&path).expect("a private directory"));
+        let writable = || File::options().append(true).open(&path).expect("just made");
+        let skipped = Arc::new(AtomicU64::new(0));
+        let mut disk = Disk {
+            name: path.clone(),
+            to: writable(),
+            good: writable().metadata().expect("just made").len(),
+            chunk: Vec::new(),
+            pending: 0,
+            untold: 0,
+            failing: false,
+            written: Written::default(),
+            skipped: Arc::clone(&skipped),
+        };
+        let event = postcard::to_stdvec(&Frame::Lost(77)).expect("a number");
+        disk.add(&event);
+        disk.flush();
+        disk.to = File::options().write(true).open("/dev/full").expect("every Linux has it");
+        disk.add(&event);
+        disk.add(&event);
+        disk.flush();
+        skipped.store(3, Ordering::Relaxed);
+        disk.to = writable();
+        disk.add(&event);
+        disk.flush();
+        assert_eq!(disk.written, Written { events: 2, lost: 5 });
+        let mut reader = Reader::open(&path).expect("a recording");
+        let mut frames = Vec::new();
+        while let Some(frame) = reader.frame().expect("whole") {
+            frames.push(frame);
+        }
+        assert_eq!(frames, [Frame::Lost(77), Frame::Lost(5), Frame::Lost(77)]);
+    }
+}

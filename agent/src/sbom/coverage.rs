@@ -1,0 +1,38 @@
+//! How much of an image its SBOM can answer for.
+
+use crate::finding::Coverage;
+
+/// The numbers behind the coverage class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Paths listed.
+    pub files: u64,
+    /// … with a SHA-256.
+    pub with_sha256: u64,
+    /// … with SHA-1 or MD5 only.
+    pub with_weak: u64,
+    /// … owned by a package.
+    pub owned: u64,
+    /// Packages listed.
+    pub packages: u64,
+    /// The document says of itself that it lists every file (syft's file selection `all`), or every file that can run
+    /// (`muster sbom generate`).
+    pub complete: bool,
+}
+
+impl Numbers {
+    /// The class: `full` only when the document claims to be complete and has a SHA-256 for some file; `owned` when it has
+    /// digests of files; else `packages`.
+    ///
+    /// Whether a document without the claim lists every file cannot be seen from it: most generators list what packages own,
+    /// and the program that was copied in by hand is just what is missing then.
+    pub fn coverage(&self) -> Coverage {
+        if self.with_sha256 > 0 && self.complete {
+            Coverage::Full
+        } else if self.with_sha256 > 0 || self.with_weak > 0 {
+            Coverage::Owned
+        } else {
+            Coverage::Packages
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! On a small tree of every kind of file.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::*;
+use crate::finding::{Coverage, Sha256};
+use crate::sbom::{ImageIndex, Limits, parse};
+
+fn tree() -> tempfile::TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    let root = tree.path();
+    for dir in ["usr/bin", "usr/lib", "etc", "var/lib/dpkg/info"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    symlink("usr/bin", root.join("bin")).unwrap();
+    let file = |path: &str, content: &[u8], mode: u32| {
+        fs::write(root.join(path), content).unwrap();
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("usr/bin/elf", b"\x7fELFabc", 0o755);
+    file("usr/lib/lib.so", b"\x7fELFlib", 0o644);
+    file("usr/bin/script", b"#!/bin/sh\n", 0o644);
+    file("usr/bin/other \"quoted\"\\", b"", 0o700);
+    file("etc/plain", b"plain", 0o644);
+    file("etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\n", 0o644);
+    symlink("elf", root.join("usr/bin/link")).unwrap();
+    nix::unistd::mkfifo(&root.join("usr/bin/pipe"), Mode::S_IRWXU).unwrap();
+    let status = "Package: tool\nStatus: install ok installed\nVersion: 1:2+b1\nArchitecture: amd64\nDescription: x\n y\n\n\
+                  Package: gone\nStatus: deinstall ok config-files\nVersion: 1\nArchitecture: all\n";
+    file("var/lib/dpkg/status", status.as_bytes(), 0o644);
+    file("var/lib/dpkg/info/tool:amd64.list", b"/.\n/bin\n/bin/elf\n/usr/lib/lib.so\n", 0o644);
+    tree
+}
+
+fn options(root: &Path, all: bool) -> Options {
+    Options {
+        root: root.to_owned(),
+        host: false,
+        all,
+        exclude: Vec::new(),
+        name: "a \"tree\"".to_owned(),
+        created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+    }
+}
+
+fn make(options: &Options) -> (Vec<u8>, Report) {
+    let mut document = Vec::new();
+    let report = generate(options, &Progress::default(), &mut document).unwrap();
+    (document, report)
+}
+
+fn paths(index: &ImageIndex) -> Vec<String> {
+    index.entries().map(|entry| entry.path().to_string()).collect()
+}
+
+#[test]
+fn lists_what_can_run_and_reads_it_back() {
+    let tree = tree();
+    let options = options(tree.path(), false);
+    let (document, report) = make(&options);
+    assert_eq!((report.files, report.owned, report.packages), (4, 2, 1), "{report:?}");
+    assert_eq!((report.unread, report.left_out), (Vec::new(), Vec::new()));
+    let index = parse(&document, &Limits::default()).unwrap();
+    assert_eq!(index.coverage(), Coverage::Full);
+    assert_eq!(index.created(), Some(options.created));
+    assert_eq!(index.entries().count(), 4, "{:?}", paths(&index));
+    for (path, content, owner) in [
+        ("/usr/bin/elf", b"\x7fELFabc".as_slice(), Some("tool 1:2+b1")),
+        ("/usr/lib/lib.so", b"\x7fELFlib", Some("tool 1:2+b1")),
+        ("/usr/bin/script", b"#!/bin/sh\n", None),
+        ("/usr/bin/other \"quoted\"\\", b"", None),
+    ] {
+        let entry =
+            index.by_path(path.as_bytes()).unwrap_or_else(|| panic!("{path}: not in {:?}", paths(&index)));
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
+        assert_eq!(entry.sha256(), Some(Sha256(digest.as_ref().try_into().unwrap())), "{path}");
+        assert_eq!(entry.package(), owner, "{path}");
+    }
+    assert_eq!(make(&options).0, document, "the same tree gives the same bytes");
+    let value: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(value["files"][0]["fileName"], "./usr/bin/elf");
+    assert_eq!(value["files"][0]["checksums"][0]["algorithm"], "SHA1");
+    assert_eq!(
+        value["packages"][1]["externalRefs"][0]["referenceLocator"],
+        "pkg:deb/debian/tool@1:2%2Bb1?arch=amd64&distro=debian-12"
+    );
+    assert_eq!(value["creationInfo"]["created"], "2023-11-14T22:13:20Z");
+}
+
+#[test]
+fn every_regular_file_on_request() {
+    let tree = tree();
+    let (document, report) = make(&options(tree.path(), true));
+    assert_eq!(report.files, 8, "{report:?}");
+    let index = parse(&document, &Limits::default()).unwrap();
+    assert!(index.by_path(b"/etc/plain").is_some());
+    assert!(index.by_path(b"/usr/bin/link").is_none() && index.by_path(b"/usr/bin/pipe").is_none());
+}
+
+/// A document that lacks something must not claim to be complete.
+#[test]
+fn a_name_that_json_cannot_hold_is_reported() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let tree = tree();
+    let name = std::ffi::OsStr::from_bytes(b"usr/bin/\xff");
+    fs::write(tree.path().join(name), b"#!x").unwrap();
+    let (document, report) = make(&options(tree.path(), false));
+    assert_eq!(report.unread.len(), 1);
+    assert_eq!(report.unread[0].0, Path::new(name));
+    let index = parse(&document, &Limits::default()).unwrap();
+    assert_eq!(index.coverage(), Coverage::Owned);
+    assert_eq!(index.entries().count(), 4);
+}
+
+#[test]
+fn a_root_that_is_not_there_is_named() {
+    let error = generate(&options(Path::new("/nonexistent"), false), &Progress::default(), &mut Vec::new());
+    assert!(error.is_err_and(|e| e.to_string().contains("/nonexistent")));
+}
+
+#[test]
+fn excluded_directories() {
+    let tree = tree();
+    let exclude = ["/usr/lib/", "/typo"].map(PathBuf::from).to_vec();
+    let (document, report) = make(&Options { exclude, ..options(tree.path(), false) });
+    let index = parse(&document, &Limits::default()).unwrap();
+    assert!(index.by_path(b"/usr/lib/lib.so").is_none() && index.by_path(b"/usr/bin/elf").is_some());
+    let left_out: Vec<_> = report.left_out.iter().map(|(p, why)| (p.to_str().unwrap(), &**why)).collect();
+    assert_eq!(left_out, [("typo", "excluded, but no such directory was met"), ("usr/lib", "excluded")]);
+    // Left out on purpose: what runs from there is to be unlisted, not unknown.
+    assert_eq!(index.coverage(), Coverage::Full);
+    for wrong in ["usr", "/", "/a/../b"] {
+        let options = Options { exclude: vec![wrong.into()], ..options(tree.path(), false) };
+        let error = generate(&options, &Progress::default(), &mut Vec::new());
+        assert!(matches!(error, Err(GenerateError::Exclude(_))), "{wrong}: {error:?}");
+    }
+}
+
+#[test]
+fn names_of_every_kind() {
+    let tree = tempfile::tempdir().unwrap();
+    let names = ["sp ace", "quo\"te", "back\\slash", "new\nline", "ünï→", "tab\t", "'", "\u{1}"];
+    for name in names {
+        fs::write(tree.path().join(name), format!("#!{name}")).unwrap();
+    }
+    let index = parse(&make(&options(tree.path(), false)).0, &Limits::default()).unwrap();
+    assert_eq!(index.len(), names.len());
+    for name in names {
+        let found = index.by_path(format!("/{name}").as_bytes()).unwrap_or_else(|| panic!("{name:?}"));
+        let content = format!("#!{name}");
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
+        assert_eq!(found.sha256(), Some(Sha256(digest.as_ref().try_into().unwrap())), "{name:?}");
+    }
+}
+
+#[test]
+fn diversions_states_and_verification_codes() {
+    let tree = tree();
+    let root = tree.path();
+    fs::write(root.join("usr/bin/tool"), "#!lib's").unwrap();
+    fs::write(root.join("usr/bin/tool.real"), "#!shell's").unwrap();
+    let status = "Package: lib\nStatus: install ok half-configured\nVersion: 2\nArchitecture: all\n\n\
+        Package: lost\nStatus: install ok installed\nVersion: 3\nArchitecture: all\n\n\
+        Package: shell\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n";
+    fs::write(root.join("var/lib/dpkg/status"), status).unwrap();
+    fs::write(root.join("var/lib/dpkg/info/lib.list"), "/usr/bin/tool\n").unwrap();
+    fs::write(root.join("var/lib/dpkg/info/shell.list"), "/usr/bin/tool\n/bin/elf\n").unwrap();
+    fs::write(root.join("var/lib/dpkg/diversions"), "/usr/bin/tool\n/usr/bin/tool.real\nlib\n").unwrap();
+    let (document, report) = make(&options(root, false));
+    assert!(matches!(&*report.database, [line] if line.starts_with("lost: ")), "{:?}", report.database);
+    let index = parse(&document, &Limits::default()).unwrap();
+    for (path, package) in
+        [("/usr/bin/tool", "lib 2"), ("/usr/bin/tool.real", "shell 1"), ("/usr/bin/elf", "shell 1")]
+    {
+        assert_eq!(index.by_path(path.as_bytes()).unwrap().package(), Some(package), "{path}");
+    }
+    let value: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    let codes: Vec<_> = value["packages"].as_array().unwrap()[1..]
+        .iter()
+        .map(|p| {
+            (
+                p["filesAnalyzed"].as_bool(),
+                p["packageVerificationCode"]["packageVerificationCodeValue"].as_str(),
+            )
+        })
+        .collect();
+    // printf of each content | sha1sum; the hexadecimal texts sorted, joined without newlines | sha1sum.
+    assert_eq!(
+        codes,
+        [
+            (Some(true), Some("d713d77a8f37ce2d82acbb1768ecbcafe365ec3b")),
+            (Some(false), None),
+            (Some(true), Some("59ff59fea75d2a598c9bd7e7d53e87615f5e6191"))
+        ]
+    );
+}
+
+/// An unreadable file is named and takes the claim away; root reads everything, so a file that is too deep to be opened
+/// by its path (PATH_MAX) stands for it.
+#[test]
+fn what_cannot_be_read_is_named() {
+    let tree = tree();
+    let home = nix::fcntl::open(tree.path(), OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty()).unwrap();
+    let name = "d".repeat(250);
+    let mut at = home;
+    for _ in 0..17 {
+        nix::sys::stat::mkdirat(&at, &*name, Mode::S_IRWXU).unwrap();
+        at = nix::fcntl::openat(&at, &*name, OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty()).unwrap();
+    }
+    let (document, report) = make(&options(tree.path(), false));
+    assert_eq!(report.unread.len(), 1, "{:?}", report.unread);
+    let index = parse(&document, &Limits::default()).unwrap();
+    assert_eq!((index.len(), index.coverage()), (4, Coverage::Owned));
+}

@@ -1,0 +1,101 @@
+//! Every regular file of a tree, on real disks only.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use nix::sys::statfs::{self, FsType};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Options, Progress};
+
+/// What was found; paths are relative to the root.
+pub(super) struct Tree {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) unread: Vec<(PathBuf, String)>,
+    pub(super) left_out: Vec<(PathBuf, String)>,
+}
+
+/// File systems whose content is on a disk of this machine; the root's own kind counts too, whatever it is.
+const DISKS: [FsType; 9] = [
+    statfs::EXT4_SUPER_MAGIC,
+    statfs::XFS_SUPER_MAGIC,
+    statfs::BTRFS_SUPER_MAGIC,
+    statfs::F2FS_SUPER_MAGIC,
+    statfs::MSDOS_SUPER_MAGIC,
+    statfs::ISOFS_SUPER_MAGIC,
+    // Not in nix: squashfs, EROFS and ZFS (`include/uapi/linux/magic.h`; ZFS: `include/sys/fs/zfs.h` of OpenZFS).
+    FsType(0x7371_7368),
+    FsType(0xe0f5_e1e2),
+    FsType(0x2fc1_2fc1),
+];
+/// Not files of the host, whatever they are mounted from.
+const HOST_SKIPS: [&str; 4] = ["proc", "sys", "dev", "run"];
+
+pub(super) fn walk(
+    options: &Options,
+    excluded: &FxHashSet<PathBuf>,
+    progress: &Progress,
+) -> io::Result<Tree> {
+    let root = &options.root;
+    let (home, home_kind) = (root.metadata()?.dev(), kind(root)?);
+    let mut tree = Tree { files: Vec::new(), unread: Vec::new(), left_out: Vec::new() };
+    // By device: why its files are left out, if they are.
+    let mut devices: FxHashMap<u64, Option<String>> = FxHashMap::from_iter([(home, None)]);
+    let mut met = FxHashSet::default();
+    let relative = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
+    let mut entries = walkdir::WalkDir::new(root).into_iter();
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if error.depth() == 0 => return Err(error.into()),
+            // A directory of another process that ended is no directory of the tree.
+            Err(error) if error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound) => continue,
+            Err(error) => {
+                let path = error.path().map(relative).unwrap_or_default();
+                let reason = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+                tree.unread.push((path, reason));
+                continue;
+            }
+        };
+        let file_type = entry.file_type();
+        if file_type.is_file() {
+            tree.files.push(relative(entry.path()));
+            progress.found.fetch_add(1, Ordering::Relaxed);
+        } else if file_type.is_dir() && entry.depth() > 0 {
+            let path = relative(entry.path());
+            if options.host && HOST_SKIPS.iter().any(|skip| path == Path::new(skip)) {
+                entries.skip_current_dir();
+                continue;
+            }
+            if excluded.contains(&path) {
+                met.insert(path.clone());
+                tree.left_out.push((path, "excluded".to_owned()));
+                entries.skip_current_dir();
+                continue;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            let why = devices.entry(metadata.dev()).or_insert_with(|| match kind(entry.path()) {
+                Ok(kind) if kind == home_kind || DISKS.contains(&kind) => None,
+                Ok(kind) => {
+                    Some(format!("a file system of kind {:#x}, which is not a disk of this machine", kind.0))
+                }
+                Err(error) => Some(error.to_string()),
+            });
+            if let Some(why) = why {
+                tree.left_out.push((path, why.clone()));
+                entries.skip_current_dir();
+            }
+        }
+    }
+    for path in excluded.difference(&met) {
+        tree.left_out.push((path.clone(), "excluded, but no such directory was met".to_owned()));
+    }
+    tree.left_out.sort();
+    Ok(tree)
+}
+
+fn kind(path: &Path) -> io::Result<FsType> {
+    Ok(statfs::statfs(path)?.filesystem_type())
+}

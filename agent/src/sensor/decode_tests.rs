@@ -1,0 +1,233 @@
+use muster_common::{COMM_LEN, SHA256_LEN};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::*;
+
+fn header<T>(kind: u16) -> Header {
+    Header { size: u32::try_from(size_of::<T>()).unwrap(), kind, hook: hook::LSM, reserved: 0, time_ns: 7 }
+}
+
+fn task() -> muster_common::Task {
+    let mut comm = [0; COMM_LEN];
+    comm[..4].copy_from_slice(b"bash");
+    muster_common::Task {
+        start_ns: 5,
+        cgroup_id: 6,
+        pid: 11,
+        tgid: 10,
+        ppid: 9,
+        uid: 1000,
+        gid: 1001,
+        mnt_ns: 12,
+        pid_ns: 13,
+        euid: 0,
+        comm,
+    }
+}
+
+fn put(buffer: &mut [u8; PATH_BUF], path: &[u8]) -> u16 {
+    buffer[..path.len()].copy_from_slice(path);
+    u16::try_from(path.len()).unwrap()
+}
+
+fn exec_record() -> Box<ExecRecord> {
+    let mut r = Box::new(ExecRecord::new_zeroed());
+    r.header = header::<ExecRecord>(kind::EXEC);
+    r.task = task();
+    r.exe.flags = file_flag::PRESENT;
+    r.exe.ino = 42;
+    r.exe.i_version = 0b101;
+    r.exe.path_len = put(&mut r.exe_path, b"bash\0bin\0usr\0");
+    r
+}
+
+/// Bytes, stated length, flags, and what they give.
+type Row = (&'static [u8], u16, u16, Result<&'static str, Malformed>);
+
+#[test]
+fn paths() {
+    const TRUNCATED: u16 = path_flag::TRUNCATED;
+    const BY_NAME: u16 = path_flag::BY_NAME;
+    let refused = |len, reason| Err(Malformed::Path { kind: Kind::Exec, len, reason });
+    #[rustfmt::skip]
+    let rows: [Row; 18] = [
+        (b"bash\0bin\0usr\0", 13, 0, Ok("/usr/bin/bash")),
+        (b"init\0", 5, 0, Ok("/init")),
+        (b"", 0, 0, Ok("")),
+        (b"a\0b\0", 4, TRUNCATED, Ok("b/a")),
+        (b"a\0", 2, TRUNCATED, Ok("a")),
+        (b"memfd:../usr/bin/sh\0", 20, 0, Ok(r"/memfd:..\x2fusr\x2fbin\x2fsh")),
+        (b"./run.sh", 8, BY_NAME, Ok("./run.sh")),
+        (b"./run.sh\0", 9, BY_NAME, Ok("./run.sh")),
+        (b"./run.sh\0src\0home\0", 18, BY_NAME, Ok("/home/src/./run.sh")),
+        (b"run.sh\0src\0", 11, BY_NAME | TRUNCATED, Ok("run.sh")),
+        (b"run.sh\0src\0", 11, BY_NAME | path_flag::UNREACHABLE, Ok("run.sh")),
+        (b"run\0.sh", 7, BY_NAME, refused(7, "the last name does not end with NUL")),
+        (b"", 0, BY_NAME, Ok("")),
+        (b"bash\0bin", 8, 0, refused(8, "the last name does not end with NUL")),
+        (b"bash\0\0usr\0", 10, 0, refused(10, "empty name")),
+        (b"\0", 1, 0, refused(1, "empty name")),
+        (b"\0a\0", 3, 0, refused(3, "empty name")),
+        (b"", 1281, 0, refused(1281, "longer than the record's buffer")),
+    ];
+    for (bytes, len, flags, expected) in rows {
+        let mut buffer = [0; PATH_BUF];
+        put(&mut buffer, bytes);
+        let expected = expected.map(FilePath::from);
+        assert_eq!(path(Kind::Exec, len, flags, &buffer), expected, "{:?}", bytes.escape_ascii().to_string());
+    }
+}
+
+#[test]
+fn exec_with_and_without_script() {
+    let mut r = exec_record();
+    let event = decode(r.as_bytes()).unwrap();
+    assert_eq!((event.time_ns, event.flavour, event.kind()), (7, Flavour::Lsm, Kind::Exec));
+    assert_eq!(event.task.process, ProcessId { tgid: 10, start_ns: 5 });
+    assert_eq!((event.task.pid, event.task.ppid, &event.task.comm[..]), (11, 9, &b"bash"[..]));
+    let Body::Exec { exe, script: None } = event.body else { panic!("{event:?}") };
+    assert_eq!((exe.path, exe.identity.ino, exe.identity.i_version), ("/usr/bin/bash".into(), 42, 0b10));
+    assert_eq!(exe.digest, None);
+
+    r.script.flags = file_flag::PRESENT;
+    r.script.path_flags = path_flag::BY_NAME;
+    r.script.ino = 9;
+    r.script.path_len = put(&mut r.script_path, b"./x.sh\0");
+    let Body::Exec { script: Some(script), .. } = decode(r.as_bytes()).unwrap().body else { panic!() };
+    assert_eq!((script.path.as_bytes(), script.by_name), (&b"./x.sh"[..], true));
+    assert_eq!(script.identity, FileIdentity::default(), "a name that was not resolved has no identity");
+}
+
+#[test]
+fn files_and_flags() {
+    #[rustfmt::skip]
+    let rows = [
+        (0, Place::Disk), (file_flag::OVERLAY_LOWER, Place::ImageLayer), (file_flag::OVERLAY_UPPER, Place::UpperLayer),
+        (file_flag::TMPFS, Place::Tmpfs), (file_flag::TMPFS | file_flag::MEMFD, Place::Memfd),
+    ];
+    for (flags, place) in rows {
+        let mut r = exec_record();
+        r.exe.flags |= flags | file_flag::WRITERS;
+        r.exe.path_flags = path_flag::DELETED | path_flag::UNREACHABLE;
+        let Body::Exec { exe, .. } = decode(r.as_bytes()).unwrap().body else { panic!() };
+        assert_eq!((exe.place, exe.has_writers, exe.deleted, exe.unreachable), (place, true, true, true));
+    }
+}
+
+#[test]
+fn digests() {
+    let sha256 = [3; SHA256_LEN];
+    let known = |cached| Ok(Some(KernelDigest { sha256: Sha256(sha256), cached }));
+    let unknown = Err(Malformed::Code { kind: Kind::Exec, field: "digest origin", value: 9 });
+    #[rustfmt::skip]
+    let rows = [
+        (digest_origin::NONE, sha256, Ok(None)), (digest_origin::IMA, sha256, known(false)),
+        (digest_origin::CACHE, sha256, known(true)), (digest_origin::IMA, [0; SHA256_LEN], Ok(None)), (9, sha256, unknown),
+    ];
+    for (origin, sha256, expected) in rows {
+        let mut r = exec_record();
+        r.exe_digest = Digest { sha256, origin, reserved: [0; 3], error: 0 };
+        let found = decode(r.as_bytes()).map(|event| match event.body {
+            Body::Exec { exe, .. } => exe.digest,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(found, expected, "origin {origin}");
+    }
+}
+
+#[test]
+fn file_operations() {
+    let record = |op| {
+        let mut r = Box::new(FileRecord::new_zeroed());
+        r.header = header::<FileRecord>(kind::FILE);
+        r.op = op;
+        r.arg = 0o755;
+        r.file.path_len = put(&mut r.path, b"a\0");
+        r.target_len = put(&mut r.target_path, b"b\0tmp\0");
+        decode(r.as_bytes())
+    };
+    let target = Some(FilePath::from("/tmp/b"));
+    #[rustfmt::skip]
+    let rows = [
+        (1, FileOp::OpenWrite, None, None), (2, FileOp::Create, None, None), (3, FileOp::Rename, target.clone(), None),
+        (4, FileOp::Link, target, None), (5, FileOp::Unlink, None, None), (6, FileOp::Chmod, None, Some(0o755)),
+        (7, FileOp::Truncate, None, None), (8, FileOp::CloseWrite, None, None), (9, FileOp::MapWrite, None, None),
+    ];
+    for (code, op, target, mode) in rows {
+        let file = FileRef { path: "/a".into(), ..FileRef::default() };
+        assert_eq!(record(code).unwrap().body, Body::File { op, file, target, mode });
+    }
+    for code in [0, 10, 255] {
+        let refused = Malformed::Code { kind: Kind::File, field: "operation", value: code.into() };
+        assert_eq!(record(code), Err(refused));
+    }
+}
+
+#[test]
+fn connects() {
+    let record = |family, protocol| {
+        let mut r = Box::new(ConnectRecord::new_zeroed());
+        r.header = header::<ConnectRecord>(kind::CONNECT);
+        (r.family, r.protocol, r.port, r.source_port, r.sendto) = (family, protocol, 443, 5555, 1);
+        r.address[..4].copy_from_slice(&[127, 0, 0, 1]);
+        r.address[15] = 1;
+        decode(r.as_bytes()).map(|event| match event.body {
+            Body::Connect(connect) => connect,
+            other => panic!("{other:?}"),
+        })
+    };
+    let v4 = record(2, 6).unwrap();
+    assert_eq!(
+        (v4.destination, v4.protocol, v4.sendto),
+        ("127.0.0.1:443".parse().unwrap(), Protocol::Tcp, true)
+    );
+    let v6 = record(10, 17).unwrap();
+    assert_eq!((v6.destination, v6.protocol), ("[7f00:1::1]:443".parse().unwrap(), Protocol::Udp));
+    assert_eq!(record(1, 6), Err(Malformed::Code { kind: Kind::Connect, field: "address family", value: 1 }));
+    assert_eq!(record(2, 1), Err(Malformed::Code { kind: Kind::Connect, field: "protocol", value: 1 }));
+}
+
+#[test]
+fn processes_and_libraries() {
+    let fork = ForkRecord { header: header::<ForkRecord>(kind::FORK), task: task(), parent_start_ns: 4 };
+    let parent = ProcessId { tgid: 9, start_ns: 4 };
+    assert_eq!(decode(fork.as_bytes()).unwrap().body, Body::Fork { parent });
+    let exit =
+        ExitRecord { header: header::<ExitRecord>(kind::EXIT), task: task(), exit_code: 256, reserved: 0 };
+    assert_eq!(decode(exit.as_bytes()).unwrap().body, Body::Exit { status: 256 });
+    let mut r = Box::new(LibraryRecord::new_zeroed());
+    r.header = header::<LibraryRecord>(kind::LIBRARY);
+    (r.mprotect, r.address) = (1, 0x1000);
+    r.file.path_len = put(&mut r.path, b"libc.so\0lib\0");
+    let file = FileRef { path: "/lib/libc.so".into(), ..FileRef::default() };
+    assert_eq!(decode(r.as_bytes()).unwrap().body, Body::Library { file, mprotect: true, address: 0x1000 });
+}
+
+#[test]
+fn sizes_kinds_and_hooks() {
+    let r = exec_record();
+    let whole = r.as_bytes();
+    for len in 0..whole.len() {
+        let refused = decode(&whole[..len]).unwrap_err();
+        assert_eq!(refused.kind(), (len >= 16).then_some(Kind::Exec), "{len} bytes: {refused}");
+    }
+    let mut longer = whole.to_vec();
+    longer.push(0);
+    assert_eq!(decode(&longer).unwrap_err().kind(), Some(Kind::Exec));
+    // Bytes that are not aligned are read all the same.
+    let mut shifted = vec![0; 1];
+    shifted.extend_from_slice(whole);
+    assert_eq!(decode(&shifted[1..]), decode(whole));
+
+    let mut r = exec_record();
+    r.header.kind = 99;
+    assert_eq!(decode(r.as_bytes()), Err(Malformed::Kind(99)));
+    r.header.kind = kind::CONNECT;
+    assert_eq!(decode(r.as_bytes()).unwrap_err().kind(), Some(Kind::Connect));
+    r.header.kind = kind::EXEC;
+    r.header.size -= 8;
+    assert_eq!(decode(r.as_bytes()).unwrap_err().kind(), Some(Kind::Exec));
+    r.header.size += 8;
+    r.header.hook = 0;
+    assert_eq!(decode(r.as_bytes()), Err(Malformed::Code { kind: Kind::Exec, field: "hook", value: 0 }));
+}

@@ -1,0 +1,246 @@
+//! Loads the kernel programs of a flavour, attaches them, and hands out their maps.
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::ProgramError;
+use aya::programs::trace_point::TracePointError;
+use aya::{Ebpf, EbpfLoader};
+use muster_common::programs::{Attach, PROGRAMS, Program};
+use muster_common::{global, map};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use tracing::{debug, info, warn};
+
+use super::error::{SensorError, chain};
+use super::hook_code;
+use super::kernel::Kernel;
+use super::offsets::Offsets;
+use crate::config;
+use crate::event::Flavour;
+
+/// The kernel programs, compiled by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MUSTER_EBPF_OBJECT"));
+
+/// Loaded and attached programs. Dropping `ebpf` detaches them; the maps stay readable.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// Rings in the order of [`Class`](crate::event::Class).
+    pub(super) rings: [RingBuf<MapData>; 3],
+    pub(super) sent: PerCpuArray<MapData, u64>,
+    pub(super) lost: PerCpuArray<MapData, u64>,
+    /// What is not seen because a program could not be attached.
+    pub(super) blind_spots: Vec<String>,
+    #[cfg(feature = "ebpf-log")]
+    pub(super) log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Loads and attaches every program of the flavour.
+///
+/// # Errors
+/// [`SensorError`] when the object is not of one piece with this agent, or the kernel refuses a program that is not
+/// optional.
+pub(super) fn load(
+    config: &config::Sensor,
+    flavour: Flavour,
+    kernel: &Kernel,
+    offsets: &Offsets,
+) -> Result<Loaded, SensorError> {
+    // Before 5.11 maps count against this limit. It may not be ours to raise; the kernel says so if it matters.
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        debug!(%error, "the limit of locked memory stays as it is");
+    }
+    let own_tgid = std::process::id();
+    let has_ima = u32::from(kernel.has_ima_file_hash && flavour == Flavour::Lsm);
+    let hook = u32::from(hook_code(flavour));
+    let mut loader = EbpfLoader::new();
+    for (symbol, value) in offsets.iter() {
+        // A member that no program reads is not in the object.
+        loader.override_global(symbol, value, false);
+    }
+    loader
+        .override_global(global::OWN_TGID, &own_tgid, true)
+        .override_global(global::HAS_IMA_FILE_HASH, &has_ima, true)
+        .override_global(global::FLAVOUR, &hook, true)
+        .map_max_entries(map::RING_EXEC, ring_size("exec_ring_bytes", config.exec_ring_bytes)?)
+        .map_max_entries(map::RING_FILE, ring_size("file_ring_bytes", config.file_ring_bytes)?)
+        .map_max_entries(map::RING_NET, ring_size("network_ring_bytes", config.network_ring_bytes)?);
+    let mut ebpf = loader.load(OBJECT).map_err(SensorError::Object)?;
+
+    // The maps before the programs: once those are attached, nothing may fail that leaves their records unread.
+    let rings =
+        [take(&mut ebpf, map::RING_EXEC)?, take(&mut ebpf, map::RING_FILE)?, take(&mut ebpf, map::RING_NET)?];
+    let (sent, lost) = (take(&mut ebpf, map::SENT)?, take(&mut ebpf, map::LOST)?);
+    #[cfg(feature = "ebpf-log")]
+    let log = aya_log::EbpfLogger::init(&mut ebpf)
+        .inspect_err(|error| {
+            warn!(%error, "no logs from the kernel programs; build them with `cargo xtask build-ebpf --features log`");
+        })
+        .ok();
+    let mut blind_spots = Vec::new();
+    let btf = aya::Btf::from_sys_fs()?;
+    // From the end: the table has what runs at a call's entry before what runs at its exit. An entry without its exit
+    // would leave a note that the exit of another call takes for its own.
+    for program in PROGRAMS.iter().rev().filter(|program| program.is_of(hook_code(flavour))) {
+        attach(&mut ebpf, program, &btf, &mut blind_spots)?;
+    }
+    info!(
+        flavour = flavour.as_str(),
+        kernel = kernel.release,
+        blind_spots = blind_spots.len(),
+        "programs attached"
+    );
+    Ok(Loaded {
+        ebpf,
+        rings,
+        sent,
+        lost,
+        blind_spots,
+        #[cfg(feature = "ebpf-log")]
+        log,
+    })
+}
+
+/// Detaches every program, those at a call's entry before those at its exit.
+pub(super) fn detach(mut ebpf: Ebpf) {
+    for program in PROGRAMS {
+        use aya::programs::Program;
+        let detached = match ebpf.program_mut(program.name) {
+            Some(Program::Lsm(lsm)) => lsm.unload(),
+            Some(Program::BtfTracePoint(tracepoint)) => tracepoint.unload(),
+            Some(Program::FEntry(fentry)) => fentry.unload(),
+            Some(Program::FExit(fexit)) => fexit.unload(),
+            Some(Program::TracePoint(tracepoint)) => tracepoint.unload(),
+            // Dropping the object detaches whatever is left.
+            _ => continue,
+        };
+        match detached {
+            Ok(()) | Err(ProgramError::NotLoaded) => {}
+            Err(error) => warn!(program = program.name, %error, "not detached in order"),
+        }
+    }
+}
+
+/// The kernel takes a power of two of at least a page.
+fn ring_size(key: &'static str, found: u32) -> Result<u32, SensorError> {
+    match found.is_power_of_two() && (4096..=1 << 30).contains(&found) {
+        true => Ok(found),
+        false => Err(SensorError::RingSize { key, found }),
+    }
+}
+
+fn take<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, SensorError> {
+    let map = ebpf.take_map(name).ok_or(SensorError::Incomplete { what: "map", name })?;
+    M::try_from(map).map_err(|source| SensorError::Map { name, source })
+}
+
+/// Loads one program and attaches it wherever the table says.
+fn attach(
+    ebpf: &mut Ebpf,
+    program: &'static Program,
+    btf: &aya::Btf,
+    blind_spots: &mut Vec<String>,
+) -> Result<(), SensorError> {
+    let name = program.name;
+    let loaded = ebpf.program_mut(name).ok_or(SensorError::Incomplete { what: "program", name })?;
+    let (at, tried) = match program.attach {
+        Attach::Lsm { hook, .. } => (hook, lsm(loaded, hook, btf)),
+        Attach::TpBtf { tracepoint } => (tracepoint, tp_btf(loaded, tracepoint, btf)),
+        Attach::Fentry { function } => (function, fentry(loaded, function, btf)),
+        Attach::Fexit { function } => (function, fexit(loaded, function, btf)),
+        Attach::Tracepoint { category, points } => {
+            let tracepoint: Result<&mut aya::programs::TracePoint, _> = loaded.try_into();
+            let mut attached = 0;
+            let tried = tracepoint.and_then(|tracepoint| {
+                tracepoint.load()?;
+                for point in points {
+                    match tracepoint.attach(category, point.name) {
+                        Ok(_) => attached += 1,
+                        Err(error) if point.optional && is_absent(&error) => {
+                            debug!(
+                                program = name,
+                                point = point.name,
+                                "this kernel does not have the tracepoint"
+                            );
+                        }
+                        Err(source) if !program.optional => {
+                            return Err(source);
+                        }
+                        Err(error) => {
+                            let reason = chain(&error);
+                            warn!(program = name, point = point.name, reason, "not attached");
+                            blind_spots.push(format!("{}, through {}: {reason}", program.sees, point.name));
+                        }
+                    }
+                }
+                Ok(())
+            });
+            debug!(program = name, attached, of = points.len(), "attached");
+            (category, tried)
+        }
+    };
+    match tried {
+        Ok(()) => Ok(()),
+        Err(error) if program.optional => {
+            let reason = chain(&error);
+            warn!(program = name, hook = at, reason, "an optional program is not attached");
+            // The verifier's log is long; its place is the line above.
+            let short = reason.lines().next().unwrap_or_default();
+            blind_spots.push(format!("{} (the hook {at}: {short})", program.sees));
+            Ok(())
+        }
+        Err(source) => Err(SensorError::Program { name, hook: at, source }),
+    }
+}
+
+fn is_absent(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::TracePointError(TracePointError::FileError { io_error, .. })
+            if io_error.kind() == std::io::ErrorKind::NotFound
+    )
+}
+
+fn lsm(program: &mut aya::programs::Program, hook: &str, btf: &aya::Btf) -> Result<(), ProgramError> {
+    let program: &mut aya::programs::Lsm = program.try_into()?;
+    program.load(hook, btf)?;
+    program.attach().map(|_| ())
+}
+
+fn tp_btf(
+    program: &mut aya::programs::Program,
+    tracepoint: &str,
+    btf: &aya::Btf,
+) -> Result<(), ProgramError> {
+    let program: &mut aya::programs::BtfTracePoint = program.try_into()?;
+    program.load(tracepoint, btf)?;
+    program.attach().map(|_| ())
+}
+
+fn fentry(program: &mut aya::programs::Program, function: &str, btf: &aya::Btf) -> Result<(), ProgramError> {
+    let program: &mut aya::programs::FEntry = program.try_into()?;
+    program.load(function, btf)?;
+    program.attach().map(|_| ())
+}
+
+fn fexit(program: &mut aya::programs::Program, function: &str, btf: &aya::Btf) -> Result<(), ProgramError> {
+    let program: &mut aya::programs::FExit = program.try_into()?;
+    program.load(function, btf)?;
+    program.attach().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_sizes() {
+        for good in [4096, 1 << 20, 1 << 30] {
+            assert_eq!(ring_size("exec_ring_bytes", good).ok(), Some(good));
+        }
+        for bad in [0, 1, 2048, 4097, 3 << 20, 1 << 31] {
+            let text = ring_size("exec_ring_bytes", bad).unwrap_err().to_string();
+            assert!(text.contains("sensor.exec_ring_bytes") && text.contains(&bad.to_string()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What the attested SBOM says of one observed file: one pure function, one table of tests.
+//!
+//! The first row that fits counts:
+//!
+//! | when | verdict | severity |
+//! | --- | --- | --- |
+//! | the content is not known | `undetermined` | medium |
+//! | path in the SBOM, SHA-256 equal | `attested` | silent |
+//! | path in the SBOM, SHA-256 differs | `modified` | high |
+//! | path in the SBOM, only SHA-1 or MD5 there, equal | `attested_weak` | info |
+//! | path in the SBOM, only SHA-1 or MD5 there, differs | `modified` | high |
+//! | path in the SBOM, no usable digest there | `path_only` | info |
+//! | SHA-256 in the SBOM at another path | `relocated` | low; high from `/tmp`, `/var/tmp`, `/dev/shm`, tmpfs, memfd |
+//! | made or changed after the start (see [`Observation::fresh`]), or just now | `unauthorized` | high; critical for root and for a connect |
+//! | else | `unlisted` | medium |
+//!
+//! * The path's row comes before the digest's: `/bin/a` overwritten with the bytes of `/bin/b` is `modified`, not
+//!   `relocated`, because the name that people and scripts call no longer gives what was signed for it.
+//! * A path that is cut, outside the task's root, or only the caller's spelling is a label without proof: it matches no
+//!   path of the SBOM, so the best it can be is `relocated`.
+//! * Below coverage `full` the SBOM cannot say that a file of the image does not belong there: `unlisted` is info.
+//!   Below `owned` (packages only) it cannot say it of any file: `unauthorized` falls by one step.
+//! * `package_derived` and `updated` need a package database and come with the issue that reads one.
+
+use std::sync::Arc;
+
+use crate::event::{Action, Content, FileOp, FilePath, FileRef, Observation, Place, WeakDigests};
+use crate::finding::{Coverage, Severity, Sha256, Verdict};
+use crate::sbom::{Entry, ImageIndex};
+
+#[cfg(test)]
+mod tests;
+
+/// Set-user-id and set-group-id (`S_ISUID | S_ISGID`).
+const SET_ID: u32 = 0o6000;
+
+/// What is said of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How bad it is. `attested` is reported nowhere.
+    pub severity: Severity,
+    /// One sentence: what was expected, what was found. Empty for `attested`.
+    pub reason: String,
+    /// The digest that the SBOM has at this path (`modified`).
+    pub expected_sha256: Option<Sha256>,
+    /// The path at which the SBOM has this digest (`relocated`).
+    pub attested_path: Option<FilePath>,
+    /// Package that owns the file, by the SBOM.
+    pub package: Option<Arc<str>>,
+    /// The SBOM's file that is in use by this (`attested`, `attested_weak`, `relocated`): [`Entry::id`].
+    pub used: Option<u32>,
+}
+
+impl Judgement {
+    /// Nothing to report.
+    pub fn is_silent(&self) -> bool {
+        self.verdict == Verdict::Attested
+    }
+
+    fn new(verdict: Verdict, severity: Severity, reason: String) -> Self {
+        Self {
+            verdict,
+            severity,
+            reason,
+            expected_sha256: None,
+            attested_path: None,
+            package: None,
+            used: None,
+        }
+    }
+
+    fn of(mut self, entry: Entry<'_>) -> Self {
+        self.package = entry.package().map(Arc::from);
+        self
+    }
+}
+
+/// The path by which a file may be found in an SBOM; `None` when the path proves nothing.
+pub fn provable_path(file: &FileRef) -> Option<&[u8]> {
+    let proven = !file.truncated && !file.unreachable && !file.by_name && file.place != Place::Memfd;
+    (proven && file.path.as_bytes().first() == Some(&b'/')).then(|| file.path.as_bytes())
+}
+
+/// The SBOM has nothing better than SHA-1 or MD5 for this file, so these must be computed beside the SHA-256.
+pub fn wants_weak(index: &ImageIndex, file: &FileRef) -> bool {
+    provable_path(file).and_then(|path| index.by_path(path)).is_some_and(|e| {
+        e.sha256().is_none() && e.weak().is_some_and(|w| w.sha1.is_some() || w.md5.is_some())
+    })
+}
+
+/// What the image's SBOM says of an observed file.
+pub fn verdict(observation: &Observation, index: &ImageIndex) -> Judgement {
+    let path = provable_path(&observation.file).and_then(|path| index.by_path(path));
+    let (sha256, weak) = match &observation.content {
+        Content::Known { sha256, weak, .. } => (sha256, weak.as_deref()),
+        Content::Undetermined(why) => {
+            let why = in_words(why);
+            let reason = match &path {
+                Some(_) => {
+                    format!("the SBOM has a file here, but what it holds could not be determined: {why}")
+                }
+                None => format!("the file's content could not be determined: {why}"),
+            };
+            let judgement = Judgement::new(Verdict::Undetermined, Severity::Medium, reason);
+            return match path {
+                Some(entry) => judgement.of(entry),
+                None => judgement,
+            };
+        }
+    };
+    match path {
+        Some(entry) => at_path(observation, entry, sha256, weak),
+        None => match index.by_sha256(sha256).next() {
+            Some(entry) => relocated(observation, entry),
+            None => unknown(observation, index.coverage()),
+        },
+    }
+}
+
+/// A file change took a name away. `None` when the SBOM has no file there.
+pub fn removed(file: &FileRef, to: Option<&FilePath>, index: &ImageIndex) -> Option<Judgement> {
+    // The tracepoints have only the caller's spelling of what is gone; the SBOM's own spelling is proof enough.
+    let path = match file.by_name {
+        true => Some(file.path.as_bytes()).filter(|path| path.first() == Some(&b'/') && !file.truncated)?,
+        false => provable_path(file)?,
+    };
+    let entry = index.by_path(path)?;
+    let reason = match to {
+        Some(to) => format!("the SBOM has a file here, which was renamed to {to}"),
+        None => "the SBOM has a file here, which was removed".to_owned(),
+    };
+    let mut judgement = Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
+    judgement.expected_sha256 = entry.sha256();
+    Some(judgement)
+}
+
+/// A change is no use.
+fn in_use(observation: &Observation, entry: Entry<'_>) -> Option<u32> {
+    (!matches!(observation.action, Action::Change(_))).then_some(entry.id())
+}
+
+fn at_path(
+    observation: &Observation,
+    entry: Entry<'_>,
+    sha256: &Sha256,
+    weak: Option<&WeakDigests>,
+) -> Judgement {
+    if let Some(expected) = entry.sha256() {
+        if expected == *sha256 {
+            return attested(observation, entry);
+        }
+        let reason = format!("the SBOM has SHA-256 {}… here, found {}…", short(&expected), short(sha256));
+        let mut judgement = Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
+        judgement.expected_sha256 = Some(expected);
+        return judgement;
+    }
+    let listed = entry.weak().unwrap_or_default();
+    let (name, equal) = match (weak, listed.sha1, listed.md5) {
+        (Some(found), Some(expected), _) => ("SHA-1", found.sha1 == expected),
+        (Some(found), None, Some(expected)) => ("MD5", found.md5 == expected),
+        (None, Some(_), _) | (None, None, Some(_)) | (_, None, None) => {
+            let reason = match listed.sha1.is_some() || listed.md5.is_some() {
+                true => "the SBOM has only a weak digest for this file, and that one was not computed",
+                false => "the SBOM has a file here but no digest for it, so its content cannot be judged",
+            };
+            return Judgement::new(Verdict::PathOnly, Severity::Info, reason.to_owned()).of(entry);
+        }
+    };
+    if equal {
+        let reason = format!("the {name} is the SBOM's, which has no SHA-256 for this file");
+        let mut judgement = Judgement::new(Verdict::AttestedWeak, Severity::Info, reason).of(entry);
+        judgement.used = in_use(observation, entry);
+        judgement
+    } else {
+        let reason = format!("the SBOM has another {name} here; found SHA-256 {}…", short(sha256));
+        Judgement::new(Verdict::Modified, Severity::High, reason).of(entry)
+    }
+}
+
+/// The content is as signed. An SBOM says nothing of modes, but a program that changes hands by becoming set-user-id is
+/// a change that no signature covers.
+fn attested(observation: &Observation, entry: Entry<'_>) -> Judgement {
+    let mode = observation.file.mode;
+    if observation.action == Action::Change(FileOp::Chmod) && mode & SET_ID != 0 {
+        let reason = format!(
+            "the content is the SBOM's, but the file was made set-user-id or set-group-id (mode {:04o})",
+            mode & 0o7777
+        );
+        return Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
+    }
+    let mut judgement = Judgement::new(Verdict::Attested, Severity::Info, String::new());
+    judgement.used = in_use(observation, entry);
+    judgement
+}
+
+fn relocated(observation: &Observation, entry: Entry<'_>) -> Judgement {
+    let file = &observation.file;
+    let passing = matches!(file.place, Place::Tmpfs | Place::Memfd)
+        || [&b"/tmp/"[..], b"/var/tmp/", b"/dev/shm/"].iter().any(|d| file.path.as_bytes().starts_with(d));
+    let severity = if passing { Severity::High } else { Severity::Low };
+    let attested_path = entry.path();
+    let reason = format!("the SBOM has this content at {attested_path}, found at {}", name(file));
+    let mut judgement = Judgement::new(Verdict::Relocated, severity, reason).of(entry);
+    judgement.attested_path = Some(attested_path);
+    judgement.used = in_use(observation, entry);
+    judgement
+}
+
+fn unknown(observation: &Observation, coverage: Coverage) -> Judgement {
+    let changed = matches!(observation.action, Action::Change(_));
+    if !observation.fresh && !changed {
+        let (severity, reason) = match coverage {
+            Coverage::Full => (
+                Severity::Medium,
+                "neither the path nor the content is in the SBOM, which says that it is complete",
+            ),
+            Coverage::Owned => (
+                Severity::Info,
+                "neither the path nor the content is in the SBOM, which lists only files that a package owns",
+            ),
+            Coverage::Packages => {
+                (Severity::Info, "the SBOM lists packages and no files, so it cannot answer for this one")
+            }
+        };
+        return Judgement::new(Verdict::Unlisted, severity, reason.to_owned());
+    }
+    let grave = observation.root || observation.action == Action::Connect;
+    let severity = match (coverage, grave) {
+        (Coverage::Full | Coverage::Owned, true) => Severity::Critical,
+        (Coverage::Full | Coverage::Owned, false) | (Coverage::Packages, true) => Severity::High,
+        (Coverage::Packages, false) => Severity::Medium,
+    };
+    let whence = match (observation.file.place, changed) {
+        (Place::Memfd, _) => "it exists in memory only",
+        (_, true) => "it was made or changed just now",
+        (Place::UpperLayer, false) => "it was made or changed after the container started",
+        (Place::Tmpfs, false) => "it lies on a file system in memory",
+        (Place::Disk | Place::ImageLayer, false) => "it was made or changed after the image was attested",
+    };
+    let what = match coverage {
+        Coverage::Full | Coverage::Owned => "neither the path nor the content is in the SBOM",
+        Coverage::Packages => "the SBOM lists packages and no files",
+    };
+    Judgement::new(Verdict::Unauthorized, severity, format!("{what}, and {whence}"))
+}
+
+/// The names of [`digest::Reason`](crate::digest::Reason), for people; other texts as they are.
+fn in_words(why: &str) -> &str {
+    match why {
+        "gone" => "it was gone before it could be read",
+        "replaced" => "another file had taken its place, or it had changed, before it could be read",
+        "changed_while_read" => "it changed while it was read",
+        "too_large" => "it is larger than what the agent reads",
+        "permission" => "the agent may not read it",
+        "not_regular" => "it is no regular file",
+        "io" => "reading it failed",
+        other => other,
+    }
+}
+
+fn short(sha256: &Sha256) -> String {
+    let mut text = sha256.to_string();
+    text.truncate(12);
+    text
+}
+
+fn name(file: &FileRef) -> String {
+    match (file.path.is_empty(), file.truncated) {
+        (true, _) => "a path that is not known".to_owned(),
+        (false, true) => format!("…/{} (path too long)", file.path),
+        (false, false) => file.path.to_string(),
+    }
+}

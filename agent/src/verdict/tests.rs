@@ -1,0 +1,242 @@
+use super::*;
+use crate::event::{DigestOrigin, FileIdentity};
+use crate::sbom;
+
+type Spoil = fn(&mut FileRef);
+
+const A: u8 = 0xaa;
+const B: u8 = 0xbb;
+const UNKNOWN: u8 = 0x77;
+
+fn hex(byte: u8, len: usize) -> String {
+    format!("{byte:02x}").repeat(len)
+}
+
+/// `/usr/bin/a` and `/usr/bin/b` by SHA-256, `/opt/sha1` and `/opt/md5` by no more than that, `/opt/none` without digest.
+fn index() -> ImageIndex {
+    let file = |name: &str, sums: serde_json::Value| serde_json::json!({ "SPDXID": format!("SPDXRef-{}", name.replace('/', "-")), "fileName": name, "checksums": sums });
+    let sum = |algorithm: &str, value: String| serde_json::json!([{ "algorithm": algorithm, "checksumValue": value }]);
+    let document = serde_json::json!({
+        "spdxVersion": "SPDX-2.3",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": "test",
+        "creationInfo": { "created": "2026-01-01T00:00:00Z", "creators": ["Tool: test"] },
+        "packages": [],
+        "files": [
+            file("/usr/bin/a", sum("SHA256", hex(A, 32))),
+            file("usr/bin/bb", sum("SHA256", hex(B, 32))),
+            file("/opt/sha1", sum("SHA1", hex(A, 20))),
+            file("/opt/md5", sum("MD5", hex(A, 16))),
+            file("/opt/none", serde_json::json!([])),
+        ],
+        "relationships": [],
+    });
+    sbom::parse(document.to_string().as_bytes(), &sbom::Limits::default()).expect("a good document")
+}
+
+fn at(path: &str) -> FileRef {
+    FileRef { path: path.into(), mode: 0o100_755, ..FileRef::default() }
+}
+
+fn holds(byte: u8) -> Content {
+    Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: None }
+}
+
+fn holds_weak(byte: u8, weak: u8) -> Content {
+    let weak = Arc::new(WeakDigests { sha1: [weak; 20], md5: [weak; 16] });
+    Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: Some(weak) }
+}
+
+fn unread() -> Content {
+    Content::Undetermined("gone".into())
+}
+
+fn seen(action: Action, file: FileRef, content: Content) -> Observation {
+    Observation { action, file, content, fresh: false, root: false }
+}
+
+fn fresh(observation: Observation) -> Observation {
+    Observation { fresh: true, ..observation }
+}
+
+fn root(observation: Observation) -> Observation {
+    Observation { root: true, ..observation }
+}
+
+#[test]
+fn each_row_and_each_precedence() {
+    use Action::{Change, Connect, Exec, Library};
+    use Severity::{Critical, High, Info, Low, Medium};
+    use Verdict::{
+        Attested, AttestedWeak, Modified, PathOnly, Relocated, Unauthorized, Undetermined, Unlisted,
+    };
+    // Of a document that does not claim to be complete: coverage `owned`.
+    let index = index();
+    assert_eq!(index.coverage(), Coverage::Owned);
+    let in_place = |place, path| FileRef { place, ..at(path) };
+    let table = [
+        // Rows.
+        ("attested", seen(Exec, at("/usr/bin/a"), holds(A)), Attested, Info),
+        ("another spelling of the SBOM's path", seen(Exec, at("/usr/bin/bb"), holds(B)), Attested, Info),
+        ("not read", seen(Exec, at("/home/x"), unread()), Undetermined, Medium),
+        ("modified", seen(Exec, at("/usr/bin/a"), holds(UNKNOWN)), Modified, High),
+        ("weak: SHA-1", seen(Exec, at("/opt/sha1"), holds_weak(A, A)), AttestedWeak, Info),
+        ("weak: MD5", seen(Exec, at("/opt/md5"), holds_weak(A, A)), AttestedWeak, Info),
+        ("weak differs: SHA-1", seen(Exec, at("/opt/sha1"), holds_weak(A, B)), Modified, High),
+        ("weak differs: MD5", seen(Exec, at("/opt/md5"), holds_weak(A, B)), Modified, High),
+        ("weak wanted, not computed", seen(Exec, at("/opt/sha1"), holds(A)), PathOnly, Info),
+        ("no digest", seen(Exec, at("/opt/none"), holds(UNKNOWN)), PathOnly, Info),
+        ("relocated", seen(Exec, at("/home/a"), holds(A)), Relocated, Low),
+        ("relocated to /tmp", seen(Exec, at("/tmp/a"), holds(A)), Relocated, High),
+        ("relocated to /var/tmp", seen(Exec, at("/var/tmp/a"), holds(A)), Relocated, High),
+        ("relocated to /dev/shm", seen(Exec, at("/dev/shm/a"), holds(A)), Relocated, High),
+        ("relocated to tmpfs", seen(Exec, in_place(Place::Tmpfs, "/mnt/a"), holds(A)), Relocated, High),
+        ("relocated to a memfd", seen(Exec, in_place(Place::Memfd, "/memfd:a"), holds(A)), Relocated, High),
+        ("/tmpfiles is not /tmp", seen(Exec, at("/tmpfiles/a"), holds(A)), Relocated, Low),
+        ("unlisted", seen(Exec, at("/opt/x"), holds(UNKNOWN)), Unlisted, Info),
+        ("unlisted, as root", root(seen(Exec, at("/opt/x"), holds(UNKNOWN))), Unlisted, Info),
+        ("unauthorized", fresh(seen(Exec, at("/opt/x"), holds(UNKNOWN))), Unauthorized, High),
+        ("unauthorized library", fresh(seen(Library, at("/opt/x"), holds(UNKNOWN))), Unauthorized, High),
+        ("unauthorized, root", root(fresh(seen(Exec, at("/opt/x"), holds(UNKNOWN)))), Unauthorized, Critical),
+        ("unauthorized connects", fresh(seen(Connect, at("/opt/x"), holds(UNKNOWN))), Unauthorized, Critical),
+        // Precedence.
+        ("not read, path in the SBOM", seen(Exec, at("/usr/bin/a"), unread()), Undetermined, Medium),
+        ("not read, fresh, root", root(fresh(seen(Exec, at("/opt/x"), unread()))), Undetermined, Medium),
+        ("attested though fresh", root(fresh(seen(Exec, at("/usr/bin/a"), holds(A)))), Attested, Info),
+        ("attested on tmpfs", seen(Exec, in_place(Place::Tmpfs, "/usr/bin/a"), holds(A)), Attested, Info),
+        ("the bytes of another file of the SBOM", seen(Exec, at("/usr/bin/a"), holds(B)), Modified, High),
+        ("modified though fresh", fresh(seen(Exec, at("/usr/bin/a"), holds(UNKNOWN))), Modified, High),
+        ("path before digest elsewhere", seen(Exec, at("/opt/none"), holds(A)), PathOnly, Info),
+        ("weak path before digest elsewhere", seen(Exec, at("/opt/sha1"), holds_weak(A, B)), Modified, High),
+        ("relocated though fresh", root(fresh(seen(Exec, at("/opt/x"), holds(A)))), Relocated, Low),
+        // Changes.
+        (
+            "written back as it was",
+            seen(Change(FileOp::CloseWrite), at("/usr/bin/a"), holds(A)),
+            Attested,
+            Info,
+        ),
+        ("overwritten", seen(Change(FileOp::CloseWrite), at("/usr/bin/a"), holds(B)), Modified, High),
+        ("dropped", seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(UNKNOWN)), Unauthorized, High),
+        (
+            "dropped by root",
+            root(seen(Change(FileOp::Chmod), at("/opt/x"), holds(UNKNOWN))),
+            Unauthorized,
+            Critical,
+        ),
+        ("copied", seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(A)), Relocated, Low),
+        ("mode as before", seen(Change(FileOp::Chmod), at("/usr/bin/a"), holds(A)), Attested, Info),
+    ];
+    for (what, observation, verdict_expected, severity) in table {
+        let found = verdict(&observation, &index);
+        assert_eq!((found.verdict, found.severity), (verdict_expected, severity), "{what}: {}", found.reason);
+        assert_eq!(found.reason.is_empty(), found.is_silent(), "{what}: {:?}", found.reason);
+        let used = matches!(verdict_expected, Attested | AttestedWeak | Relocated);
+        let changed = matches!(observation.action, Change(_));
+        assert_eq!(found.used.is_some(), used && !changed, "{what}");
+        let digest = matches!(&observation.content, Content::Known { .. }) && verdict_expected == Modified;
+        let weak = observation.file.path.as_bytes().starts_with(b"/opt/");
+        assert_eq!(found.expected_sha256.is_some(), digest && !weak, "{what}");
+        assert_eq!(found.attested_path.is_some(), verdict_expected == Relocated, "{what}");
+    }
+}
+
+#[test]
+fn a_path_without_proof_matches_no_path() {
+    let index = index();
+    let cases: [(&str, Spoil); 5] = [
+        ("cut", |f| f.truncated = true),
+        ("outside the root", |f| f.unreachable = true),
+        ("the caller's spelling", |f| f.by_name = true),
+        ("a memfd of that name", |f| f.place = Place::Memfd),
+        ("relative", |f| f.path = "usr/bin/a".into()),
+    ];
+    for (what, spoil) in cases {
+        let mut file = at("/usr/bin/a");
+        spoil(&mut file);
+        let found = verdict(&seen(Action::Exec, file.clone(), holds(A)), &index);
+        assert_eq!(found.verdict, Verdict::Relocated, "{what}");
+        let found = verdict(&seen(Action::Exec, file.clone(), holds(UNKNOWN)), &index);
+        assert_eq!(found.verdict, Verdict::Unlisted, "{what}");
+        // What is gone has no other name than the one that the caller spelt.
+        assert_eq!(removed(&file, None, &index).is_some(), file.by_name, "{what}");
+        assert!(!wants_weak(&index, &FileRef { path: "opt/sha1".into(), ..file }), "{what}");
+    }
+}
+
+#[test]
+fn coverage_scales_what_the_sbom_can_say() {
+    use Coverage::{Full, Owned, Packages};
+    use Severity::{Critical, High, Info, Medium};
+    let old = seen(Action::Exec, at("/opt/x"), holds(UNKNOWN));
+    let new = fresh(old.clone());
+    for (coverage, unlisted, unauthorized, by_root) in
+        [(Full, Medium, High, Critical), (Owned, Info, High, Critical), (Packages, Info, Medium, High)]
+    {
+        assert_eq!(unknown(&old, coverage).severity, unlisted, "{coverage}");
+        assert_eq!(unknown(&new, coverage).severity, unauthorized, "{coverage}");
+        assert_eq!(unknown(&root(new.clone()), coverage).severity, by_root, "{coverage}");
+        let says_packages = unknown(&old, coverage).reason.contains("packages and no files");
+        assert_eq!(says_packages, coverage == Packages);
+    }
+}
+
+#[test]
+fn the_reason_says_where_it_comes_from() {
+    let cases = [
+        (Place::Memfd, Action::Exec, "in memory only"),
+        (Place::Tmpfs, Action::Exec, "file system in memory"),
+        (Place::UpperLayer, Action::Exec, "after the container started"),
+        (Place::Disk, Action::Exec, "after the image was attested"),
+        (Place::Disk, Action::Change(FileOp::CloseWrite), "just now"),
+    ];
+    for (place, action, words) in cases {
+        let file = FileRef { place, ..at("/opt/x") };
+        let found = unknown(&fresh(seen(action, file, holds(UNKNOWN))), Coverage::Full);
+        assert!(found.reason.contains(words), "{place:?} {action:?}: {}", found.reason);
+    }
+    let moved = verdict(&seen(Action::Exec, at("/home/a"), holds(A)), &index());
+    assert_eq!(moved.reason, "the SBOM has this content at /usr/bin/a, found at /home/a");
+    assert_eq!(moved.attested_path, Some("/usr/bin/a".into()));
+    let other = verdict(&seen(Action::Exec, at("/usr/bin/a"), holds(B)), &index());
+    assert_eq!(other.reason, "the SBOM has SHA-256 aaaaaaaaaaaa… here, found bbbbbbbbbbbb…");
+    assert_eq!(other.expected_sha256, Some(Sha256([A; 32])));
+}
+
+#[test]
+fn removing_a_name_of_the_sbom_is_drift() {
+    let index = index();
+    let gone = removed(&at("/usr/bin/a"), None, &index).expect("in the SBOM");
+    assert_eq!((gone.verdict, gone.severity), (Verdict::Modified, Severity::High));
+    assert_eq!(gone.expected_sha256, Some(Sha256([A; 32])));
+    let moved = removed(&at("/usr/bin/a"), Some(&"/tmp/a".into()), &index).expect("in the SBOM");
+    assert!(moved.reason.ends_with("renamed to /tmp/a"), "{}", moved.reason);
+    assert_eq!(removed(&at("/home/x"), None, &index), None);
+}
+
+#[test]
+fn becoming_set_user_id_is_drift() {
+    let index = index();
+    for (mode, expected) in [
+        (0o100_755, Verdict::Attested),
+        (0o104_755, Verdict::Modified),
+        (0o102_755, Verdict::Modified),
+        (0o101_755, Verdict::Attested),
+    ] {
+        let file = FileRef { mode, ..at("/usr/bin/a") };
+        let chmod = verdict(&seen(Action::Change(FileOp::Chmod), file.clone(), holds(A)), &index);
+        assert_eq!(chmod.verdict, expected, "{mode:o}");
+        assert_eq!(verdict(&seen(Action::Exec, file, holds(A)), &index).verdict, Verdict::Attested);
+    }
+}
+
+#[test]
+fn weak_digests_are_asked_for_where_nothing_better_is() {
+    let index = index();
+    for (path, expected) in
+        [("/opt/sha1", true), ("/opt/md5", true), ("/opt/none", false), ("/usr/bin/a", false), ("/x", false)]
+    {
+        let file = FileRef { identity: FileIdentity { ino: 1, ..FileIdentity::default() }, ..at(path) };
+        assert_eq!(wants_weak(&index, &file), expected, "{path}");
+    }
+}

@@ -1,0 +1,454 @@
+//! Who ran it: cgroup → container → image digest; and the table of processes.
+//!
+//! The host is a workload too: a process whose cgroup names no container (and matches no `[[workload]]`) is the
+//! host's. That is said only of a process whose cgroup is known. When a process was gone before it could be asked
+//! and nothing else proves where it was, its workload is [`UNKNOWN`]: neither the host nor a container is blamed
+//! for it, and [`Stats::unresolved`] counts it.
+
+mod cgroup;
+mod glob;
+mod hierarchy;
+mod processes;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::Entry;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use rustc_hash::FxHashMap;
+use tracing::{debug, warn};
+
+pub use self::cgroup::{CgroupTextError, Container, Line, Runtime, container, lines, pod_uid};
+use self::hierarchy::Hierarchies;
+pub use self::processes::{MAX_EXITED, MAX_PROCESSES, Processes, ProcessesStats};
+use crate::config::{self, Config};
+use crate::event::{ProcessId, Task};
+use crate::finding::{Sha256, WorkloadInfo};
+use crate::proc::Proc;
+use crate::recent::Recent;
+
+/// Id of the workload of processes that could not be asked in time.
+pub const UNKNOWN: &str = "unknown";
+/// Id of the host's workload.
+pub const HOST: &str = "host";
+
+/// Shortest beginning of a container id that the configuration may give; what `docker ps` shows.
+const MIN_CONTAINER_PREFIX: usize = 12;
+/// Cgroups, containers and processes remembered.
+const MAX_CGROUPS: usize = 65_536;
+const MAX_CONTAINERS: usize = 16_384;
+const MAX_BY_PROCESS: usize = 32_768;
+
+/// A container, the host, or [`UNKNOWN`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// As findings show it.
+    pub info: Arc<WorkloadInfo>,
+    /// Digest under which its SBOM is looked up.
+    pub image: Option<Sha256>,
+    /// The host itself.
+    pub is_host: bool,
+    /// Containers: start of the oldest process that was in it when it was first seen.
+    pub started: Option<SystemTime>,
+    /// Containers: that process. Its start is rounded down to a clock tick.
+    pub root: Option<ProcessId>,
+}
+
+impl Workload {
+    /// The process could not be asked in time; see [`UNKNOWN`].
+    pub fn is_unknown(&self) -> bool {
+        self.info.id == UNKNOWN
+    }
+}
+
+/// A `[[workload]]` that cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("[[workload]] number {number}{}: {what}", if name.is_empty() { String::new() } else { format!(" ({name})") })]
+pub struct EntryError {
+    /// Position among the `[[workload]]` entries, from 1.
+    pub number: usize,
+    /// Its `name`.
+    pub name: String,
+    /// What was expected, what was found, what to do.
+    pub what: String,
+}
+
+/// What happened to look-ups, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events whose workload is [`UNKNOWN`].
+    pub unresolved: u64,
+    /// Processes (not asked in time) that were given their parent's workload.
+    pub inherited: u64,
+    /// Searches of the cgroup tree for the cgroup of a process that was gone.
+    pub scans: u64,
+    /// Searches that ended at the limit of directories.
+    pub scans_cut: u64,
+}
+
+/// What was learned of one process on hosts where the cgroup id alone does not tell.
+#[derive(Clone, Debug)]
+struct Known {
+    start_ns: u64,
+    mnt_ns: u32,
+    pid_ns: u32,
+    /// It may have moved since.
+    stale: bool,
+    workload: Arc<Workload>,
+}
+
+/// Finds the workload of a task.
+///
+/// On a cgroup v2 host the id in the event decides; it is resolved once. Where v1 controllers are in use (v1 and
+/// hybrid hosts) the v2 cgroup may be the root's, or a service's that holds containers, so an id decides only when
+/// its path names a container; else `/proc/<pid>/cgroup` is read once per process (and again after [`Workloads::ask_again`]).
+/// A process that was gone by then is given its parent's workload if both have the same mount and pid namespace.
+#[derive(Debug)]
+pub struct Workloads {
+    entries: Vec<config::Workload>,
+    host: Arc<Workload>,
+    unknown: Arc<Workload>,
+    proc: Proc,
+    hierarchies: Hierarchies,
+    by_cgroup: Recent<u64, Arc<Workload>>,
+    /// Cgroup ids that no directory has.
+    missing: Recent<u64, ()>,
+    by_process: Recent<u32, Known>,
+    by_id: FxHashMap<String, Arc<Workload>>,
+    stats: Stats,
+}
+
+impl Workloads {
+    /// Checks the configuration's entries and looks where the cgroups are mounted.
+    pub fn new(config: &Config) -> Result<Self, EntryError> {
+        Self::with_proc(config, Path::new("/proc"))
+    }
+
+    fn with_proc(config: &Config, root: &Path) -> Result<Self, EntryError> {
+        let entries = checked(config)?;
+        let proc = Proc::new(root);
+        let hierarchies = Hierarchies::find(&proc).unwrap_or_else(|error| {
+            warn!(%error, "no mount table: containers of processes that end at once cannot be found");
+            Hierarchies::default()
+        });
+        let unknown = WorkloadInfo { id: UNKNOWN.to_owned(), ..WorkloadInfo::default() };
+        Ok(Self {
+            entries,
+            host: host(config),
+            unknown: Arc::new(Workload {
+                info: Arc::new(unknown),
+                image: None,
+                is_host: false,
+                started: None,
+                root: None,
+            }),
+            proc,
+            hierarchies,
+            by_cgroup: Recent::new(MAX_CGROUPS),
+            missing: Recent::new(MAX_CGROUPS),
+            by_process: Recent::new(MAX_BY_PROCESS),
+            by_id: FxHashMap::default(),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Takes a new configuration; every workload is resolved anew. A bad one changes nothing.
+    pub fn reload(&mut self, config: &Config) -> Result<(), EntryError> {
+        self.entries = checked(config)?;
+        self.host = host(config);
+        self.by_cgroup.clear();
+        self.missing.clear();
+        self.by_process.clear();
+        self.by_id.clear();
+        Ok(())
+    }
+
+    /// The host's workload.
+    pub fn host(&self) -> Arc<Workload> {
+        Arc::clone(&self.host)
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Asks anew for this process when its next event comes: call it at exec, for a runtime moves a process into its
+    /// container's cgroup between fork and exec. What was known still counts if the process is gone by then and is in the
+    /// same namespaces as before.
+    pub fn ask_again(&mut self, process: ProcessId) {
+        if let Some(known) = self.by_process.get(&process.tgid).filter(|k| k.start_ns == process.start_ns) {
+            known.stale = true;
+        }
+    }
+
+    /// Forgets what is known of a process: call it at exit.
+    pub fn forget(&mut self, process: ProcessId) {
+        if self.by_process.get(&process.tgid).is_some_and(|k| k.start_ns == process.start_ns) {
+            self.by_process.remove(&process.tgid);
+        }
+    }
+
+    /// The workload of a task.
+    pub fn resolve(&mut self, task: &Task) -> Arc<Workload> {
+        if let Some(workload) = self.by_cgroup.get(&task.cgroup_id) {
+            return Arc::clone(workload);
+        }
+        if let Some(known) = self.by_process.get(&task.process.tgid)
+            && known.start_ns == task.process.start_ns
+            && !known.stale
+        {
+            return Arc::clone(&known.workload);
+        }
+        let found = if self.hierarchies.has_v1() || task.cgroup_id == 0 {
+            self.by_asking(task)
+        } else {
+            self.by_cgroup_id(task)
+        };
+        found.unwrap_or_else(|| {
+            self.stats.unresolved += 1;
+            debug!(
+                tgid = task.process.tgid,
+                cgroup = task.cgroup_id,
+                "the process was gone and its cgroup too: workload unknown"
+            );
+            Arc::clone(&self.unknown)
+        })
+    }
+
+    /// The workload of a process that lives, by `/proc` alone.
+    pub(crate) fn of_process(&mut self, pid: u32) -> Option<Arc<Workload>> {
+        let text = self.proc.cgroup(pid).ok()?;
+        self.of_text(&text)
+    }
+
+    /// cgroup v2: the process's cgroup now, if it is still the event's; else the directory with this id.
+    fn by_cgroup_id(&mut self, task: &Task) -> Option<Arc<Workload>> {
+        let text = self.proc.cgroup(task.process.tgid).unwrap_or_default();
+        let path = lines(&text)
+            .ok()
+            .and_then(|lines| lines.iter().find(|l| l.hierarchy == 0).map(|l| l.path.to_owned()));
+        if let Some(path) = path {
+            let proven = match self.hierarchies.id(&path) {
+                Some(id) => id == task.cgroup_id,
+                // The directory is out of the agent's sight; then the process itself must be the event's.
+                None => path.contains("/..") && self.proc.is_alive(task.process),
+            };
+            if proven {
+                let workload = self.of_paths(&[("", &path)]);
+                self.by_cgroup.insert(task.cgroup_id, Arc::clone(&workload));
+                return Some(workload);
+            }
+        }
+        self.scan_for(task.cgroup_id);
+        self.by_cgroup.get(&task.cgroup_id).map(|w| Arc::clone(w))
+    }
+
+    /// v1 and hybrid: all lines of `/proc/<pid>/cgroup`, else the v2 directory with this id, else the parent.
+    fn by_asking(&mut self, task: &Task) -> Option<Arc<Workload>> {
+        if let Ok(text) = self.proc.cgroup(task.process.tgid)
+            && self.proc.is_alive(task.process)
+            && let Some(workload) = self.of_text(&text)
+        {
+            self.know(task, &workload);
+            return Some(workload);
+        }
+        if task.cgroup_id > 1 {
+            self.scan_for(task.cgroup_id);
+            if let Some(workload) = self.by_cgroup.get(&task.cgroup_id) {
+                return Some(Arc::clone(workload));
+            }
+        }
+        let before = self.by_process.get(&task.process.tgid).filter(|k| {
+            k.start_ns == task.process.start_ns && (k.mnt_ns, k.pid_ns) == (task.mnt_ns, task.pid_ns)
+        });
+        let workload = match before {
+            Some(known) => Arc::clone(&known.workload),
+            None => self.of_parent(task)?,
+        };
+        self.stats.inherited += 1;
+        self.know(task, &workload);
+        Some(workload)
+    }
+
+    fn of_parent(&mut self, task: &Task) -> Option<Arc<Workload>> {
+        if let Some(parent) = self.by_process.get(&task.ppid)
+            && parent.start_ns <= task.process.start_ns
+            && (parent.mnt_ns, parent.pid_ns) == (task.mnt_ns, task.pid_ns)
+        {
+            return Some(Arc::clone(&parent.workload));
+        }
+        let namespace = |name| self.proc.namespace(task.ppid, name).ok();
+        if namespace("mnt") != Some(task.mnt_ns) || namespace("pid") != Some(task.pid_ns) {
+            return None;
+        }
+        let text = self.proc.cgroup(task.ppid).ok()?;
+        // The number may have been given to a younger process since.
+        if self.proc.stat(task.ppid).ok()?.start_ns > task.process.start_ns {
+            return None;
+        }
+        self.of_text(&text)
+    }
+
+    fn know(&mut self, task: &Task, workload: &Arc<Workload>) {
+        let known = Known {
+            start_ns: task.process.start_ns,
+            mnt_ns: task.mnt_ns,
+            pid_ns: task.pid_ns,
+            stale: false,
+            workload: Arc::clone(workload),
+        };
+        self.by_process.insert(task.process.tgid, known);
+    }
+
+    /// Learns every cgroup id there is now, once for each id that is asked for.
+    fn scan_for(&mut self, id: u64) {
+        if self.missing.get(&id).is_some() {
+            return;
+        }
+        self.stats.scans += 1;
+        let alone = !self.hierarchies.has_v1();
+        let mut found = Vec::new();
+        if !self.hierarchies.scan(|id, path| found.push((id, path.to_owned()))) {
+            self.stats.scans_cut += 1;
+            warn!(
+                "more cgroups than one search covers: some short-lived processes will be of no known workload"
+            );
+        }
+        let mut hit = false;
+        for (found_id, path) in found {
+            if self.by_cgroup.get(&found_id).is_none() {
+                let workload = self.of_paths(&[("", &path)]);
+                if alone || !workload.is_host {
+                    self.by_cgroup.insert(found_id, workload);
+                }
+            }
+            hit |= found_id == id;
+        }
+        if !hit || !alone {
+            self.missing.insert(id, ());
+        }
+    }
+
+    fn of_text(&mut self, text: &str) -> Option<Arc<Workload>> {
+        match lines(text) {
+            Ok(lines) if !lines.is_empty() => {
+                let paths: Vec<_> = lines.iter().map(|l| (l.controllers, l.path)).collect();
+                Some(self.of_paths(&paths))
+            }
+            Ok(_) => None,
+            Err(error) => {
+                warn!(%error, "a cgroup text was refused");
+                None
+            }
+        }
+    }
+
+    /// The workload whose processes have these cgroups, `(controllers, path)` each.
+    fn of_paths(&mut self, paths: &[(&str, &str)]) -> Arc<Workload> {
+        // Hierarchies agree, unless a container made cgroups of its own in some: the innermost container counts.
+        let own = paths
+            .iter()
+            .filter_map(|(controllers, path)| Some((*controllers, *path, container(path)?)))
+            .max_by_key(|(_, _, c)| c.end);
+        let fits = |entry: &&config::Workload| match (&entry.container, &entry.cgroup) {
+            (Some(prefix), _) => own.is_some_and(|(_, _, c)| c.id.starts_with(prefix.as_str())),
+            (None, Some(pattern)) => paths.iter().any(|(_, path)| glob::matches(pattern, path)),
+            (None, None) => false,
+        };
+        let entry = self.entries.iter().find(fits);
+        let (id, controllers, path) = match (own, entry) {
+            (Some((controllers, path, c)), _) => {
+                (format!("{}://{}", c.runtime.as_str(), c.id), controllers, &path[..c.end])
+            }
+            (None, Some(entry)) => {
+                let pattern = entry.cgroup.as_deref().unwrap_or_default();
+                let Some((controllers, path)) = paths.iter().find(|(_, path)| glob::matches(pattern, path))
+                else {
+                    return Arc::clone(&self.host);
+                };
+                (format!("cgroup://{path}"), *controllers, *path)
+            }
+            (None, None) => return Arc::clone(&self.host),
+        };
+        if self.by_id.len() >= MAX_CONTAINERS {
+            self.by_id.clear();
+        }
+        let slot = match self.by_id.entry(id) {
+            Entry::Occupied(have) => return Arc::clone(have.get()),
+            Entry::Vacant(slot) => slot,
+        };
+        let oldest = self
+            .hierarchies
+            .directory(controllers, path)
+            .and_then(|directory| hierarchy::oldest_process(&directory, &self.proc));
+        let image = entry.map(|e| e.image);
+        let info = WorkloadInfo {
+            id: slot.key().clone(),
+            name: entry.map(|e| e.name.clone()).unwrap_or_default(),
+            pod_uid: own.and_then(|(_, _, c)| c.pod).map(pod_uid).unwrap_or_default(),
+            image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
+        };
+        let workload = Workload {
+            info: Arc::new(info),
+            image,
+            is_host: false,
+            started: oldest.and_then(|(_, start_ns)| wall_clock(start_ns)),
+            root: oldest.map(|(tgid, start_ns)| ProcessId { tgid, start_ns }),
+        };
+        Arc::clone(slot.insert(Arc::new(workload)))
+    }
+}
+
+/// Wall clock of a moment since boot, as the clock stands now.
+fn wall_clock(boot_ns: u64) -> Option<SystemTime> {
+    let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
+    SystemTime::now().checked_sub(boot.saturating_sub(Duration::from_nanos(boot_ns)))
+}
+
+fn host(config: &Config) -> Arc<Workload> {
+    let name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|_| {
+        fs::read_to_string("/etc/hostname").map(|n| n.trim().to_owned()).unwrap_or_default()
+    });
+    let image = config.host.image;
+    let info = WorkloadInfo {
+        id: HOST.to_owned(),
+        name,
+        pod_uid: String::new(),
+        image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
+    };
+    Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
+}
+
+fn checked(config: &Config) -> Result<Vec<config::Workload>, EntryError> {
+    for (index, entry) in config.workloads.iter().enumerate() {
+        let what = match (&entry.container, &entry.cgroup) {
+            (None, None) => {
+                "expected `container` or `cgroup`, found neither; add the one that names the container"
+                    .to_owned()
+            }
+            (Some(_), Some(_)) => {
+                "expected one of `container` and `cgroup`, found both; make two entries of it".to_owned()
+            }
+            (Some(id), None) if id.len() < MIN_CONTAINER_PREFIX => format!(
+                "expected at least {MIN_CONTAINER_PREFIX} characters of the container's id, found {id:?}; give more of it"
+            ),
+            (Some(id), None) if !id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') => format!(
+                "expected the container's id (digits and a to f), found {id:?}; leave out the runtime's name and \
+                 anything else"
+            ),
+            (None, Some(pattern)) if !pattern.starts_with('/') && !pattern.starts_with("**") => format!(
+                "expected a cgroup path that begins with `/` (or with `**`), found {pattern:?}; take it from the \
+                 last field of /proc/<pid>/cgroup"
+            ),
+            _ => continue,
+        };
+        return Err(EntryError { number: index + 1, name: entry.name.clone(), what });
+    }
+    Ok(config.workloads.clone())
+}

@@ -1,0 +1,257 @@
+//! `muster watch`, `events`, `status`, `images` and `explain` as a person runs them, against a feed without a sensor.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use muster::config;
+use muster::event::{Body, Event, FilePath, FileRef, Flavour, Kind, ProcessId, Task};
+use muster::feed::{Asked, Feed, StatusSource};
+use muster::finding::{Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+use muster::metrics::Metrics;
+use muster_proto::v1;
+
+const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
+
+struct Source;
+
+impl StatusSource for Source {
+    fn status(&self) -> v1::Status {
+        v1::Status {
+            kernel_release: "6.12.1".into(),
+            flavour: v1::Flavour::Tracepoint.into(),
+            blind_spots: vec!["io_uring".into()],
+            rings: vec![v1::Ring { name: "exec".into(), size_bytes: 4096 }],
+            images: vec![v1::Image {
+                digest: format!("sha256:{}", Sha256([0xab; 32])),
+                state: "unverified".into(),
+                reason: "no key signed it".into(),
+                ..v1::Image::default()
+            }],
+            ..v1::Status::default()
+        }
+    }
+    fn explain(&self, asked: &Asked, _: Option<Sha256>) -> Vec<v1::Explanation> {
+        let (path, sha256) = match asked {
+            Asked::Path(path) => (path.to_string(), String::new()),
+            Asked::Sha256(digest) => (String::new(), digest.to_string()),
+        };
+        vec![v1::Explanation { path, sha256, text: "it is known".into(), ..v1::Explanation::default() }]
+    }
+}
+
+struct Agent {
+    feed: Feed,
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+    directory: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("muster.sock");
+        let config = config::Feed { socket: socket.clone(), ..config::Feed::default() };
+        let feed = Feed::new(&config, Metrics::new()).expect("a feed");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(feed.serve(Arc::new(Source))).expect("served");
+        Self { feed, socket, runtime, directory }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(MUSTER);
+        command.arg(args[0]).arg("--socket").arg(&self.socket).args(&args[1..]);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().expect("muster runs");
+        assert!(output.status.success(), "muster {args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn start_client(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("muster runs")
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn finding(severity: Severity, path: &[u8]) -> Finding {
+    Finding {
+        sequence: 0,
+        time: UNIX_EPOCH + Duration::from_millis(1_795_475_415_123),
+        verdict: Verdict::Unauthorized,
+        severity,
+        kind: Kind::Exec,
+        flavour: Flavour::Lsm,
+        workload: Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() }),
+        process: Some(ProcessInfo {
+            id: ProcessId { tgid: 77, start_ns: 1 },
+            comm: "evil".into(),
+            ..ProcessInfo::default()
+        }),
+        ancestors: Vec::new(),
+        path: FilePath::from(path),
+        path_truncated: false,
+        sha256: None,
+        digest_origin: None,
+        expected_sha256: None,
+        attested_path: None,
+        package: None,
+        operation: None,
+        connect: None,
+        coverage: None,
+        documents: Arc::new([]),
+        reason: "not in the SBOM".into(),
+    }
+}
+
+#[test]
+fn watch_shows_a_table_of_what_passes_the_filters() {
+    let agent = Agent::start();
+    agent.feed.publish(finding(Severity::Low, b"/tmp/low"));
+    agent.feed.publish(finding(Severity::Critical, b"/tmp/e\xff\x1b[2J"));
+    let text = agent.run(&["watch", "--after", "0", "--severity", "medium", "--count", "1"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "TIME           SEVERITY  VERDICT       WORKLOAD      PROCESS               PATH                                  REASON",
+            r"23:10:15.123Z  critical  unauthorized  host          evil[77]              /tmp/e\xff\x1b[2J                     not in the SBOM",
+        ]
+    );
+    let json = agent.run(&[
+        "watch",
+        "--after",
+        "0",
+        "--kind",
+        "exec",
+        "--workload",
+        "host",
+        "--json",
+        "--count",
+        "2",
+    ]);
+    let paths: Vec<_> = json
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["path"].clone())
+        .collect();
+    assert_eq!(paths, ["/tmp/low", r"/tmp/e\xff\x1b[2J"]);
+}
+
+#[test]
+fn watch_shows_what_comes_and_says_when_the_agent_goes() {
+    let agent = Agent::start();
+    let mut client = agent.start_client(&["watch"]);
+    let mut lines = BufReader::new(client.stdout.take().expect("a pipe")).lines();
+    let mut next = || lines.next().expect("a line").expect("UTF-8");
+    assert!(next().starts_with("TIME "), "the heading says that the stream is in place");
+    agent.feed.publish(finding(Severity::High, b"/tmp/live"));
+    assert!(next().contains("/tmp/live"));
+    agent.runtime.block_on(agent.feed.shutdown(Duration::from_secs(5)));
+    let mut error = String::new();
+    client.stderr.take().expect("a pipe").read_to_string(&mut error).expect("UTF-8");
+    assert_eq!(client.wait().expect("ended").code(), Some(1));
+    assert_eq!(error, "muster: the agent has shut down; look with `systemctl status muster`\n");
+}
+
+#[test]
+fn events_show_what_comes() {
+    let agent = Agent::start();
+    let mut client = agent.start_client(&["events", "--kind", "exec", "--count", "1"]);
+    let mut lines = BufReader::new(client.stdout.take().expect("a pipe")).lines();
+    let mut next = || lines.next().expect("a line").expect("UTF-8");
+    assert!(next().starts_with("TIME "));
+    let event = |body| Event { time_ns: 1, flavour: Flavour::Lsm, task: Task::default(), body };
+    agent.feed.event(&event(Body::Exit { status: 0 }));
+    let exe = FileRef { path: "/usr/bin/true".into(), ..FileRef::default() };
+    agent.feed.event(&event(Body::Exec { exe, script: None }));
+    let line = next();
+    assert!(line.contains("exec") && line.ends_with("/usr/bin/true"), "{line}");
+    assert!(client.wait().expect("ended").success());
+}
+
+#[test]
+fn status_images_and_explain_answer_in_words_and_in_json() {
+    let agent = Agent::start();
+    let json = |args: &[&str]| serde_json::from_str::<serde_json::Value>(&agent.run(args)).expect("JSON");
+    let status = agent.run(&["status"]);
+    for part in
+        ["on Linux 6.12.1, flavour tracepoint", "cannot see: io_uring", "exec  4096", "no key signed it"]
+    {
+        assert!(status.contains(part), "{part:?} is not in:\n{status}");
+    }
+    assert_eq!(json(&["status", "--json"])["flavour"], "tracepoint");
+    assert!(agent.run(&["images"]).contains("sha256:abababababab  unverified"));
+    assert_eq!(json(&["images", "--json"])[0]["reason"], "no key signed it");
+    assert!(agent.run(&["explain", "/usr/bin/true"]).contains("it is known"));
+    assert_eq!(json(&["explain", "/usr/bin/true", "--json"])[0]["path"], "/usr/bin/true");
+    let digest = Sha256([0xcd; 32]).to_string();
+    assert_eq!(json(&["explain", &format!("sha256:{digest}"), "--json"])[0]["sha256"], *digest);
+}
+
+#[test]
+fn mistakes_get_an_answer_that_helps() {
+    let agent = Agent::start();
+    for (args, part) in [
+        (&["explain", "usr/bin/true"][..], "expected an absolute path or a SHA-256"),
+        (&["watch", "--verdict", "bad"], "expected one of: attested, relocated"),
+        (&["watch", "--severity", "bad"], "expected one of: info, low"),
+        (&["explain", "/a", "--image", "latest"], "not a SHA-256"),
+    ] {
+        let output = agent.command(args).output().expect("muster runs");
+        assert!(!output.status.success() && stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn client_without_an_agent_says_why() {
+    let ask = |socket: &Path| {
+        let output =
+            Command::new(MUSTER).args(["status", "--socket"]).arg(socket).output().expect("muster runs");
+        assert_eq!(output.status.code(), Some(1));
+        stderr(&output)
+    };
+    let agent = Agent::start();
+    let error = ask(&agent.directory.path().join("none"));
+    assert!(error.contains("is the agent running? Look with `systemctl status muster`"), "{error}");
+    let stale = agent.directory.path().join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).expect("bound"));
+    let error = ask(&stale);
+    assert!(error.contains("nobody answers at"), "{error}");
+}
+
+#[test]
+fn another_user_is_refused_and_told() {
+    assert!(nix::unistd::geteuid().is_root(), "needs root to become another user: sudo -E cargo test");
+    let agent = Agent::start();
+    // Where nobody may go: a directory that is open to all, with a copy of the program.
+    fs::set_permissions(agent.directory.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    let program = agent.directory.path().join("muster");
+    // By another process: a file that this one has open for writing, any test's child may have too, and cannot be run.
+    assert!(Command::new("cp").arg(MUSTER).arg(&program).status().expect("cp(1) runs").success());
+    let mut command = Command::new(&program);
+    command.args(["status", "--socket"]).arg(&agent.socket).uid(65534).gid(65534);
+    let output = command.output().expect("muster runs");
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("are you root? Try sudo"), "{}", stderr(&output));
+}
+
+#[test]
+fn reader_that_goes_away_ends_watch_quietly() {
+    let agent = Agent::start();
+    (0..2000).for_each(|_| agent.feed.publish(finding(Severity::High, b"/tmp/many")));
+    let mut client = agent.start_client(&["watch", "--after", "0"]);
+    drop(client.stdout.take());
+    let output = client.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+}

@@ -1,0 +1,128 @@
+//! Runs the scenarios in a virtual machine and prints a line of JSON for each; ends with 0 only if all passed.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use muster_proto::v1::Flavour;
+use muster_tests::agent::Agent;
+use muster_tests::scenarios::{self, Stage};
+use muster_tests::world::{AGENT_LOG, INPUTS, World};
+
+#[derive(Parser)]
+struct Args {
+    /// The flavour that the agent must choose on this kernel: `lsm` or `tracepoint`.
+    #[arg(long)]
+    flavour: String,
+    /// Only the scenarios whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match suite(&Args::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            report("the suite itself", Duration::ZERO, &Err(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns how many scenarios failed.
+fn suite(args: &Args) -> anyhow::Result<usize> {
+    let world = World::prepare().context("preparing the machine")?;
+    let program = Path::new(INPUTS).join("muster");
+    let log = Path::new(AGENT_LOG);
+    let (config, socket) = (world.config.clone(), world.socket.clone());
+    let mut agent = Agent::start(&program, &config, &socket, log)?;
+    let status = agent.status()?;
+    let expected = match args.flavour.as_str() {
+        "lsm" => Flavour::Lsm,
+        _ => Flavour::Tracepoint,
+    };
+    ensure!(status.flavour() == expected, "the agent chose {:?}, not {expected:?}", status.flavour());
+    ensure!(status.images.iter().any(|i| i.state == "verified"), "no image is verified: {:?}", status.images);
+    let mut stage = Stage::new(world, agent);
+    let mut failed = 0;
+    for scenario in scenarios::all() {
+        if args.only.as_ref().is_some_and(|o| !scenario.name.contains(o)) {
+            continue;
+        }
+        let begun = Instant::now();
+        let result = stage.play(&scenario, expected, &status.blind_spots);
+        failed += usize::from(result.is_err());
+        report(scenario.name, begun.elapsed(), &result);
+    }
+    for (name, result) in [
+        ("SIGTERM drains", ends(stage)),
+        ("SIGKILL leaves nothing", killed(&program, &config, &socket)),
+        ("missing privilege is explained", unprivileged(&program, &config)),
+    ] {
+        failed += usize::from(result.is_err());
+        report(name, Duration::ZERO, &result);
+    }
+    if failed > 0 {
+        eprintln!("--- agent log\n{}", std::fs::read_to_string(log).unwrap_or_default());
+    }
+    Ok(failed)
+}
+
+fn ends(stage: Stage) -> anyhow::Result<()> {
+    let took = stage.agent.stop()?;
+    // The agent's own limit is 5 s; an emulated machine gets a margin.
+    ensure!(took < Duration::from_secs(20), "it took {took:?}");
+    Ok(())
+}
+
+fn killed(program: &Path, config: &Path, socket: &Path) -> anyhow::Result<()> {
+    let before = programs()?;
+    let agent = Agent::start(program, config, socket, Path::new("/run/muster-test/agent-2.log"))?;
+    ensure!(programs()? > before, "the agent loaded no kernel program");
+    agent.kill()?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while programs()? > before {
+        ensure!(Instant::now() < deadline, "kernel programs are left behind");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // And it starts again over the socket that was left.
+    Agent::start(program, config, socket, Path::new("/run/muster-test/agent-3.log"))?.stop()?;
+    Ok(())
+}
+
+/// Without privilege the agent ends at once and names what it needs.
+fn unprivileged(program: &Path, config: &Path) -> anyhow::Result<()> {
+    let output = std::process::Command::new("/usr/bin/setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(program)
+        .args(["agent", "--config"])
+        .arg(config)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "the agent runs without privilege");
+    ensure!(said.contains("CAP_BPF") && said.contains("setcap"), "it does not say what is missing: {said}");
+    Ok(())
+}
+
+/// Number of kernel programs loaded on this machine.
+fn programs() -> anyhow::Result<usize> {
+    let mut count = 0;
+    for program in aya::programs::loaded_programs() {
+        program?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn report(name: &str, took: Duration, result: &anyhow::Result<()>) {
+    let line = serde_json::json!({
+        "scenario": name,
+        "passed": result.is_ok(),
+        "seconds": took.as_secs_f64(),
+        "error": result.as_ref().err().map(|e| format!("{e:#}")),
+    });
+    println!("{line}");
+}

@@ -1,0 +1,116 @@
+//! The program that is in no SBOM: each subcommand does one small, harmless thing that a test wants to see reported.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+
+#[derive(Parser)]
+enum Tool {
+    /// Do nothing.
+    Exit,
+    /// Print one line and then wait for standard input to close.
+    Wait,
+    /// Remove the own program file, print one line, then wait for standard input to close.
+    UnlinkSelf,
+    /// Connect over TCP; refusal is fine.
+    Tcp { to: SocketAddr },
+    /// Connect a UDP socket.
+    Udp { to: SocketAddr },
+    /// Send a datagram from an unconnected UDP socket.
+    UdpSend { to: SocketAddr },
+    /// Put a copy of FILE into a memfd and run it from there.
+    Memfd { file: PathBuf, args: Vec<String> },
+    /// Change one byte of FILE through a shared writable mapping.
+    MapWrite { file: PathBuf },
+    /// Run PROGRAM this many times, one after the other, and report how many ran.
+    Execs { count: u64, program: PathBuf, args: Vec<String> },
+    /// Open, write and close this many different files in DIR, and remove them again.
+    Writes { count: u64, dir: PathBuf },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Tool::parse() {
+        Tool::Exit => Ok(()),
+        Tool::Wait => wait(),
+        Tool::UnlinkSelf => {
+            std::fs::remove_file(std::env::current_exe()?)?;
+            wait()
+        }
+        Tool::Tcp { to } => {
+            // Refused is as good as accepted: the attempt is what is reported.
+            drop(TcpStream::connect_timeout(&to, Duration::from_secs(2)));
+            Ok(())
+        }
+        Tool::Udp { to } => Ok(socket_for(to)?.connect(to)?),
+        Tool::UdpSend { to } => {
+            socket_for(to)?.send_to(b"muster", to)?;
+            Ok(())
+        }
+        Tool::Memfd { file, args } => memfd(&file, &args),
+        Tool::MapWrite { file } => map_write(&file),
+        Tool::Execs { count, program, args } => {
+            for done in 0..count {
+                let status = Command::new(&program)
+                    .args(&args)
+                    .status()
+                    .with_context(|| format!("after {done} runs"))?;
+                ensure!(status.success(), "run {done} of {} ended with {status}", program.display());
+            }
+            println!("{count}");
+            Ok(())
+        }
+        Tool::Writes { count, dir } => {
+            for n in 0..count {
+                let file = dir.join(format!("f{n}"));
+                std::fs::write(&file, b"data")?;
+                std::fs::remove_file(&file)?;
+            }
+            println!("{count}");
+            Ok(())
+        }
+    }
+}
+
+fn wait() -> anyhow::Result<()> {
+    println!("ready");
+    std::io::stdout().flush()?;
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
+}
+
+fn socket_for(to: SocketAddr) -> std::io::Result<UdpSocket> {
+    UdpSocket::bind(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" })
+}
+
+fn memfd(file: &std::path::Path, args: &[String]) -> anyhow::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::process::CommandExt as _;
+    let content = std::fs::read(file)?;
+    let fd = nix::sys::memfd::memfd_create(c"unknown", nix::sys::memfd::MFdFlags::empty())?;
+    let mut out = std::fs::File::from(fd);
+    out.write_all(&content)?;
+    let path = format!("/proc/self/fd/{}", out.as_raw_fd());
+    // Reopened for reading: the kernel refuses to run a file that is open for write.
+    let reader = std::fs::File::open(&path)?;
+    drop(out);
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    Err(Command::new(path).args(args).exec().into())
+}
+
+/// Changes one byte of padding (the last of the ELF identification) through a shared writable mapping.
+fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
+    let opened = OpenOptions::new().read(true).write(true).open(file)?;
+    #[expect(unsafe_code, reason = "a shared writable mapping is what this subcommand is for")]
+    // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
+    let mut map = unsafe { memmap2::MmapMut::map_mut(&opened)? };
+    drop(opened);
+    *map.get_mut(15).context("the file is shorter than an ELF identification")? ^= 1;
+    map.flush()?;
+    Ok(())
+}

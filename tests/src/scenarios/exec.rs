@@ -1,0 +1,145 @@
+//! Programs, scripts and libraries that run.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use muster_proto::v1::{Kind::*, Severity, Verdict::*};
+
+use super::{Scenario, Stage, found, in_usr_bin};
+use crate::expect::Expect;
+use crate::world::{self, CONTAINER, run};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let seen = |name, run| Scenario { name, run, blind: None };
+    vec![
+        seen("attested program is silent and counted as in use", attested),
+        seen("attested program copied on disk", relocated),
+        seen("attested program copied to tmpfs", relocated_tmpfs),
+        seen("program of the SBOM changed by one byte", modified),
+        seen("unknown program on disk", unknown_disk),
+        seen("unknown program on tmpfs", unknown_tmpfs),
+        seen("unknown program in a memfd", memfd),
+        seen("program that unlinks itself while it runs", unlinked),
+        seen("unknown script under an attested interpreter", script),
+        seen("unknown program started by the dynamic linker", dynamic_linker),
+        seen("unknown library by LD_PRELOAD", preload),
+        seen("hard link to an attested program", hard_link),
+        seen("symlink and relative path to an attested program", other_spellings),
+        seen("attested and unknown programs in a container", container),
+    ]
+}
+
+fn attested(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let used = |stage: &mut Stage| -> anyhow::Result<u64> {
+        Ok(stage.agent.status()?.images.iter().map(|i| i.files_in_use).max().unwrap_or(0))
+    };
+    let before = used(stage)?;
+    // `factor` is run by no other scenario.
+    run(Command::new("/usr/bin/factor").arg("6"))?;
+    let other = stage.settle()?;
+    anyhow::ensure!(
+        other.is_empty(),
+        "unexpected: {:?}",
+        other.iter().map(crate::expect::describe).collect::<Vec<_>>()
+    );
+    let after = used(stage)?;
+    anyhow::ensure!(after > before, "files in use did not rise: {before} before, {after} after");
+    Ok(Vec::new())
+}
+
+fn relocated(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let copy = stage.world.disk.join("copied-true");
+    run(&mut Command::new(&copy))?;
+    Ok(vec![found(Exec, Relocated, &copy)?.severity(Severity::Low).parent("suite")])
+}
+
+fn relocated_tmpfs(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let copy = stage.world.tmpfs.join("copied-true");
+    run(&mut Command::new(&copy))?;
+    Ok(vec![found(Exec, Relocated, &copy)?.severity(Severity::High).parent("suite")])
+}
+
+fn modified(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let wc = in_usr_bin("wc");
+    run(Command::new(&wc).arg("--version"))?;
+    Ok(vec![found(Exec, Modified, &wc)?.severity(Severity::High).parent("suite")])
+}
+
+fn unknown_disk(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    stage.world.run_tool(&["exit"])?;
+    Ok(vec![found(Exec, Unauthorized, &stage.world.tool)?.severity(Severity::Critical).parent("suite")])
+}
+
+fn unknown_tmpfs(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let tool = stage.world.tmpfs.join("tool");
+    run(Command::new(&tool).arg("exit"))?;
+    Ok(vec![found(Exec, Unauthorized, &tool)?.severity(Severity::Critical).parent("suite")])
+}
+
+fn memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let tool = stage.world.tool.clone();
+    stage.world.run_tool(&["memfd", &tool.display().to_string(), "exit"])?;
+    let digest = world::sha256(&tool)?;
+    Ok(vec![
+        found(Exec, Unauthorized, &tool)?,
+        Expect::new(Exec, Unauthorized, "/memfd:unknown").sha256(digest).severity(Severity::Critical),
+    ])
+}
+
+fn unlinked(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let program = stage.world.disk.join("unlinks-itself");
+    let expected = vec![found(Exec, Unauthorized, &program)?.parent("suite")];
+    let mut child =
+        Command::new(&program).arg("unlink-self").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut line)?;
+    }
+    let others = stage.settle();
+    drop(child.stdin.take());
+    child.wait()?;
+    // What came while it ran is what is compared: it must have been judged before it ended.
+    let difference = crate::expect::Difference::of(&expected, &others?);
+    anyhow::ensure!(difference.is_empty(), "while it ran:{difference}");
+    Ok(Vec::new())
+}
+
+fn script(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let script = stage.world.disk.join("unknown.sh");
+    run(&mut Command::new(&script))?;
+    Ok(vec![found(Exec, Unauthorized, &script)?.parent("suite")])
+}
+
+fn dynamic_linker(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let tool = stage.world.tool.clone();
+    run(Command::new("/lib64/ld-linux-x86-64.so.2").arg(&tool).arg("exit"))?;
+    Ok(vec![found(Library, Unauthorized, &tool)?.parent("suite")])
+}
+
+fn preload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let library = stage.world.disk.join("libunknown.so");
+    run(Command::new("/usr/bin/true").env("LD_PRELOAD", &library))?;
+    Ok(vec![found(Library, Unauthorized, &library)?.parent("suite")])
+}
+
+fn hard_link(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let link = stage.world.disk.join("linked-true");
+    run(&mut Command::new(&link))?;
+    Ok(vec![found(Exec, Relocated, &link)?.severity(Severity::Low)])
+}
+
+fn other_spellings(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    run(&mut Command::new(stage.world.disk.join("symlinked-true")))?;
+    run(Command::new("/bin/sh").args(["-c", "cd /usr/bin && ./true && ../bin/true && /bin/true"]))?;
+    Ok(Vec::new())
+}
+
+fn container(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    stage.world.in_container("/usr/bin/true", &[])?;
+    stage.world.in_container("/opt/in-container", &["exit"])?;
+    Ok(vec![
+        Expect::new(Exec, Unauthorized, "/opt/in-container")
+            .sha256(world::sha256(&stage.world.tool)?)
+            .workload(format!("docker://{CONTAINER}")),
+    ])
+}

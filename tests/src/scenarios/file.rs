@@ -1,0 +1,77 @@
+//! Files of the SBOM that change, and new executables that are dropped.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+
+use muster_proto::v1::{Kind::*, Verdict::*};
+
+use super::{Scenario, Stage, found, in_usr_bin};
+use crate::expect::Expect;
+use crate::world;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let seen = |name, run| Scenario { name, run, blind: None };
+    vec![
+        seen("file of the SBOM overwritten", overwritten),
+        seen("file of the SBOM renamed over", renamed_over),
+        seen("file of the SBOM truncated", truncated),
+        seen("file of the SBOM changed through a writable mapping", mapped),
+        seen("file of the SBOM unlinked", unlinked),
+        seen("new executable dropped and never run", dropped),
+        seen("chmod +x of an unknown file", made_executable),
+        seen("unknown data file written", data_file),
+    ]
+}
+
+fn overwritten(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("tac");
+    let mut out = fs::OpenOptions::new().append(true).open(&file)?;
+    out.write_all(b"\0")?;
+    drop(out);
+    Ok(vec![found(File, Modified, &file)?.operation("close_write")])
+}
+
+fn renamed_over(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("sum");
+    fs::rename(stage.world.disk.join("new-sum"), &file)?;
+    Ok(vec![found(File, Modified, &file)?.operation("rename")])
+}
+
+fn truncated(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("tsort");
+    nix::unistd::truncate(&file, 100)?;
+    Ok(vec![found(File, Modified, &file)?.operation("truncate")])
+}
+
+fn mapped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("pinky");
+    stage.world.run_tool(&["map-write", &file.display().to_string()])?;
+    Ok(vec![
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        found(File, Modified, &file)?.operation("close_write").parent("suite"),
+    ])
+}
+
+fn unlinked(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("shuf");
+    fs::remove_file(&file)?;
+    Ok(vec![Expect::new(File, Modified, file.display().to_string()).operation("unlink")])
+}
+
+fn dropped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = stage.world.disk.join("dropped");
+    world::copy(&stage.world.tool, &file)?;
+    Ok(vec![found(File, Unauthorized, &file)?.operation("close_write")])
+}
+
+fn made_executable(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = stage.world.disk.join("not-executable");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(vec![found(File, Unauthorized, &file)?.operation("chmod")])
+}
+
+fn data_file(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    fs::write(stage.world.disk.join("data"), "no program")?;
+    Ok(Vec::new())
+}

@@ -1,0 +1,238 @@
+//! What the virtual machine holds: the image's programs, the fixtures made before the agent starts, a container.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, ensure};
+use sha2::{Digest as _, Sha256};
+
+/// Where the test's inputs lie: `muster`, `tool`, `attestations/`, `key.pub`, `image-digest`.
+pub const INPUTS: &str = "/muster";
+/// Log of the agent under test.
+pub const AGENT_LOG: &str = "/run/muster-test/agent.log";
+/// Process id of the container's first process.
+const CONTAINER_PID: &str = "/run/muster-test/container.pid";
+/// Container id of the test container, as a runtime would make one.
+pub const CONTAINER: &str = "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592";
+
+/// Directories and files of the run.
+pub struct World {
+    /// Fixtures on disk, outside the image's SBOM.
+    pub disk: PathBuf,
+    /// Fixtures on tmpfs.
+    pub tmpfs: PathBuf,
+    /// The program that is in no SBOM.
+    pub tool: PathBuf,
+    /// Root of the test container, as the host sees it.
+    pub container_root: PathBuf,
+    /// Configuration of the agent.
+    pub config: PathBuf,
+    /// Socket of the agent.
+    pub socket: PathBuf,
+}
+
+impl World {
+    /// Makes every fixture. To be called before the agent starts, so that making them is not part of a scenario.
+    ///
+    /// # Errors
+    /// Something of the machine is not as the suite needs it; the message says what.
+    pub fn prepare() -> anyhow::Result<Self> {
+        let world = Self {
+            disk: "/opt/fixtures".into(),
+            tmpfs: "/dev/shm/fixtures".into(),
+            tool: "/opt/fixtures/tool".into(),
+            container_root: "/run/container/root".into(),
+            config: "/run/muster-test/muster.toml".into(),
+            socket: "/run/muster-test/muster.sock".into(),
+        };
+        for dir in [&world.disk, &world.tmpfs] {
+            fs::create_dir_all(dir)?;
+        }
+        fs::create_dir_all("/run/muster-test")?;
+        copy(&Path::new(INPUTS).join("tool"), &world.tool)?;
+        world.files()?;
+        world.container()?;
+        world.configure()?;
+        Ok(world)
+    }
+
+    fn files(&self) -> anyhow::Result<()> {
+        let attested = Path::new("/usr/bin/true");
+        copy(attested, &self.disk.join("copied-true"))?;
+        copy(attested, &self.tmpfs.join("copied-true"))?;
+        copy(&self.tool, &self.tmpfs.join("tool"))?;
+        copy(&self.tool, &self.disk.join("unlinks-itself"))?;
+        fs::hard_link(attested, self.disk.join("linked-true"))?;
+        symlink(attested, self.disk.join("symlinked-true"))?;
+        fs::write(self.disk.join("unknown.sh"), "#!/bin/sh\nexit 0\n")?;
+        fs::set_permissions(self.disk.join("unknown.sh"), fs::Permissions::from_mode(0o755))?;
+        fs::write(self.disk.join("not-executable"), "#!/bin/sh\nexit 0\n")?;
+        fs::set_permissions(self.disk.join("not-executable"), fs::Permissions::from_mode(0o644))?;
+        // One byte after the end of an ELF file changes its digest and nothing else.
+        let zlib = fs::canonicalize("/usr/lib/x86_64-linux-gnu/libz.so.1")?;
+        copy(&zlib, &self.disk.join("libunknown.so"))?;
+        append(&self.disk.join("libunknown.so"))?;
+        append(Path::new("/usr/bin/wc"))?;
+        copy(Path::new("/usr/bin/sum"), &self.disk.join("new-sum"))?;
+        append(&self.disk.join("new-sum"))?;
+        fs::create_dir_all(self.disk.join("flood"))?;
+        fs::write(self.disk.join("tiny"), tiny_program())?;
+        fs::set_permissions(self.disk.join("tiny"), fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    }
+
+    /// A container as a runtime makes it: overlay root over the image, own cgroup; its mount namespace is made when a
+    /// program is run in it.
+    fn container(&self) -> anyhow::Result<()> {
+        let base = Path::new("/run/container");
+        for dir in ["upper", "work", "root"] {
+            fs::create_dir_all(base.join(dir))?;
+        }
+        run(Command::new("mount")
+            .args(["-t", "overlay", "overlay", "-o"])
+            .arg("lowerdir=/,upperdir=/run/container/upper,workdir=/run/container/work")
+            .arg(&self.container_root))?;
+        copy(&self.tool, &self.container_root.join("opt/in-container"))?;
+        fs::create_dir_all(self.cgroup())?;
+        // Its first process, which holds the namespace as long as the machine runs.
+        let first = format!(
+            "echo $$ > {}/cgroup.procs && exec unshare --mount --root={} /bin/sleep 1000000",
+            self.cgroup().display(),
+            self.container_root.display()
+        );
+        let child = Command::new("/bin/sh").args(["-c", &first]).spawn()?;
+        fs::write(CONTAINER_PID, child.id().to_string())?;
+        Ok(())
+    }
+
+    fn cgroup(&self) -> PathBuf {
+        Path::new("/sys/fs/cgroup/docker").join(CONTAINER)
+    }
+
+    fn configure(&self) -> anyhow::Result<()> {
+        let image = fs::read_to_string(Path::new(INPUTS).join("image-digest"))
+            .context("no image digest among the inputs")?;
+        let image = image.trim();
+        fs::write(
+            &self.config,
+            format!(
+                "[host]\nimage = \"{image}\"\n\n\
+                 [[workload]]\ncontainer = \"{CONTAINER}\"\nname = \"web\"\nimage = \"{image}\"\n\n\
+                 [attestation]\ndirectory = \"{INPUTS}/attestations\"\nkeys = [\"{INPUTS}/key.pub\"]\n\n\
+                 [feed]\nsocket = \"{}\"\njson_lines = \"/run/muster-test/findings.jsonl\"\nclient_queue = 65536\n",
+                self.socket.display()
+            ),
+        )?;
+        Ok(())
+    }
+
+    /// Runs a program in the test container: in its cgroup, a mount namespace of its own and its root.
+    ///
+    /// # Errors
+    /// It could not be run or did not end with status 0.
+    pub fn in_container(&self, program: &str, args: &[&str]) -> anyhow::Result<Output> {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec nsenter --target {} --mount --root \"$@\"",
+            self.cgroup().display(),
+            fs::read_to_string(CONTAINER_PID)?
+        );
+        run(Command::new("/bin/sh").args(["-c", &script, "sh", program]).args(args))
+    }
+
+    /// Runs `tool` with these arguments.
+    ///
+    /// # Errors
+    /// It could not be run or did not end with status 0.
+    pub fn run_tool(&self, args: &[&str]) -> anyhow::Result<Output> {
+        run(Command::new(&self.tool).args(args))
+    }
+}
+
+/// The smallest program that the kernel runs: one segment, `exit(0)`. Ten thousand of it are a burst even for an emulated
+/// machine. (ELF-64 header and program header as in elf(5).)
+fn tiny_program() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u16 = 64 + 56;
+    // mov eax, 60; xor edi, edi; syscall
+    let code = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+    let size = u64::from(HEADERS) + code.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    let halves = |elf: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    let words = |elf: &mut Vec<u8>, values: &[u32]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    let longs = |elf: &mut Vec<u8>, values: &[u64]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    // ET_EXEC, EM_X86_64; version; entry, program headers, section headers; flags; sizes and counts.
+    halves(&mut elf, &[2, 62]);
+    words(&mut elf, &[1]);
+    longs(&mut elf, &[BASE + u64::from(HEADERS), 64, 0]);
+    words(&mut elf, &[0]);
+    halves(&mut elf, &[64, 56, 1, 0, 0, 0]);
+    // PT_LOAD, readable and executable; offset, addresses, sizes, alignment.
+    words(&mut elf, &[1, 5]);
+    longs(&mut elf, &[0, BASE, BASE, size, size, 0x1000]);
+    elf.extend(code);
+    elf
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It could not be run or did not end with status 0; its error output is part of the message.
+pub fn run(command: &mut Command) -> anyhow::Result<Output> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}:\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
+}
+
+/// Copies content and mode.
+///
+/// # Errors
+/// Any of the two could not be read or written.
+pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// Adds one byte to a file.
+///
+/// # Errors
+/// The file could not be written.
+pub fn append(file: &Path) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    fs::OpenOptions::new()
+        .append(true)
+        .open(file)?
+        .write_all(b"\0")
+        .with_context(|| file.display().to_string())
+}
+
+/// SHA-256 of a file, 64 hexadecimal digits.
+///
+/// # Errors
+/// The file could not be read.
+pub fn sha256(file: &Path) -> anyhow::Result<String> {
+    let content = fs::read(file).with_context(|| file.display().to_string())?;
+    Ok(Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tiny_program_runs() {
+        let file = std::env::temp_dir().join(format!("muster-tiny-{}", std::process::id()));
+        fs::write(&file, tiny_program()).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let status = Command::new(&file).status();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(status.unwrap().code(), Some(0));
+    }
+}

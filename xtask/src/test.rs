@@ -1,0 +1,52 @@
+//! `cargo xtask test`: everything there is to test.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::bail;
+
+use crate::setup::{self, Stage};
+use crate::{build, fuzz, run, shell, vm};
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Seconds for each fuzz target.
+    #[arg(long, default_value_t = 10)]
+    fuzz_seconds: u32,
+}
+
+impl Args {
+    /// Runs all parts, also after one has failed, and says which failed.
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        setup::ensure(Stage::Test)?;
+        let parts: [(&str, &dyn Fn() -> anyhow::Result<ExitCode>); 4] = [
+            ("unit and end-to-end tests", &|| {
+                build::release(&["muster", "suite", "tool"])?;
+                shell::run(build::cargo().args(["test", "--workspace", "--exclude", "muster-ebpf"]))?;
+                Ok(ExitCode::SUCCESS)
+            }),
+            ("fuzz targets", &|| fuzz::Args { seconds: self.fuzz_seconds, targets: Vec::new() }.run()),
+            ("demonstration on this host", &|| run::Args { once: true }.run()),
+            ("scenarios in virtual machines", &|| vm::Args::default().run()),
+        ];
+        let mut rows = Vec::new();
+        for (name, part) in parts {
+            println!("\n=== {name}");
+            let begin = Instant::now();
+            let result = part()
+                .and_then(|code| if code == ExitCode::SUCCESS { Ok(()) } else { bail!("failed; see above") });
+            if let Err(error) = &result {
+                println!("{name}: {error:#}");
+            }
+            rows.push((name, begin.elapsed(), result.is_ok()));
+        }
+        println!();
+        for (name, took, passed) in &rows {
+            println!("{:<32} {:>6.0} s  {}", name, took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });
+        }
+        let passed = rows.iter().filter(|row| row.2).count();
+        println!("{passed} passed, {} failed", rows.len() - passed);
+        Ok(if passed == rows.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
