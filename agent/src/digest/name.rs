@@ -68,6 +68,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         place,
         has_writers: false,
         digest: None,
+        former: None,
     })
 }
 

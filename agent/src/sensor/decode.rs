@@ -245,6 +245,7 @@ fn file_ref(
             Some(digest) => kernel_digest(kind, digest)?,
             None => None,
         },
+        former: None,
     })
 }
 
