@@ -12,6 +12,9 @@ pub mod images;
 pub mod judge;
 pub mod metrics;
 mod proc;
+#[cfg(test)]
+#[path = "../tests/common/python.rs"]
+mod python;
 pub mod recent;
 pub mod record;
 pub mod sbom;
