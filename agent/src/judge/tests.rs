@@ -42,7 +42,8 @@ impl Facts for Shared {
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         let mut world = self.0.borrow_mut();
         world.asked += 1;
-        match world.files.get(file.path.to_string().as_str()) {
+        let former = file.former.as_ref().map(|path| path.to_string()).unwrap_or_default();
+        match world.files.get(file.path.to_string().as_str()).or_else(|| world.files.get(former.as_str())) {
             Some(byte) => {
                 Content::Known { sha256: Sha256([*byte; 32]), origin: DigestOrigin::Agent, weak: None }
             }
@@ -135,6 +136,7 @@ struct Bench {
     found: Found,
     image: Arc<std::sync::Mutex<Arc<Image>>>,
     clock: u64,
+    flavour: Flavour,
 }
 
 impl Bench {
@@ -155,14 +157,14 @@ impl Bench {
             Box::new(move |finding| found.borrow_mut().push(finding))
         };
         let judge = Judge::new(world.clone(), source, Metrics::new(), sink);
-        Self { judge, world, found, image, clock: 0 }
+        Self { judge, world, found, image, clock: 0, flavour: Flavour::Tracepoint }
     }
 
     fn event(&mut self, pid: u32, body: Body) -> Vec<Finding> {
         self.clock += 1000;
         let process = ProcessId { tgid: pid, start_ns: 1 };
         let task = Task { process, pid, uid: 1000, euid: 1000, ..Task::default() };
-        let event = Event { time_ns: self.clock, flavour: Flavour::Tracepoint, task, body };
+        let event = Event { time_ns: self.clock, flavour: self.flavour, task, body };
         self.judge.event(&event);
         self.found.take()
     }
@@ -338,6 +340,19 @@ fn changes_are_judged_when_they_are_done() {
         let expected: Vec<_> = expected.iter().map(|(v, p)| (Kind::File, *v, (*p).to_owned())).collect();
         assert_eq!(verdicts(&found), expected, "{what}");
         assert!(found.iter().all(|f| f.operation == Some(*op)), "{what}");
+    }
+}
+
+#[test]
+fn a_rename_over_a_file_of_the_sbom_is_judged_before_it_is_done() {
+    for (flavour, expected) in
+        [(Flavour::Lsm, Verdict::Modified), (Flavour::Tracepoint, Verdict::Undetermined)]
+    {
+        let mut b = Bench { flavour, ..Bench::new() };
+        b.world.0.borrow_mut().files.remove("/bin/true");
+        let target = Some(FilePath::from("/bin/true"));
+        let found = b.event(1, Body::File { op: FileOp::Rename, file: at("/opt/x"), target, mode: None });
+        assert_eq!(verdicts(&found), one(Kind::File, expected, "/bin/true"), "{flavour:?}");
     }
 }
 
