@@ -10,6 +10,7 @@ pub mod feed;
 pub mod finding;
 pub mod images;
 pub mod judge;
+mod memory;
 pub mod metrics;
 mod proc;
 #[cfg(test)]
