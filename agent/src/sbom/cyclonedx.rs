@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, CycloneDx};
 use super::each::each;
-use super::{Builder, Digests, Format, ImageIndex, Package, SbomError};
+use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, tool};
 
 /// Versions that are read.
 const VERSIONS: [&str; 4] = ["1.4", "1.5", "1.6", "1.7"];
@@ -82,6 +82,32 @@ struct Metadata<'a> {
     timestamp: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     component: Option<Component<'a>>,
+    #[serde(borrow, default)]
+    tools: Option<Tools<'a>>,
+}
+
+/// A list until 1.4, an object since; both are allowed to this day.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Tools<'a> {
+    #[serde(borrow)]
+    List(Vec<Tool<'a>>),
+    #[serde(borrow)]
+    Object(ToolComponents<'a>),
+}
+
+#[derive(Deserialize)]
+struct ToolComponents<'a> {
+    #[serde(borrow, default)]
+    components: Vec<Tool<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Tool<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    version: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +172,11 @@ impl<'a> Document<'a> {
                 .map_err(|e| E::custom(format_args!("metadata.timestamp {timestamp:?} is no time: {e}")))?;
             self.builder.created = Some(time.into());
         }
+        let tools = match metadata.tools {
+            Some(Tools::List(tools) | Tools::Object(ToolComponents { components: tools })) => tools,
+            None => Vec::new(),
+        };
+        self.builder.tool = tools.first().map(|tool| tool::named(&tool.name, &tool.version));
         if let Some(component) = metadata.component {
             for property in &component.properties {
                 self.builder.origin.add_property(&property.name, &property.value);

@@ -39,6 +39,7 @@ pub struct ImageIndex {
     package: Box<[u32]>,
     packages: Packages,
     origin: Origin,
+    tool: Option<Box<str>>,
     merged_usr: bool,
     created: Option<SystemTime>,
     formats: Vec<Format>,
@@ -179,6 +180,11 @@ impl ImageIndex {
         &self.origin
     }
 
+    /// The tool that made the (first) document, as it says.
+    pub fn tool(&self) -> Option<&str> {
+        self.tool.as_deref()
+    }
+
     /// When the (newest) document says that it was made.
     pub fn created(&self) -> Option<SystemTime> {
         self.created
@@ -204,6 +210,7 @@ impl ImageIndex {
             package,
             packages,
             origin,
+            tool,
             merged_usr: _,
             created: _,
             formats,
@@ -220,6 +227,7 @@ impl ImageIndex {
             + size_of_val::<[u32]>(package)
             + packages.heap_bytes()
             + size_of_val::<[Sha256]>(&origin.layers)
+            + tool.as_ref().map_or(0, |tool| tool.len())
             + size_of_val::<[Format]>(formats)
     }
 
@@ -235,6 +243,7 @@ impl ImageIndex {
                 all.package(&package);
             }
             all.origin.unite(&part.origin);
+            all.tool = all.tool.or_else(|| part.tool.clone());
             for entry in part.entries() {
                 let digests = Digests { sha256: entry.sha256(), ..entry.weak().unwrap_or_default() };
                 let file = all.file(entry.path().as_bytes(), digests)?;
@@ -271,6 +280,8 @@ pub struct Builder {
     packages: Packages,
     /// The image that the document says it was made from.
     pub origin: Origin,
+    /// The tool that made the document.
+    pub tool: Option<Box<str>>,
     /// Formats of the documents.
     pub formats: Vec<Format>,
     /// When the document was made.
@@ -417,6 +428,7 @@ impl Builder {
         index.weak = weak.into();
         index.packages = self.packages.packed();
         index.origin = self.origin;
+        index.tool = self.tool;
         index.formats = self.formats;
         Ok(index)
     }

@@ -8,6 +8,7 @@
 mod checksum;
 mod coverage;
 mod cyclonedx;
+pub mod diff;
 mod each;
 pub mod generate;
 mod index;

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, Spdx2};
 use super::each::each;
-use super::{Builder, Digests, Format, ImageIndex, Package as Named, PathError, SbomError, canonical};
+use super::{Builder, Digests, Format, ImageIndex, Package as Named, PathError, SbomError, canonical, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     let wrong = |error| SbomError::Content { format: Format::Spdx2, error };
@@ -88,6 +88,8 @@ struct Relationship<'a> {
 #[derive(Deserialize)]
 struct CreationInfo<'a> {
     #[serde(borrow, default)]
+    creators: Vec<Cow<'a, str>>,
+    #[serde(borrow, default)]
     created: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     comment: Option<Cow<'a, str>>,
@@ -141,6 +143,7 @@ impl<'a> Document<'a> {
             })?;
             self.builder.created = Some(time.into());
         }
+        self.builder.tool = info.creators.iter().find_map(|creator| tool::of_creator(creator));
         self.builder.complete = info.comment.as_deref() == Some(COMPLETE);
         Ok(())
     }

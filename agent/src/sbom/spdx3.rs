@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::checksum::{Checksums, Spdx3};
 use super::each::each;
-use super::{Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical};
+use super::{Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     let wrong = |error| SbomError::Content { format: Format::Spdx3, error };
@@ -147,6 +147,10 @@ impl<'a> Document<'a> {
                     self.documents.push(id.clone());
                 }
                 self.roots.entry(id).or_default().extend(element.roots.0);
+                Ok(())
+            }
+            "Tool" if self.builder.tool.is_none() => {
+                self.builder.tool = element.name.as_deref().map(|name| tool::named(name, ""));
                 Ok(())
             }
             "CreationInfo" => {

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Algorithm, Checksums, Syft};
 use super::each::each;
-use super::{Builder, Digests, Format, ImageIndex, Package, SbomError};
+use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, tool};
 use crate::finding::Sha256;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
@@ -175,6 +175,8 @@ struct Schema<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Descriptor {
+    name: Option<String>,
+    version: Option<String>,
     configuration: Option<Configuration>,
 }
 
@@ -317,6 +319,8 @@ impl<'de> Visitor<'de> for Document<'de> {
                 "descriptor" => {
                     first(4, "descriptor")?;
                     let descriptor: Descriptor = map.next_value()?;
+                    let version = descriptor.version.unwrap_or_default();
+                    self.builder.tool = descriptor.name.map(|name| tool::named(&name, &version));
                     let configuration = descriptor.configuration.unwrap_or_default();
                     let selection = configuration.files.and_then(|f| f.selection);
                     self.builder.complete = selection.as_deref() == Some("all");

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::checksum::Algorithm;
 use super::spdx::COMPLETE;
-use super::{Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical};
+use super::{Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     let refuse = |line: usize, reason: String| SbomError::Line { format: Format::SpdxTagValue, line, reason };
@@ -122,6 +122,10 @@ impl<'a> Document<'a> {
                 let time = time::OffsetDateTime::parse(value, &time::format_description::well_known::Rfc3339)
                     .map_err(|e| format!("Created {:?} is no time: {e}", shown(value)))?;
                 self.builder.created = Some(time.into());
+            }
+            ("Creator", _) => {
+                let tool = tool::of_creator(value);
+                self.builder.tool = self.builder.tool.take().or(tool);
             }
             ("CreatorComment", _) => self.builder.complete = value == COMPLETE,
             ("PackageName", _) => self.begin(Section::Package, value)?,

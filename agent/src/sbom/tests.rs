@@ -214,3 +214,17 @@ fn look_ups_equal_a_naive_model() {
 }
 
 type FilePathBytes = Vec<u8>;
+
+#[test]
+fn tools_as_documents_name_them() {
+    for (name, tool) in [
+        ("web.spdx.json", "syft-1.18.1"),
+        ("web.syft.json", "syft-1.18.1"),
+        ("web.cdx.json", "syft-1.18.1"),
+        ("trivy-fluentd.cdx17.json", "trivy-dev"),
+        ("perl-mojolicious.spdx3.json", "Cavil"),
+        ("docker-hub/nginx.spdx.json", "syft-0.57.0"),
+    ] {
+        assert_eq!(read(name).tool(), Some(tool), "{name}");
+    }
+}
