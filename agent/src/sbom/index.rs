@@ -297,6 +297,8 @@ struct Raw {
     slash: u32,
     package: u32,
     digests: Digests,
+    /// The digests are those that a package manager recorded: see [`Builder::recorded`].
+    recorded: bool,
 }
 
 impl Builder {
@@ -311,13 +313,24 @@ impl Builder {
         self.push(&canonical, digests).ok_or_else(|| refuse("more than 4 GiB of paths".to_owned()))
     }
 
+    /// Adds a file with the digests that a package manager recorded at installation. They count only where the document has
+    /// nothing of its own for the file, and are forgotten where two packages disagree: the file may have changed since.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file).
+    pub fn recorded(&mut self, path: &[u8], digests: Digests) -> Result<u32, SbomError> {
+        let number = self.file(path, digests)?;
+        self.files[at(number)].recorded = true;
+        Ok(number)
+    }
+
     fn push(&mut self, path: &[u8], digests: Digests) -> Option<u32> {
         let start = u32::try_from(self.paths.len()).ok()?;
         let len = u32::try_from(path.len()).ok()?;
         u32::try_from(self.paths.len() + path.len()).ok()?;
         let slash = u32::try_from(split(path).0.len()).ok()?;
         self.paths.extend_from_slice(path);
-        self.files.push(Raw { start, len, slash, package: NO_PACKAGE, digests });
+        self.files.push(Raw { start, len, slash, package: NO_PACKAGE, digests, recorded: false });
         u32::try_from(self.files.len() - 1).ok()
     }
 
@@ -438,11 +451,10 @@ impl Builder {
             let path = self.path(&self.files[n]);
             if merges_into_usr(path) {
                 let merged = [b"/usr", path].concat();
-                let Raw { package, digests, .. } = self.files[n];
+                let Raw { package, digests, recorded, .. } = self.files[n];
                 let moved = self.file(&merged, digests)?;
-                let mut moved = self.files.swap_remove(at(moved));
-                moved.package = package;
-                self.files[n] = moved;
+                let moved = self.files.swap_remove(at(moved));
+                self.files[n] = Raw { package, recorded, ..moved };
             }
         }
         Ok(())
@@ -455,18 +467,31 @@ impl Builder {
             match out.last_mut().filter(|last| self.path(last) == self.path(file)) {
                 None => out.push(*file),
                 Some(last) => {
-                    last.digests = unite(last.digests, file.digests).ok_or_else(|| SbomError::File {
+                    *last = merge(*last, *file).ok_or_else(|| SbomError::File {
                         path: String::from_utf8_lossy(self.path(file)).into_owned(),
                         reason: "listed twice with different digests".to_owned(),
                     })?;
-                    if last.package == NO_PACKAGE {
-                        last.package = file.package;
-                    }
                 }
             }
         }
         Ok(out)
     }
+}
+
+/// Two listings of one path; `None` when the document contradicts itself.
+fn merge(a: Raw, b: Raw) -> Option<Raw> {
+    let both = unite(a.digests, b.digests);
+    let digests = match (a.recorded, b.recorded) {
+        (false, false) => both?,
+        (true, true) => both.unwrap_or_default(),
+        // What was recorded adds to the document's own, and never overrides it.
+        (false, true) if a.digests.sha256.is_some() => a.digests,
+        (false, true) => both.unwrap_or(a.digests),
+        (true, false) if b.digests.sha256.is_some() => b.digests,
+        (true, false) => both.unwrap_or(b.digests),
+    };
+    let package = if a.package == NO_PACKAGE { b.package } else { a.package };
+    Some(Raw { digests, package, recorded: a.recorded && b.recorded, ..a })
 }
 
 fn unite(a: Digests, b: Digests) -> Option<Digests> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
@@ -68,11 +68,14 @@ struct Artifact<'a> {
     metadata: Option<Metadata<'a>>,
 }
 
-/// Package metadata: only dpkg's and rpm's list their files as objects with digests; other shapes are of no use here.
+/// Package metadata: dpkg's, rpm's, apk's and Python's list their files as objects with digests; other shapes are of no use here.
 #[derive(Deserialize)]
 struct Metadata<'a> {
     #[serde(borrow, default)]
     files: Option<Owned<'a>>,
+    /// Directory that the files of a Python package are relative to.
+    #[serde(rename = "sitePackagesRootPath", borrow, default)]
+    site_packages: Option<Cow<'a, str>>,
 }
 
 /// `files` of package metadata: an array of objects with path and digest, or anything else.
@@ -192,6 +195,42 @@ struct Selection {
     selection: Option<String>,
 }
 
+/// The absolute path of a file of a package. Python's are relative and may climb out of their directory (`../../../bin/x`); one
+/// that climbs out of the root is nowhere.
+fn below<'a>(directory: &str, path: &'a str) -> Option<Cow<'a, str>> {
+    if path.starts_with('/') {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut names: Vec<&str> = directory.strip_prefix('/')?.split('/').collect();
+    for name in path.split('/') {
+        if name == ".." {
+            names.pop()?;
+        } else {
+            names.push(name);
+        }
+    }
+    Some(Cow::Owned(format!("/{}", names.join("/"))))
+}
+
+/// A digest as a package manager recorded it: hexadecimal by dpkg and rpm, base64 after `Q1` by apk (SHA-1), base64 with the URL
+/// alphabet by Python (`RECORD`, SHA-256). What is none of these is left out.
+fn recorded(digest: &OwnedDigest<'_>) -> Option<Digests> {
+    let mut digests = Digests::default();
+    if let Some(sha1) = digest.value.strip_prefix("Q1").filter(|_| digest.algorithm.ends_with("base64(sha1)"))
+    {
+        digests.sha1 = STANDARD.decode(sha1).ok()?.try_into().ok();
+        return digests.sha1.filter(|sha1| *sha1 != [0; 20]).map(|_| digests);
+    }
+    let algorithm = Algorithm::named(&digest.algorithm);
+    if algorithm == Algorithm::Sha256 && digest.value.len() == 43 {
+        let sha256: [u8; 32] = URL_SAFE_NO_PAD.decode(&*digest.value).ok()?.try_into().ok()?;
+        digests.sha256 = Some(Sha256(sha256)).filter(|sha256| !sha256.is_zero());
+    } else if algorithm != Algorithm::Other {
+        digests.add(algorithm, &digest.value).ok()?;
+    }
+    (digests != Digests::default()).then_some(digests)
+}
+
 fn sha256(bytes: &[u8]) -> Sha256 {
     let mut out = Sha256::default();
     out.0.copy_from_slice(digest(&SHA256, bytes).as_ref());
@@ -215,18 +254,14 @@ impl<'a> Document<'a> {
         let version = artifact.version.as_deref().unwrap_or_default();
         let purl = artifact.purl.as_deref().filter(|purl| !purl.is_empty());
         let package = self.builder.package(&Package { name: &artifact.name, version, purl });
-        for owned in artifact.metadata.and_then(|m| m.files).map_or_else(Vec::new, |f| f.0) {
-            let (Some(path), Some(digest)) = (owned.path, owned.digest) else { continue };
-            let mut digests = Digests::default();
-            // apk writes `'Q1'+base64(sha1)`, python base64: neither is hexadecimal, and neither is needed beside `files`.
-            let algorithm = Algorithm::named(&digest.algorithm);
-            if algorithm == Algorithm::Other || digest.value.is_empty() || !path.starts_with('/') {
-                continue;
-            }
-            if digests.add(algorithm, &digest.value).is_ok() {
-                // Kept only where `files` has no SHA-256 for the path: see `Builder::finish`.
-                let digests = Digests { sha256: None, ..digests };
-                let file = self.builder.file(path.as_bytes(), digests).map_err(E::custom)?;
+        if let Some(metadata) = artifact.metadata {
+            let directory = metadata.site_packages.unwrap_or_default();
+            for owned in metadata.files.map_or_else(Vec::new, |files| files.0) {
+                let (Some(path), Some(digest)) = (owned.path, owned.digest) else { continue };
+                let (Some(path), Some(digests)) = (below(&directory, &path), recorded(&digest)) else {
+                    continue;
+                };
+                let file = self.builder.recorded(path.as_bytes(), digests).map_err(E::custom)?;
                 self.builder.own(file, package);
             }
         }

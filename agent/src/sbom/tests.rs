@@ -42,8 +42,19 @@ fn real_documents() {
 }
 
 #[test]
-fn two_formats_of_one_image_agree() {
-    let (spdx, syft) = (read("web.spdx.json"), read("web.syft.json"));
+fn the_formats_of_one_image_agree() {
+    let (spdx, syft, cyclonedx) = (read("web.spdx.json"), read("web.syft.json"), read("web.cdx.json"));
+    // Packages: the same, but SPDX has the image itself as one, too. CycloneDX by this syft lists no files.
+    let packages = |index: &ImageIndex| {
+        let mut all: Vec<_> = index.packages().map(|p| (p.name.to_owned(), p.version.to_owned())).collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(packages(&cyclonedx), packages(&syft));
+    let mut of_spdx = packages(&spdx);
+    of_spdx.retain(|(name, _)| name != "web.tar");
+    assert_eq!(of_spdx, packages(&syft));
+    assert_eq!((cyclonedx.len(), spdx.packages().count()), (0, syft.packages().count() + 1));
     for entry in spdx.entries().filter(|e| e.sha256().is_some()) {
         let other = syft.by_path(entry.path().as_bytes()).unwrap_or_else(|| panic!("{entry:?} only in SPDX"));
         assert_eq!((other.sha256(), other.package()), (entry.sha256(), entry.package()), "{entry:?}");
