@@ -103,27 +103,37 @@ impl Builder {
         &self.paths[at(file.start)..at(file.start) + at(file.len)]
     }
 
-    /// Files below a top directory that merged-/usr systems have as a link, each of them listed below `/usr`, too, or none at
-    /// all: then both spellings are one file. dpkg still records `/bin/bash`; the list of files has `/usr/bin/bash`, maybe without
-    /// a digest. What has none in the top directory is a link, and not looked at.
+    /// `/bin` and its like are links to the directories below `/usr`, so that both spellings of a path are one file.
+    ///
+    /// The files themselves decide: one that has a digest in a top directory, and is not the same below `/usr`, is really there.
+    /// (What has no digest there may be a link.) Package databases cannot tell, for dpkg records `/bin/bash` on either system; where
+    /// only they name such paths, it counts at which of the two the files are listed, and that both being one contradicts nothing.
     fn merged_usr(&self) -> bool {
-        let listed = |file: &&Raw| file.digests != Digests::default();
-        let mut top: FxHashMap<&[u8], ()> = FxHashMap::default();
-        for file in self.files.iter().filter(listed) {
+        let (mut there, mut recorded): (FxHashMap<&[u8], Digests>, FxHashMap<&[u8], Digests>) =
+            Default::default();
+        for file in self.files.iter().filter(|file| file.digests != Digests::default()) {
             let path = self.path(file);
             if merges_into_usr(path) {
-                top.insert(path, ());
+                let paths = if file.recorded { &mut recorded } else { &mut there };
+                paths.insert(path, file.digests);
             }
         }
-        if top.is_empty() {
-            return true;
-        }
+        let (mut at_top, mut below_usr, mut contradicted) = (0, 0, false);
         for file in &self.files {
-            if let Some(below) = self.path(file).strip_prefix(b"/usr") {
-                top.remove(below);
+            let path = self.path(file);
+            let Some(below) = path.strip_prefix(b"/usr") else {
+                at_top += u64::from(!file.recorded && recorded.contains_key(path));
+                continue;
+            };
+            if there.get(below).is_some_and(|top| file.recorded || unite(*top, file.digests).is_some()) {
+                there.remove(below);
+            }
+            if let Some(top) = recorded.get(below) {
+                below_usr += u64::from(!file.recorded);
+                contradicted |= file.recorded && unite(*top, file.digests).is_none();
             }
         }
-        top.is_empty()
+        there.is_empty() && (below_usr > at_top || at_top == 0 && !contradicted)
     }
 
     /// Sorts and packs.

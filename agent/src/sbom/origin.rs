@@ -2,8 +2,8 @@
 
 use crate::finding::Sha256;
 
-/// Layers that an image may have; the runtimes refuse far fewer (127 with overlayfs).
-const MAX_LAYERS: usize = 1024;
+/// Layers that a document may name; an image has at most 127 (overlayfs).
+const MAX_LAYERS: usize = 256;
 
 /// What a document itself says of its image. A statement whose subject is an image *index* names several platforms: this tells
 /// which of them the document is about.
