@@ -109,8 +109,8 @@ impl Builder {
     /// (What has no digest there may be a link.) Package databases cannot tell, for dpkg records `/bin/bash` on either system; where
     /// only they name such paths, it counts at which of the two the files are listed, and that both being one contradicts nothing.
     fn merged_usr(&self) -> bool {
-        let (mut there, mut recorded): (FxHashMap<&[u8], Digests>, FxHashMap<&[u8], Digests>) =
-            Default::default();
+        type Paths<'a> = FxHashMap<&'a [u8], Digests>;
+        let (mut there, mut recorded) = (Paths::default(), Paths::default());
         for file in self.files.iter().filter(|file| file.digests != Digests::default()) {
             let path = self.path(file);
             if merges_into_usr(path) {

@@ -6,6 +6,8 @@ use super::*;
 use crate::finding::Coverage;
 
 mod formats;
+mod properties;
+mod write;
 
 fn data(name: &str) -> Vec<u8> {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/sbom").join(name);
