@@ -114,10 +114,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tools<'a> {
                 Ok(Tools(first))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut found = Tools(None);
+                let (mut seen, mut found) = (Seen::default(), Tools(None));
                 while let Some(key) = map.next_key::<Text<'de>>()? {
                     match &*key {
-                        "components" if found.0.is_none() => found = map.next_value()?,
+                        "components" => {
+                            seen.first("components")?;
+                            found = map.next_value()?;
+                        }
                         _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }

@@ -133,7 +133,7 @@ pub enum SbomError {
         reason: String,
     },
     /// Well-formed, but wrong as an SBOM.
-    #[error("{at}file {path:?}: {reason}", at = Position::words(*.position))]
+    #[error("{at}file {path:?}: {reason}", at = Position::words(*.position), path = shown(.path))]
     File {
         /// Its path as the document has it.
         path: String,

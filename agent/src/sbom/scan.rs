@@ -74,6 +74,9 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, SbomError> {
     if let (Some((_, format)), None) = (near.next(), near.next()) {
         return Ok(*format);
     }
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        return Err(SbomError::Format { found: "XML".to_owned() });
+    }
     let marks: Marks<'_> = serde_json::from_slice(bytes)
         .map_err(|e| SbomError::Format { found: format!("not a JSON object that can be read ({e})") })?;
     if marks.bom.is_some() {

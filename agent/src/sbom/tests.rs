@@ -7,6 +7,7 @@ use crate::finding::Coverage;
 
 mod formats;
 mod properties;
+mod refused;
 mod write;
 
 fn data(name: &str) -> Vec<u8> {
