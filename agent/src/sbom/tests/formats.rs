@@ -279,4 +279,11 @@ fn what_package_managers_recorded() {
         ]
     );
     assert!(index.entries().all(|e| e.package() == Some("p 1")));
+    assert!(
+        index
+            .entries()
+            .all(|e| e.is_recorded() == (e.path().as_bytes() != b"/own" && e.path().as_bytes() != b"/twice"))
+    );
+    // `/twice` and `/odd`.
+    assert_eq!((index.numbers().recorded, index.numbers().unusable), (5, 2));
 }
