@@ -11,7 +11,7 @@ use crate::expect::{Expect, describe};
 use crate::world::{AGENT_LOG, run};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let seen = |name, run| Scenario { name, run, blind: None };
+    let seen = |name, run| Scenario { name, run };
     vec![
         seen("clean run of the image's programs", clean_run),
         seen("burst of 10,000 execs", burst),
