@@ -28,7 +28,11 @@ fn start(config: &Config, queue: usize) -> Running {
     let (out, batches) = bounded(queue);
     let config = Config { flavour: FlavourChoice::Tracepoint, ..config.clone() };
     let sensor = Sensor::start(&config, Metrics::new(), out).unwrap_or_else(|error| {
-        panic!("{error}\nrun this test as root on a kernel with BTF: `sudo -E cargo test --test sensor_host`")
+        // Debian's sudo sets a PATH of its own, in which rustup's cargo is not.
+        panic!(
+            "{error}\nrun this test as root on a kernel with BTF: \
+             sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo test --test sensor_host"
+        )
     });
     Running { sensor, batches, _one: one }
 }
