@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 pub const INPUTS: &str = "/muster";
 /// Log of the agent under test.
 pub const AGENT_LOG: &str = "/run/muster-test/agent.log";
+/// Findings of the agents under test, a line each.
+pub const FINDINGS: &str = "/run/muster-test/findings.jsonl";
 /// Process id of the container's first process.
 const CONTAINER_PID: &str = "/run/muster-test/container.pid";
 /// Container id of the test container, as a runtime would make one.
@@ -64,6 +66,7 @@ impl World {
         copy(attested, &self.tmpfs.join("copied-true"))?;
         copy(&self.tool, &self.tmpfs.join("tool"))?;
         copy(&self.tool, &self.disk.join("unlinks-itself"))?;
+        copy(&self.tool, &self.disk.join("last"))?;
         fs::hard_link(attested, self.disk.join("linked-true"))?;
         symlink(attested, self.disk.join("symlinked-true"))?;
         fs::write(self.disk.join("unknown.sh"), "#!/bin/sh\nexit 0\n")?;
@@ -125,7 +128,7 @@ impl World {
                 "[host]\nimage = \"{image}\"\n\n\
                  [[workload]]\ncontainer = \"{CONTAINER}\"\nname = \"web\"\nimage = \"{image}\"\n\n\
                  [attestation]\ndirectory = \"{INPUTS}/attestations\"\nkeys = [\"{INPUTS}/key.pub\"]\n\n\
-                 [feed]\nsocket = \"{}\"\njson_lines = \"/run/muster-test/findings.jsonl\"\nclient_queue = 65536\n",
+                 [feed]\nsocket = \"{}\"\njson_lines = \"{FINDINGS}\"\nclient_queue = 65536\n",
                 self.socket.display()
             ),
         )?;
