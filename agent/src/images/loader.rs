@@ -1,4 +1,4 @@
-//! Files of the drop directory → accepted and refused documents → images.
+//! Files of the directories → accepted and refused attestations.
 //!
 //! The index of each accepted document is kept. An image with one document shares that index, so it costs nothing more; only
 //! an image with several has a union beside its parts.
@@ -6,96 +6,141 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use super::{Document, Image, ImageState, ImagesError, Refused, Register};
-use crate::attestation::directory::{self, FileError, Shape, Stamp};
+use super::library::{Accepted, Library, Loaded, Unions};
+use super::{Document, ImagesError, Refused};
+use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
 use crate::attestation::{self, AttestationError, Keys, Limits, PredicateType};
-use crate::config;
+use crate::config::Config;
 use crate::event::FilePath;
-use crate::finding::Sha256;
+use crate::finding::{Binding, Sha256};
 use crate::metrics::Metrics;
-use crate::sbom::{self, Format, ImageIndex, SbomError};
+use crate::sbom::{self, Format, ImageIndex, tool};
 
 /// Digests whose images must be made anew.
 pub(super) type Changes = FxHashSet<Sha256>;
 
-/// What the drop directory holds.
-pub(super) struct Loader {
-    directory: PathBuf,
+/// A directory of attestations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    /// Of the image itself: many have none.
+    pub(super) may_be_absent: bool,
+}
+
+/// What decides whether an attestation is accepted.
+struct Policy {
     keys: Keys,
     threshold: usize,
     limits: Limits,
     sbom_limits: sbom::Limits,
-    /// The directory itself.
-    fault: Option<Refused>,
-    files: BTreeMap<OsString, LoadedFile>,
+}
+
+/// What the directories hold.
+pub(super) struct Loader {
+    directories: Vec<Directory>,
+    rules: Rules,
+    policy: Policy,
+    /// Directories that cannot be listed.
+    faults: BTreeMap<usize, Refused>,
+    /// By the directory's place and the file's name.
+    files: BTreeMap<(usize, OsString), LoadedFile>,
+    unions: Arc<Unions>,
 }
 
 struct LoadedFile {
     /// When it was read; `None` when it could not be.
     stamp: Option<Stamp>,
-    envelopes: Vec<Loaded>,
-}
-
-/// One envelope. Of a refused one the subjects are what it claims.
-struct Loaded {
-    subjects: Vec<Sha256>,
-    outcome: Result<(Document, Arc<ImageIndex>), Refused>,
+    envelopes: Vec<Arc<Loaded>>,
 }
 
 impl Loader {
-    pub(super) fn new(config: &config::Attestation) -> Result<Self, ImagesError> {
-        let keys = Keys::load(&config.keys)?;
+    pub(super) fn new(config: &Config) -> Result<Self, ImagesError> {
+        let attestation = &config.attestation;
+        let keys = Keys::load(&attestation.keys)?;
         if keys.is_empty() {
             tracing::warn!("no key is configured: every attestation will be refused; set attestation.keys");
-        } else if config.threshold == 0 || config.threshold > keys.len() {
-            let error = AttestationError::Threshold { threshold: config.threshold, keys: keys.len() };
+        } else if attestation.threshold == 0 || attestation.threshold > keys.len() {
+            let error = AttestationError::Threshold { threshold: attestation.threshold, keys: keys.len() };
             return Err(ImagesError::Threshold(error));
         }
+        let mut directories = vec![Directory { path: attestation.directory.clone(), may_be_absent: false }];
+        let host = &config.host.directory;
+        if !host.as_os_str().is_empty() && *host != attestation.directory {
+            directories.push(Directory { path: host.clone(), may_be_absent: true });
+        }
         Ok(Self {
-            directory: config.directory.clone(),
-            keys,
-            threshold: config.threshold,
-            limits: Limits::from(config),
-            sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
-            fault: None,
+            directories,
+            rules: Rules::from(attestation.allow.as_slice()),
+            policy: Policy {
+                keys,
+                threshold: attestation.threshold,
+                limits: Limits::from(attestation),
+                sbom_limits: sbom::Limits {
+                    max_bytes: attestation.max_sbom_bytes,
+                    max_depth: attestation.max_json_depth,
+                },
+            },
+            faults: BTreeMap::new(),
             files: BTreeMap::new(),
+            unions: Arc::default(),
         })
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
+    pub(super) fn directories(&self) -> &[Directory] {
+        &self.directories
     }
 
-    /// Lists the directory; reads what is new or changed and forgets what is gone.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// Everything that was read, ready to be asked.
+    pub(super) fn library(&self) -> Library {
+        Library::new(self.files.values().flat_map(|file| &file.envelopes), Arc::clone(&self.unions))
+    }
+
+    /// Lists the directories; reads what is new or changed and forgets what is gone.
     pub(super) fn everything(&mut self, metrics: &Metrics) -> Changes {
-        let present = match directory::scan(&self.directory) {
+        (0..self.directories.len()).flat_map(|at| self.directory(at, metrics)).collect()
+    }
+
+    /// [`everything`](Self::everything) of one directory.
+    pub(super) fn directory(&mut self, at: usize, metrics: &Metrics) -> Changes {
+        let Directory { path, may_be_absent } = &self.directories[at];
+        let present = match directory::scan(path, self.rules) {
             Ok(present) => {
-                self.fault = None;
+                self.faults.remove(&at);
                 present
             }
+            Err(error) if error.is_gone() && *may_be_absent => {
+                self.faults.remove(&at);
+                BTreeMap::new()
+            }
             Err(error) => {
-                let fault = Refused { file: self.directory.display().to_string(), reason: error.to_string() };
+                let fault = Refused { file: path.display().to_string(), reason: error.to_string() };
                 tracing::warn!(directory = fault.file, reason = fault.reason, "no attestations are read");
-                self.fault = Some(fault);
+                self.faults.insert(at, fault);
                 BTreeMap::new()
             }
         };
-        let known = self.files.iter().map(|(name, file)| (name, file.stamp));
+        let known = self.files.keys().filter(|(of, _)| *of == at).map(|(_, name)| name);
         let changed: BTreeSet<OsString> = known
-            .filter(|(name, _)| !present.contains_key(*name))
-            .map(|(name, _)| name.clone())
-            .chain(present.iter().filter(|(name, stamp)| self.is_new(name, **stamp)).map(|(n, _)| n.clone()))
+            .filter(|name| !present.contains_key(*name))
+            .chain(
+                present.iter().filter(|(name, stamp)| self.is_new(at, name, **stamp)).map(|(name, _)| name),
+            )
+            .cloned()
             .collect();
-        self.files(changed, metrics)
+        self.files(at, changed, metrics)
     }
 
-    fn is_new(&self, name: &OsStr, stamp: Option<Stamp>) -> bool {
-        self.files.get(name).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp)
+    fn is_new(&self, at: usize, name: &OsString, stamp: Option<Stamp>) -> bool {
+        self.files.get(&(at, name.clone())).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp)
     }
 
     /// Reads everything in place of an older loader with another configuration.
@@ -107,20 +152,21 @@ impl Loader {
         changes
     }
 
-    /// Reads these files.
-    pub(super) fn files(&mut self, names: BTreeSet<OsString>, metrics: &Metrics) -> Changes {
+    /// Reads these files of a directory.
+    pub(super) fn files(&mut self, at: usize, names: BTreeSet<OsString>, metrics: &Metrics) -> Changes {
         let mut changes = Changes::default();
         for name in names {
-            if let Some(old) = self.files.remove(&name) {
+            let key = (at, name);
+            if let Some(old) = self.files.remove(&key) {
                 changes.extend(old.subjects());
             }
-            let Some(file) = self.read(&name) else {
-                tracing::info!(file = shown(&name), "attestation removed");
+            let Some(file) = self.read(at, &key.1) else {
+                tracing::info!(file = self.shown(at, &key.1), "attestation removed");
                 continue;
             };
             for envelope in &file.envelopes {
                 match &envelope.outcome {
-                    Ok((document, _)) => {
+                    Ok(Accepted { document, .. }) => {
                         metrics.document_accepted();
                         tracing::info!(file = document.file, document = %document.sha256, "attestation accepted");
                     }
@@ -131,33 +177,52 @@ impl Loader {
                 }
             }
             changes.extend(file.subjects());
-            self.files.insert(name, file);
+            self.files.insert(key, file);
         }
         changes
     }
 
     /// `None` when the file is gone.
-    fn read(&self, name: &OsStr) -> Option<LoadedFile> {
-        let (bytes, stamp) = match directory::read(&self.directory, name, self.limits.max_envelope_bytes) {
-            Ok(read) => read,
-            Err(error) if error.is_gone() => return None,
-            Err(error) => return Some(LoadedFile::refused(name, &error)),
-        };
+    fn read(&self, at: usize, name: &OsStr) -> Option<LoadedFile> {
+        let shown = self.shown(at, name);
+        let directory = &self.directories[at].path;
+        let (bytes, stamp) =
+            match directory::read(directory, name, self.policy.limits.max_envelope_bytes, self.rules) {
+                Ok(read) => read,
+                Err(error) if error.is_gone() => return None,
+                Err(error) => return Some(LoadedFile::refused(shown, &error)),
+            };
         let envelopes = match Shape::of(name)? {
-            Shape::One => vec![self.envelope(shown(name), bytes)],
+            Shape::One => vec![self.policy.envelope(shown, bytes)],
             Shape::Lines => {
                 let lines = bytes.split(|byte| *byte == b'\n').enumerate();
                 lines
                     .filter(|(_, line)| !line.trim_ascii().is_empty())
                     .map(|(number, line)| {
-                        self.envelope(format!("{}:{}", shown(name), number + 1), line.to_vec())
+                        self.policy.envelope(format!("{shown}:{}", number + 1), line.to_vec())
                     })
                     .collect()
             }
         };
-        Some(LoadedFile { stamp: Some(stamp), envelopes })
+        Some(LoadedFile { stamp: Some(stamp), envelopes: envelopes.into_iter().map(Arc::new).collect() })
     }
 
+    /// The file as messages name it: of the drop directory by its name, of another one by its path.
+    fn shown(&self, at: usize, name: &OsStr) -> String {
+        match at {
+            0 => FilePath::from(name.as_bytes()).to_string(),
+            _ => FilePath::from(self.directories[at].path.join(name).as_os_str().as_bytes()).to_string(),
+        }
+    }
+
+    /// Everything that was refused.
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
+        self.faults.values().chain(envelopes.filter_map(|e| e.outcome.as_ref().err())).cloned().collect()
+    }
+}
+
+impl Policy {
     fn envelope(&self, file: String, bytes: Vec<u8>) -> Loaded {
         let verified = match attestation::verify(&bytes, &self.keys, self.threshold, &self.limits) {
             Ok(verified) => verified,
@@ -185,78 +250,17 @@ impl Loader {
                     sha256: attestation::sha256(statement.predicate()),
                     envelope_sha256: verified.sha256,
                     format: formats(&index),
+                    predicate: statement.predicate_type,
+                    tool: tool::of(statement.predicate()),
                     file,
-                    keys: verified.keys,
+                    signers: verified.keys,
+                    time: None,
+                    binding: Binding::Unproven,
                 };
-                Ok((document, Arc::new(index)))
+                Ok(Accepted { document, index: Arc::new(index) })
             }
         };
         Loaded { subjects, outcome }
-    }
-
-    /// Everything that was refused.
-    pub(super) fn refused(&self) -> Vec<Refused> {
-        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-        self.fault.iter().chain(envelopes.filter_map(|e| e.outcome.as_ref().err())).cloned().collect()
-    }
-
-    /// The register with the images of these digests made anew; `None` when that changes nothing.
-    pub(super) fn resolve(&self, old: &Register, changes: Changes) -> Option<Register> {
-        let mut register: Option<Register> = None;
-        for digest in changes {
-            let state = self.state(&digest);
-            let known = old.get(&digest);
-            if known.map_or(matches!(state, ImageState::NoSbom), |known| same(&known.state, &state)) {
-                continue;
-            }
-            let register = register.get_or_insert_with(|| old.clone());
-            if matches!(state, ImageState::NoSbom) {
-                register.remove(&digest);
-                continue;
-            }
-            let image = Image::new(digest, state);
-            if let Some(known) = known {
-                image.carry_over(known);
-            }
-            register.insert(digest, Arc::new(image));
-        }
-        register
-    }
-
-    fn state(&self, digest: &Sha256) -> ImageState {
-        let about = || {
-            let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-            envelopes.filter(|envelope| envelope.subjects.contains(digest)).map(|envelope| &envelope.outcome)
-        };
-        let accepted: Vec<_> = about().filter_map(|outcome| outcome.as_ref().ok()).collect();
-        if accepted.is_empty() {
-            let mut refused = about().filter_map(|outcome| outcome.as_ref().err());
-            return match (refused.next(), refused.count()) {
-                (None, _) => ImageState::NoSbom,
-                (Some(first), more) => ImageState::Unverified {
-                    reason: match more {
-                        0 => format!("{}: {}", first.file, first.reason),
-                        _ => format!("{}: {} (and {more} more)", first.file, first.reason),
-                    },
-                },
-            };
-        }
-        let documents: Vec<_> = accepted.iter().map(|(document, _)| document.clone()).collect();
-        // The same document may have come twice, signed by others.
-        let mut seen = FxHashSet::default();
-        let distinct: Vec<_> =
-            accepted.iter().filter(|(d, _)| seen.insert(d.sha256)).map(|(_, index)| index).collect();
-        let index = match distinct.as_slice() {
-            [one] => Arc::clone(one),
-            several => {
-                let parts: Vec<&ImageIndex> = several.iter().map(|index| &***index).collect();
-                match ImageIndex::union(&parts) {
-                    Ok(index) => Arc::new(index),
-                    Err(error) => return contradiction(documents, &error),
-                }
-            }
-        };
-        ImageState::Verified { index, documents }
     }
 }
 
@@ -265,27 +269,12 @@ impl LoadedFile {
         self.envelopes.iter().flat_map(|envelope| envelope.subjects.iter().copied())
     }
 
-    fn refused(name: &OsStr, error: &FileError) -> Self {
-        let refused = Refused { file: shown(name), reason: error.to_string() };
-        Self { stamp: None, envelopes: vec![Loaded { subjects: Vec::new(), outcome: Err(refused) }] }
-    }
-}
-
-/// Signed documents that cannot both be true: none of them is taken.
-fn contradiction(documents: Vec<Document>, error: &SbomError) -> ImageState {
-    let files: Vec<_> = documents.into_iter().map(|document| document.file).collect();
-    let reason = format!("{} do not fit together: {error}; remove the wrong one", files.join(", "));
-    tracing::warn!(reason, "the SBOMs of an image contradict each other");
-    ImageState::Unverified { reason }
-}
-
-/// Nothing that a finding could tell has changed.
-fn same(a: &ImageState, b: &ImageState) -> bool {
-    match (a, b) {
-        (ImageState::Verified { documents: a, .. }, ImageState::Verified { documents: b, .. }) => a == b,
-        (ImageState::Unverified { reason: a }, ImageState::Unverified { reason: b }) => a == b,
-        (ImageState::NoSbom, ImageState::NoSbom) => true,
-        _ => false,
+    fn refused(file: String, error: &FileError) -> Self {
+        let refused = Refused { file, reason: error.to_string() };
+        Self {
+            stamp: None,
+            envelopes: vec![Arc::new(Loaded { subjects: Vec::new(), outcome: Err(refused) })],
+        }
     }
 }
 
@@ -299,8 +288,4 @@ fn predicate_type(format: Format) -> PredicateType {
         Format::Spdx2 => PredicateType::Spdx,
         Format::Syft => PredicateType::Syft,
     }
-}
-
-fn shown(name: &OsStr) -> String {
-    FilePath::from(name.as_bytes()).to_string()
 }

@@ -2,6 +2,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::attestation::PredicateType;
 use crate::event::{FileIdentity, Flavour, Protocol};
 use crate::finding::ProcessInfo;
 use crate::images::Document;
@@ -79,6 +80,7 @@ fn host(image: Option<Sha256>) -> Arc<Workload> {
         image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
         ..WorkloadInfo::default()
     };
+    let image = image.map(|image| Arc::new(Digests::named(image)));
     Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
 }
 
@@ -87,7 +89,7 @@ fn container(started: u64) -> Arc<Workload> {
     let info = WorkloadInfo { id: "docker://1".into(), ..WorkloadInfo::default() };
     Arc::new(Workload {
         info: Arc::new(info),
-        image: Some(IMAGE),
+        image: Some(Arc::new(Digests::named(IMAGE))),
         is_host: false,
         started: Some(started),
         root: None,
@@ -119,8 +121,12 @@ fn verified() -> Arc<Image> {
         sha256: Sha256([5; 32]),
         envelope_sha256: Sha256([6; 32]),
         format: "SPDX-2.3".into(),
+        predicate: PredicateType::Spdx,
+        tool: None,
         file: "a.json".into(),
-        keys: Vec::new(),
+        signers: Vec::new(),
+        time: None,
+        binding: Binding::ManifestDigest,
     };
     image(ImageState::Verified { index: Arc::new(index), documents: vec![document] })
 }
@@ -150,7 +156,7 @@ impl Bench {
         let image = Arc::new(std::sync::Mutex::new(verified()));
         let source = {
             let image = Arc::clone(&image);
-            Box::new(move |_: &Sha256| Arc::clone(&image.lock().expect("no test panics with it")))
+            Box::new(move |_: &Digests| Arc::clone(&image.lock().expect("no test panics with it")))
         };
         let sink: Box<dyn FnMut(Finding)> = {
             let found = Rc::clone(&found);
@@ -408,7 +414,8 @@ fn the_state_of_an_image_is_said_once_and_again_when_it_changes() {
     assert_eq!(now(&mut b, refused("wrong key")), [(Verdict::Unverified, false)]);
     assert_eq!(now(&mut b, refused("wrong key")), []);
     assert_eq!(now(&mut b, refused("another subject")), [(Verdict::Unverified, false)]);
-    assert_eq!(now(&mut b, None), judged);
+    assert_eq!(now(&mut b, None), [vec![(Verdict::Attested, false)], judged.clone()].concat());
+    assert_eq!(now(&mut b, None), judged, "the same documents");
     assert_eq!(now(&mut b, refused("another subject")), [(Verdict::Unverified, false)]);
     // A workload of which not even the image is known.
     b.world.0.borrow_mut().workload = Some(host(None));

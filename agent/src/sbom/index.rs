@@ -40,6 +40,7 @@ pub struct ImageIndex {
     merged_usr: bool,
     created: Option<SystemTime>,
     formats: Vec<Format>,
+    origin: super::Origin,
     numbers: Numbers,
 }
 
@@ -172,6 +173,11 @@ impl ImageIndex {
         self.created
     }
 
+    /// What the document says of its image.
+    pub fn origin(&self) -> &super::Origin {
+        &self.origin
+    }
+
     /// Formats of the documents.
     pub fn formats(&self) -> &[Format] {
         &self.formats
@@ -194,6 +200,7 @@ impl ImageIndex {
             merged_usr: _,
             created: _,
             formats,
+            origin: _,
             numbers: _,
         } = self;
         size_of_val::<[u8]>(dir_bytes)
