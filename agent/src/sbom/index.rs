@@ -9,8 +9,9 @@ use std::time::SystemTime;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use super::packages::Packages;
 use super::path::{canonical, merges_into_usr};
-use super::{Digests, Format, Numbers, SbomError};
+use super::{Digests, Format, Numbers, Origin, Package, SbomError};
 use crate::event::FilePath;
 use crate::finding::{Coverage, Sha256};
 
@@ -36,7 +37,9 @@ pub struct ImageIndex {
     weak: Box<[(u32, Digests)]>,
     /// Package of each file.
     package: Box<[u32]>,
-    packages: Box<[Box<str>]>,
+    packages: Packages,
+    origin: Origin,
+    tool: Option<Box<str>>,
     merged_usr: bool,
     created: Option<SystemTime>,
     formats: Vec<Format>,
@@ -67,7 +70,7 @@ impl<'a> Entry<'a> {
     }
     /// Name and version of the package that owns it.
     pub fn package(self) -> Option<&'a str> {
-        self.index.packages.get(at(self.index.package[at(self.id)])).map(|p| &**p)
+        self.index.packages.label(self.index.package[at(self.id)])
     }
     /// Its canonical path.
     pub fn path(self) -> FilePath {
@@ -85,7 +88,7 @@ impl std::fmt::Debug for Entry<'_> {
     }
 }
 
-fn at(id: u32) -> usize {
+pub(super) fn at(id: u32) -> usize {
     usize::try_from(id).expect("a target with at least 32-bit addresses")
 }
 
@@ -168,6 +171,21 @@ impl ImageIndex {
         self.numbers
     }
 
+    /// Every package that the documents name.
+    pub fn packages(&self) -> impl Iterator<Item = Package<'_>> {
+        self.packages.iter()
+    }
+
+    /// The image that the documents say they were made from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The tool that made the (first) document, as it says.
+    pub fn tool(&self) -> Option<&str> {
+        self.tool.as_deref()
+    }
+
     /// When the (newest) document says that it was made.
     pub fn created(&self) -> Option<SystemTime> {
         self.created
@@ -197,6 +215,8 @@ impl ImageIndex {
             weak,
             package,
             packages,
+            origin,
+            tool,
             merged_usr: _,
             created: _,
             formats,
@@ -212,8 +232,9 @@ impl ImageIndex {
             + size_of_val::<[u32]>(by_sha256)
             + size_of_val::<[(u32, Digests)]>(weak)
             + size_of_val::<[u32]>(package)
-            + size_of_val::<[Box<str>]>(packages)
-            + packages.iter().map(|p| p.len()).sum::<usize>()
+            + packages.heap_bytes()
+            + size_of_val::<[Sha256]>(&origin.layers)
+            + tool.as_ref().map_or(0, |tool| tool.len())
             + size_of_val::<[Format]>(formats)
     }
 
@@ -225,7 +246,11 @@ impl ImageIndex {
         let mut all = Builder::default();
         for part in parts {
             let offset = u32::try_from(all.packages.len()).unwrap_or(NO_PACKAGE);
-            all.packages.extend(part.packages.iter().cloned());
+            for package in part.packages() {
+                all.package(&package);
+            }
+            all.origin.unite(&part.origin);
+            all.tool = all.tool.or_else(|| part.tool.clone());
             for entry in part.entries() {
                 let digests = Digests { sha256: entry.sha256(), ..entry.weak().unwrap_or_default() };
                 let file = all.file(entry.path().as_bytes(), digests)?;
@@ -259,7 +284,11 @@ fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Option
 pub struct Builder {
     paths: Vec<u8>,
     files: Vec<Raw>,
-    packages: Vec<Box<str>>,
+    packages: Packages,
+    /// The image that the document says it was made from.
+    pub origin: Origin,
+    /// The tool that made the document.
+    pub tool: Option<Box<str>>,
     /// Formats of the documents.
     pub formats: Vec<Format>,
     /// When the document was made.
@@ -299,11 +328,9 @@ impl Builder {
         u32::try_from(self.files.len() - 1).ok()
     }
 
-    /// Adds a package, by name and version.
-    pub fn package(&mut self, name: &str, version: &str) -> u32 {
-        let text = if version.is_empty() { name.into() } else { format!("{name} {version}").into() };
-        self.packages.push(text);
-        u32::try_from(self.packages.len() - 1).unwrap_or(NO_PACKAGE)
+    /// Adds a package and returns its number for [`own`](Self::own).
+    pub fn package(&mut self, package: &Package<'_>) -> u32 {
+        self.packages.push(package).unwrap_or(NO_PACKAGE)
     }
 
     /// Says which package owns a file; the first one stays.
@@ -406,7 +433,9 @@ impl Builder {
         index.sha256 = sha256;
         index.by_sha256 = by_sha256.into();
         index.weak = weak.into();
-        index.packages = self.packages.into();
+        index.packages = self.packages.packed();
+        index.origin = self.origin;
+        index.tool = self.tool;
         index.formats = self.formats;
         Ok(index)
     }

@@ -1,17 +1,25 @@
 //! SBOM documents → one [`ImageIndex`] per image.
 //!
-//! Accepted: SPDX 2.2 and 2.3 as JSON, syft-json (schemas 6 to 16). Documents are read lenient where real ones are (missing
+//! Accepted: SPDX 2.2 and 2.3 as JSON and tag-value, SPDX 3.0 as JSON-LD, CycloneDX 1.4 to 1.7 as JSON, syft-json (schemas 6 to
+//! 16). Documents are read lenient where real ones are (missing
 //! checksums, zero digests, directories among the files) and strict where it matters: digests by algorithm and length, paths,
 //! duplicate keys of every object that is read, one path with two digests.
 
 mod checksum;
 mod coverage;
+mod cyclonedx;
+pub mod diff;
+mod each;
 pub mod generate;
 mod index;
+mod origin;
+mod packages;
 mod path;
 mod scan;
 mod spdx;
+mod spdx3;
 mod syft;
+mod tag_value;
 #[cfg(test)]
 mod tests;
 pub mod tool;
@@ -19,6 +27,8 @@ pub mod tool;
 pub use checksum::{Algorithm, hex};
 pub use coverage::Numbers;
 pub use index::{Builder, Entry, ImageIndex};
+pub use origin::Origin;
+pub use packages::Package;
 pub use path::{PathError, canonical};
 
 use crate::finding::Sha256;
@@ -43,6 +53,12 @@ impl Default for Limits {
 pub enum Format {
     /// SPDX 2.2 or 2.3, JSON.
     Spdx2,
+    /// SPDX 2.2 or 2.3, tag-value.
+    SpdxTagValue,
+    /// SPDX 3.0, JSON-LD.
+    Spdx3,
+    /// CycloneDX 1.4 to 1.7, JSON.
+    CycloneDx,
     /// syft-json.
     Syft,
 }
@@ -52,6 +68,9 @@ impl Format {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Spdx2 => "spdx-2-json",
+            Self::SpdxTagValue => "spdx-2-tag-value",
+            Self::Spdx3 => "spdx-3-json",
+            Self::CycloneDx => "cyclonedx-json",
             Self::Syft => "syft-json",
         }
     }
@@ -81,7 +100,10 @@ pub enum SbomError {
         limit: u32,
     },
     /// Not a format that is read.
-    #[error("this is {found}; accepted are SPDX 2.2 and 2.3 as JSON, and syft-json")]
+    #[error(
+        "this is {found}; accepted are SPDX 2.2 and 2.3 (JSON, tag-value), SPDX 3.0 (JSON-LD), CycloneDX 1.4 to 1.7 (JSON), \
+         and syft-json"
+    )]
     Format {
         /// What the document is.
         found: String,
@@ -93,6 +115,16 @@ pub enum SbomError {
         format: Format,
         /// What is wrong, where.
         error: serde_json::Error,
+    },
+    /// The same for a format of lines.
+    #[error("{format}: line {line}: {reason}", format = .format.as_str())]
+    Line {
+        /// The format.
+        format: Format,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
     },
     /// Right as JSON, wrong as an SBOM.
     #[error("file {path:?}: {reason}")]
@@ -113,9 +145,17 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
     if found > limits.max_bytes {
         return Err(SbomError::TooLarge { found, limit: limits.max_bytes });
     }
-    scan::depth(bytes, limits.max_depth)?;
-    match scan::format(bytes)? {
+    let format = if scan::is_tag_value(bytes) {
+        Format::SpdxTagValue
+    } else {
+        scan::depth(bytes, limits.max_depth)?;
+        scan::format(bytes)?
+    };
+    match format {
         Format::Spdx2 => spdx::parse(bytes),
+        Format::SpdxTagValue => tag_value::parse(bytes),
+        Format::Spdx3 => spdx3::parse(bytes),
+        Format::CycloneDx => cyclonedx::parse(bytes),
         Format::Syft => syft::parse(bytes),
     }
 }

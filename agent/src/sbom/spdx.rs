@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::checksum::Checksums;
-use super::{Builder, Digests, Format, ImageIndex, PathError, SbomError, canonical};
+use super::checksum::{Checksums, Spdx2};
+use super::each::each;
+use super::{Builder, Digests, Format, ImageIndex, Package as Named, PathError, SbomError, canonical, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     let wrong = |error| SbomError::Content { format: Format::Spdx2, error };
@@ -34,12 +34,10 @@ struct File<'a> {
     id: Cow<'a, str>,
     #[serde(rename = "fileName", borrow)]
     name: Cow<'a, str>,
-    #[serde(default = "no_checksums")]
-    checksums: Checksums<true>,
-}
-
-fn no_checksums() -> Checksums<true> {
-    Checksums(Digests::default())
+    #[serde(default)]
+    checksums: Checksums<Spdx2>,
+    #[serde(borrow, default)]
+    comment: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +51,28 @@ struct Package<'a> {
     /// SPDX 2.2.
     #[serde(rename = "hasFiles", borrow, default)]
     has_files: Vec<Cow<'a, str>>,
+    #[serde(rename = "externalRefs", borrow, default)]
+    references: Vec<Reference<'a>>,
+    /// trivy's, until 0.50.
+    #[serde(rename = "attributionTexts", borrow, default)]
+    attributions: Vec<Cow<'a, str>>,
+    /// trivy's, since.
+    #[serde(borrow, default)]
+    annotations: Vec<Annotation<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Reference<'a> {
+    #[serde(rename = "referenceType", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(rename = "referenceLocator", borrow)]
+    locator: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Annotation<'a> {
+    #[serde(borrow, default)]
+    comment: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +87,8 @@ struct Relationship<'a> {
 
 #[derive(Deserialize)]
 struct CreationInfo<'a> {
+    #[serde(borrow, default)]
+    creators: Vec<Cow<'a, str>>,
     #[serde(borrow, default)]
     created: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -84,6 +106,9 @@ impl<'a> Document<'a> {
             return Ok(());
         }
         let number = self.builder.file(file.name.as_bytes(), file.checksums.0).map_err(E::custom)?;
+        if let Some(comment) = &file.comment {
+            self.builder.origin.add_comment(comment);
+        }
         match self.files.insert(file.id, number) {
             None => Ok(()),
             Some(_) => Err(E::custom(format_args!("the SPDXID of {:?} is used twice", file.name))),
@@ -91,7 +116,13 @@ impl<'a> Document<'a> {
     }
 
     fn package(&mut self, package: Package<'a>) {
-        let number = self.builder.package(&package.name, package.version.as_deref().unwrap_or_default());
+        let comments = package.annotations.iter().map(|annotation| &annotation.comment);
+        for text in package.attributions.iter().chain(comments) {
+            self.builder.origin.add_attribution(text);
+        }
+        let purl = package.references.iter().find(|r| r.kind == "purl").map(|r| &*r.locator);
+        let version = package.version.as_deref().unwrap_or_default();
+        let number = self.builder.package(&Named { name: &package.name, version, purl });
         for file in package.has_files {
             self.contains.push((package.id.clone(), file));
         }
@@ -112,6 +143,7 @@ impl<'a> Document<'a> {
             })?;
             self.builder.created = Some(time.into());
         }
+        self.builder.tool = info.creators.iter().find_map(|creator| tool::of_creator(creator));
         self.builder.complete = info.comment.as_deref() == Some(COMPLETE);
         Ok(())
     }
@@ -180,41 +212,5 @@ impl<'de> Visitor<'de> for Document<'de> {
             }
         }
         if version { Ok(self) } else { Err(A::Error::missing_field("spdxVersion")) }
-    }
-}
-
-/// Hands each element of an array on as soon as it is read.
-pub(super) struct Each<F, T, E>(F, PhantomData<fn(T) -> E>);
-
-/// Makes one.
-pub(super) fn each<T, E, F: FnMut(T) -> Result<(), E>>(take: F) -> Each<F, T, E> {
-    Each(take, PhantomData)
-}
-
-impl<'de, T, F, E2> serde::de::DeserializeSeed<'de> for Each<F, T, E2>
-where
-    F: FnMut(T) -> Result<(), E2>,
-    T: Deserialize<'de>,
-    E2: fmt::Display,
-{
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        struct List<F, T>(F, PhantomData<fn() -> T>);
-        impl<'de, T: Deserialize<'de>, E2: fmt::Display, F: FnMut(T) -> Result<(), E2>> Visitor<'de> for List<F, T> {
-            type Value = ();
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-            fn visit_unit<E>(self) -> Result<(), E> {
-                Ok(())
-            }
-            fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-                while let Some(element) = list.next_element()? {
-                    (self.0)(element).map_err(A::Error::custom)?;
-                }
-                Ok(())
-            }
-        }
-        from.deserialize_any(List(self.0, PhantomData))
     }
 }

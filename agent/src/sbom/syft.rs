@@ -3,13 +3,17 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::checksum::{Algorithm, Checksums};
-use super::spdx::each;
-use super::{Builder, Digests, Format, ImageIndex, SbomError};
+use super::checksum::{Algorithm, Checksums, Syft};
+use super::each::each;
+use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, tool};
+use crate::finding::Sha256;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     let wrong = |error| SbomError::Content { format: Format::Syft, error };
@@ -35,7 +39,7 @@ struct File<'a> {
     #[serde(default)]
     metadata: Option<FileMetadata<'a>>,
     #[serde(default)]
-    digests: Option<Checksums<false>>,
+    digests: Option<Checksums<Syft>>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +62,8 @@ struct Artifact<'a> {
     name: Cow<'a, str>,
     #[serde(borrow, default)]
     version: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    purl: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     metadata: Option<Metadata<'a>>,
 }
@@ -119,6 +125,47 @@ struct Relationship<'a> {
     kind: Cow<'a, str>,
 }
 
+/// What was scanned: `metadata` since schema 7, `target` before. Of a directory it is a string.
+#[derive(Deserialize)]
+struct Source<'a> {
+    #[serde(borrow, default, alias = "target")]
+    metadata: Option<Target<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Target<'a> {
+    #[serde(borrow)]
+    Image(Image<'a>),
+    Other(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct Image<'a> {
+    #[serde(rename = "imageID", borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    layers: Vec<Layer<'a>>,
+    /// The whole image configuration, base64.
+    #[serde(borrow, default)]
+    config: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    architecture: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Layer<'a> {
+    /// Of the unpacked layer (`diff_id`), whatever the media type says.
+    #[serde(borrow)]
+    digest: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct ImageConfig<'a> {
+    #[serde(borrow, default)]
+    architecture: Option<Cow<'a, str>>,
+}
+
 #[derive(Deserialize)]
 struct Schema<'a> {
     #[serde(borrow)]
@@ -128,6 +175,8 @@ struct Schema<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Descriptor {
+    name: Option<String>,
+    version: Option<String>,
     configuration: Option<Configuration>,
 }
 
@@ -141,6 +190,12 @@ struct Configuration {
 #[serde(default)]
 struct Selection {
     selection: Option<String>,
+}
+
+fn sha256(bytes: &[u8]) -> Sha256 {
+    let mut out = Sha256::default();
+    out.0.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
 }
 
 impl<'a> Document<'a> {
@@ -157,7 +212,9 @@ impl<'a> Document<'a> {
     }
 
     fn artifact<E: Error>(&mut self, artifact: Artifact<'a>) -> Result<(), E> {
-        let package = self.builder.package(&artifact.name, artifact.version.as_deref().unwrap_or_default());
+        let version = artifact.version.as_deref().unwrap_or_default();
+        let purl = artifact.purl.as_deref().filter(|purl| !purl.is_empty());
+        let package = self.builder.package(&Package { name: &artifact.name, version, purl });
         for owned in artifact.metadata.and_then(|m| m.files).map_or_else(Vec::new, |f| f.0) {
             let (Some(path), Some(digest)) = (owned.path, owned.digest) else { continue };
             let mut digests = Digests::default();
@@ -175,6 +232,27 @@ impl<'a> Document<'a> {
         }
         self.packages.insert(artifact.id, package);
         Ok(())
+    }
+
+    /// `manifestDigest` is left alone: see [`super::Origin`].
+    fn source(&mut self, source: Source<'a>) {
+        let Some(Target::Image(image)) = source.metadata else { return };
+        let origin = &mut self.builder.origin;
+        for layer in &image.layers {
+            origin.add_layer(&layer.digest);
+        }
+        origin.architecture = image.architecture.filter(|name| !name.is_empty()).map(Cow::into_owned);
+        let config = image.config.and_then(|config| STANDARD.decode(&*config).ok());
+        if let Some(config) = config {
+            // Where the document holds the configuration, its digest must be the image id.
+            if image.id != format!("sha256:{}", sha256(&config)) {
+                return;
+            }
+            if let Ok(ImageConfig { architecture: Some(name) }) = serde_json::from_slice(&config) {
+                origin.architecture = Some(name.into_owned());
+            }
+        }
+        origin.add_config(&image.id);
     }
 
     fn index(mut self) -> Result<ImageIndex, SbomError> {
@@ -234,9 +312,15 @@ impl<'de> Visitor<'de> for Document<'de> {
                         Ok::<(), A::Error>(())
                     }))?;
                 }
+                "source" => {
+                    first(5, "source")?;
+                    self.source(map.next_value()?);
+                }
                 "descriptor" => {
                     first(4, "descriptor")?;
                     let descriptor: Descriptor = map.next_value()?;
+                    let version = descriptor.version.unwrap_or_default();
+                    self.builder.tool = descriptor.name.map(|name| tool::named(&name, &version));
                     let configuration = descriptor.configuration.unwrap_or_default();
                     let selection = configuration.files.and_then(|f| f.selection);
                     self.builder.complete = selection.as_deref() == Some("all");
