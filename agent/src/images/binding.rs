@@ -62,6 +62,9 @@ enum Platform {
 
 fn platform(digests: &Digests, origin: &Origin) -> Platform {
     if let Some(said) = origin.config {
+        if said.is_zero() {
+            return Platform::Other("it names two different images that it was made from".to_owned());
+        }
         if Some(said) == digests.config || Some(said) == digests.image {
             return Platform::Proven;
         }
@@ -151,6 +154,13 @@ mod tests {
                 &[2],
                 &says(Some(9), &[10], "amd64"),
                 unproven("config sha256:0909"),
+            ),
+            (
+                "index, two configs said",
+                &all,
+                &[2],
+                &says(Some(0), &[10], ""),
+                unproven("two different images"),
             ),
             ("index, all layers", &all, &[2], &says(None, &[10, 11], ""), to(Binding::IndexDigest)),
             ("index, some of the layers", &all, &[2], &says(None, &[11], ""), to(Binding::IndexDigest)),

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::event::FilePath;
 use crate::finding::{Binding, Sha256};
 use crate::metrics::Metrics;
-use crate::sbom::{self, Format, ImageIndex, tool};
+use crate::sbom::{self, Format, ImageIndex};
 
 /// Digests whose images must be made anew.
 pub(super) type Changes = FxHashSet<Sha256>;
@@ -251,7 +251,7 @@ impl Policy {
                     envelope_sha256: verified.sha256,
                     format: formats(&index),
                     predicate: statement.predicate_type,
-                    tool: tool::of(statement.predicate()),
+                    tool: index.tool().map(str::to_owned),
                     file,
                     signers: verified.keys,
                     time: None,

@@ -43,7 +43,6 @@ pub struct ImageIndex {
     merged_usr: bool,
     created: Option<SystemTime>,
     formats: Vec<Format>,
-    origin: super::Origin,
     numbers: Numbers,
 }
 
@@ -191,11 +190,6 @@ impl ImageIndex {
         self.created
     }
 
-    /// What the document says of its image.
-    pub fn origin(&self) -> &super::Origin {
-        &self.origin
-    }
-
     /// Formats of the documents.
     pub fn formats(&self) -> &[Format] {
         &self.formats
@@ -220,7 +214,6 @@ impl ImageIndex {
             merged_usr: _,
             created: _,
             formats,
-            origin: _,
             numbers: _,
         } = self;
         size_of_val::<[u8]>(dir_bytes)

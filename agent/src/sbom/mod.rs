@@ -160,17 +160,6 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
     }
 }
 
-/// What a document says of the image that it was made from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// Digest of the image's configuration: the image id.
-    pub config: Option<Sha256>,
-    /// Layers (`diff_ids`).
-    pub layers: Vec<Sha256>,
-    /// Architecture.
-    pub architecture: Option<String>,
-}
-
 /// Digests that a document gives for one file. A zero digest is an unknown one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digests {
