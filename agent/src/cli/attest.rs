@@ -14,6 +14,8 @@ use crate::attestation::sign::sign;
 use crate::attestation::{Keys, Limits, PredicateType, PrivateKey, Subject, Verified, verify};
 use crate::finding::Sha256;
 
+mod subject;
+
 /// Exit status of `verify` when what it was given cannot be used, as clap's.
 const USAGE: u8 = 2;
 
@@ -24,6 +26,8 @@ pub enum Command {
     Verify(Verify),
     /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image.
     Sign(Sign),
+    /// Print what an attestation about a host must name as its subject.
+    Subject(subject::Args),
     /// Make a key pair for `attest sign`. Existing files are never overwritten.
     Keygen(Keygen),
 }
@@ -56,7 +60,7 @@ pub struct Sign {
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     /// Image that the SBOM is about; may be given more than once.
-    #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = subject)]
+    #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = parse_subject)]
     subjects: Vec<Subject>,
     /// Predicate type [default: what the document is].
     #[arg(long, value_name = "URI")]
@@ -88,7 +92,7 @@ enum KeyKind {
     Ed25519,
 }
 
-fn subject(text: &str) -> Result<Subject, String> {
+fn parse_subject(text: &str) -> Result<Subject, String> {
     let (name, digest) = text.rsplit_once('@').ok_or("expected NAME@sha256:HEX")?;
     let digest: Sha256 = digest.parse().map_err(|error| format!("{error}"))?;
     Ok(Subject { name: name.to_owned(), sha256: Some(digest) })
@@ -103,6 +107,7 @@ impl Command {
         match self {
             Self::Verify(args) => args.run(),
             Self::Sign(args) => args.run(),
+            Self::Subject(args) => args.run(),
             Self::Keygen(args) => args.run(),
         }
     }

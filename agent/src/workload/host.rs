@@ -141,6 +141,12 @@ impl Host {
         Self::default()
     }
 
+    /// The subjects by which an attestation can name it, with a name for people, strongest first.
+    pub fn subjects(&self) -> impl Iterator<Item = (String, Sha256)> + '_ {
+        let verity = self.verity.iter().map(|(verity, hash)| (verity.subject().to_owned(), *hash));
+        verity.chain(self.release.iter().map(|r| (format!("{}@{}", r.id, r.version), r.sha256())))
+    }
+
     /// As an attestation may name it; `key` is what the configuration adds.
     pub fn digests(&self, key: Option<Sha256>) -> Digests {
         Digests {
@@ -375,6 +381,9 @@ mod tests {
             let host = machine.host();
             assert_eq!(host.verity, expected);
             assert_eq!(host.digests(None).verity, expected.iter().map(|(_, h)| *h).collect::<Vec<_>>());
+            let subjects: Vec<_> = host.subjects().collect();
+            let names = expected.iter().map(|(verity, hash)| (verity.subject().to_owned(), *hash));
+            assert_eq!(subjects, names.collect::<Vec<_>>());
         }
     }
 
