@@ -78,7 +78,7 @@ fn platform(digests: &Digests, origin: &Origin) -> Platform {
         return match origin.layers.iter().find(|layer| !digests.layers.contains(layer)) {
             None => Platform::Proven,
             Some(other) => Platform::Other(format!(
-                "it lists files of layer sha256:{other}, which this image does not have"
+                "it was made from an image with layer sha256:{other}, which this one does not have"
             )),
         };
     }

@@ -146,7 +146,7 @@ impl Library {
 
 /// Takes out what a newer document of the same signers and of the same kind stands for. Without a verified time nobody can say
 /// which of two is newer, so both count.
-fn superseded(proven: &mut Vec<(Document, &Arc<ImageIndex>)>) -> Vec<Refused> {
+pub(super) fn superseded(proven: &mut Vec<(Document, &Arc<ImageIndex>)>) -> Vec<Refused> {
     let newest: Vec<_> = proven.iter().map(|(document, _)| document.clone()).collect();
     let mut aside = Vec::new();
     proven.retain(|(document, _)| {

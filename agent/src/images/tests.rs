@@ -1,5 +1,9 @@
 //! The register over real directories, keys and envelopes.
 
+mod platforms;
+mod sharing;
+mod sources;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
