@@ -408,6 +408,12 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_is_shipped_shows_the_defaults() {
+        let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muster.toml"));
+        assert_eq!(Config::load(shipped).expect("the shipped file"), Config::default());
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_line_and_column() {
         for (text, place, reason) in [
             ("[sensor]\nflavor = \"lsm\"\n", "line 2, column 1: ", "unknown field `flavor`"),

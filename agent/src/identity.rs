@@ -51,7 +51,13 @@ impl Digests {
         let one = [self.key, self.image, self.config, self.manifest, self.index, self.os_release];
         let all: smallvec::SmallVec<[Sha256; 8]> =
             one.into_iter().flatten().chain(self.verity.iter().copied()).collect();
-        (0..all.len()).filter_map(move |at| (!all[..at].contains(&all[at])).then(|| all[at]))
+        let mut seen = smallvec::SmallVec::<[Sha256; 8]>::new();
+        for digest in all {
+            if !seen.contains(&digest) {
+                seen.push(digest);
+            }
+        }
+        seen.into_iter()
     }
 
     /// The digest under which it is shown: the one that somebody named, else the most telling one. `None`: no digest is known.

@@ -347,7 +347,7 @@ impl Watcher {
                     Some(name) if Shape::of(&name).is_some() => drop(files.insert(name)),
                     // Where links lead through may have been exchanged: `..data`.
                     Some(name) if self.rules.symlinks && name.as_bytes().starts_with(b"..") => {
-                        everything = true
+                        everything = true;
                     }
                     Some(_) => {}
                     // The directory's own mode or owner.

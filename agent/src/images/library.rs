@@ -92,7 +92,7 @@ impl Library {
                 Err(why) => refused.push(why),
                 Ok(accepted) => match bind(digests, &loaded.subjects, accepted.index.origin()) {
                     Some(Bound::To(binding)) => {
-                        proven.push((accepted.document.bound(binding), &accepted.index))
+                        proven.push((accepted.document.bound(binding), &accepted.index));
                     }
                     Some(Bound::Unproven(why)) => {
                         unproven.push((accepted.document.bound(Binding::Unproven), &accepted.index, why));

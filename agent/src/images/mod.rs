@@ -306,7 +306,7 @@ impl Images {
                 loop {
                     match watcher.wait() {
                         Ok(Change::Everything) => {
-                            images.changed(|l, metrics| l.directory(at, metrics), at, &directory)
+                            images.changed(|l, metrics| l.directory(at, metrics), at, &directory);
                         }
                         Ok(Change::Files(files)) => {
                             images.changed(|l, metrics| l.files(at, files, metrics), at, &directory);
@@ -366,17 +366,19 @@ impl Images {
 
     /// Images by state: verified, of an unproven platform, unverified, without an SBOM.
     fn count(&self, register: &Register) -> [usize; 4] {
-        let kinds: [(ImageKind, fn(&ImageState) -> bool); 4] = [
-            (ImageKind::Verified, |state| matches!(state, ImageState::Verified { .. })),
-            (ImageKind::PlatformUnproven, |state| matches!(state, ImageState::PlatformUnproven { .. })),
-            (ImageKind::Unverified, |state| matches!(state, ImageState::Unverified { .. })),
-            (ImageKind::NoSbom, |state| matches!(state, ImageState::NoSbom)),
-        ];
-        kinds.map(|(kind, is)| {
-            let count = register.count(is);
-            self.metrics.images(kind, count);
-            count
-        })
+        let mut counts = [0; 4];
+        for image in register.all() {
+            counts[match &image.state {
+                ImageState::Verified { .. } => 0,
+                ImageState::PlatformUnproven { .. } => 1,
+                ImageState::Unverified { .. } => 2,
+                ImageState::NoSbom => 3,
+            }] += 1;
+        }
+        let kinds =
+            [ImageKind::Verified, ImageKind::PlatformUnproven, ImageKind::Unverified, ImageKind::NoSbom];
+        kinds.into_iter().zip(counts).for_each(|(kind, count)| self.metrics.images(kind, count));
+        counts
     }
 }
 

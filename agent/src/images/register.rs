@@ -156,9 +156,4 @@ impl Register {
         images.sort_by_key(|image| image.digest);
         images
     }
-
-    /// How many images are in a state.
-    pub(super) fn count(&self, is: impl Fn(&ImageState) -> bool) -> usize {
-        self.images.iter().filter(|entry| is(&entry.image.state)).count()
-    }
 }

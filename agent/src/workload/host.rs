@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
@@ -18,10 +18,11 @@ use crate::attestation::sha256;
 use crate::finding::Sha256;
 use crate::identity::Digests;
 
-/// Longest command line, mount table and os-release that are read.
+/// Longest command line, mount table, os-release and name of a device that are read.
 const MAX_CMDLINE: u64 = 64 << 10;
 const MAX_MOUNTS: u64 = 4 << 20;
 const MAX_RELEASE: u64 = 64 << 10;
+const MAX_UUID: u64 = 4096;
 /// Longest `IMAGE_ID` or `IMAGE_VERSION`.
 const MAX_VALUE: usize = 128;
 
@@ -97,32 +98,25 @@ impl Host {
 
     /// The host whose `/proc` and `/sys` are below `kernel`, and whose files are below `root`.
     fn at(kernel: &Path, root: &Path) -> Self {
-        let told = |what: &str, error: &io::Error| tracing::debug!(%error, "{what} cannot be read");
-        let read = |name: &str, limit| {
-            text(&kernel.join(name), limit).inspect_err(|e| told(name, e)).unwrap_or_default()
-        };
-        let cmdline = read("proc/cmdline", MAX_CMDLINE);
-        let mounts = read("proc/1/mountinfo", MAX_MOUNTS);
-        let protects = |device: &str| {
-            let uuid = read(&format!("sys/dev/block/{device}/dm/uuid"), 4096);
-            // As libcryptsetup names the devices that it makes.
-            uuid.starts_with("CRYPT-VERITY-")
-        };
-        let verity = [Verity::Root, Verity::Usr].into_iter().filter_map(|verity| {
-            let hash = root_hash(&cmdline, verity.key())?;
-            let device = device(&mounts, verity.mount_point())?;
-            if !protects(device) {
-                tracing::warn!(
-                    at = verity.mount_point(),
-                    device,
-                    "the kernel command line has {}=, but no dm-verity device is mounted there: it does not count",
-                    verity.key()
-                );
-                return None;
+        let read = |name: &str, limit| match text(&kernel.join(name), limit) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::debug!(%error, "{name} cannot be read");
+                String::new()
             }
-            Some((verity, hash))
-        });
-        Self { verity: verity.collect(), release: Self::of_root(root).release }
+        };
+        let (cmdline, mounts) = (read("proc/cmdline", MAX_CMDLINE), read("proc/1/mountinfo", MAX_MOUNTS));
+        // As libcryptsetup names the devices that it makes.
+        let protects = |device: &str| {
+            read(&format!("sys/dev/block/{device}/dm/uuid"), MAX_UUID).starts_with("CRYPT-VERITY-")
+        };
+        Self { verity: mounted(&cmdline, &mounts, protects), release: Self::of_root(root).release }
+    }
+
+    /// What these texts say: the kernel command line, a mount table, an os-release file. `protects` says whether a device
+    /// (`MAJOR:MINOR`) is one of dm-verity.
+    pub fn parse(cmdline: &str, mounts: &str, release_text: &str, protects: impl Fn(&str) -> bool) -> Self {
+        Self { verity: mounted(cmdline, mounts, protects), release: release(release_text) }
     }
 
     /// What the files of a root directory alone say: of an image that is being made.
@@ -158,6 +152,26 @@ impl Host {
     }
 }
 
+/// The root hashes of the command line that a mounted verity device stands behind.
+fn mounted(cmdline: &str, mounts: &str, protects: impl Fn(&str) -> bool) -> Vec<(Verity, Sha256)> {
+    let one = |verity: Verity| {
+        let hash = root_hash(cmdline, verity.key())?;
+        let device = device(mounts, verity.mount_point());
+        if !device.is_some_and(&protects) {
+            let (key, at) = (verity.key(), verity.mount_point());
+            tracing::warn!(
+                key,
+                at,
+                device,
+                "the kernel command line has a root hash, but no dm-verity device is mounted: it does not count"
+            );
+            return None;
+        }
+        Some((verity, hash))
+    };
+    [Verity::Root, Verity::Usr].into_iter().filter_map(one).collect()
+}
+
 /// A file below `root`, whose links lead nowhere else.
 fn beneath(root: &Path, name: &Path) -> io::Result<String> {
     let root = File::open(root)?;
@@ -171,7 +185,7 @@ fn beneath(root: &Path, name: &Path) -> io::Result<String> {
     limited(file, MAX_RELEASE)
 }
 
-fn text(path: &PathBuf, limit: u64) -> io::Result<String> {
+fn text(path: &Path, limit: u64) -> io::Result<String> {
     limited(File::open(path)?, limit)
 }
 
@@ -221,7 +235,7 @@ fn device<'a>(mounts: &'a str, point: &str) -> Option<&'a str> {
         let mut fields = line.split(' ').skip(2);
         Some((fields.next()?, fields.next()?, fields.next()?))
     };
-    let (device, root, _) = mounts.lines().filter_map(fields).filter(|(_, _, at)| *at == point).last()?;
+    let (device, root, _) = mounts.lines().filter_map(fields).rfind(|(_, _, at)| *at == point)?;
     let is_number =
         |text: &str| !text.is_empty() && text.len() <= 10 && text.bytes().all(|c| c.is_ascii_digit());
     let (major, minor) = device.split_once(':')?;
@@ -232,8 +246,7 @@ fn device<'a>(mounts: &'a str, point: &str) -> Option<&'a str> {
 fn release(text: &str) -> Option<Release> {
     let value = |key: &str| {
         // A later assignment counts, as in a shell.
-        let line =
-            text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).last()?.trim_end();
+        let line = text.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?.trim_end();
         let unquoted =
             ['"', '\''].into_iter().find_map(|q| line.strip_prefix(q)?.strip_suffix(q)).unwrap_or(line);
         let good = !unquoted.is_empty()
