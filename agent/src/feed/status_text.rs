@@ -140,7 +140,25 @@ fn image(image: &v1::Image) -> String {
         line("", &format!("{} by {tool}, bound by {}", document.format, binding_name(document.binding)));
         let signed =
             convert::time_from(document.signed.as_ref()).map(|time| format!(" at {}", time_text(time)));
-        line("", &format!("signed by key {}{}", document.keys.join(", "), signed.unwrap_or_default()));
+        line("", &format!("signed by {}{}", document.keys.join(", "), signed.unwrap_or_default()));
+    }
+    for built in &image.provenance {
+        line("built by", &built.builder);
+        let source = [("of ", &built.source), (" at commit ", &built.commit)];
+        line(
+            "",
+            &source
+                .iter()
+                .filter(|(_, text)| !text.is_empty())
+                .map(|(a, b)| format!("{a}{b}"))
+                .collect::<String>(),
+        );
+    }
+    if image.vex_documents > 0 {
+        line("vex", &format!("{} documents", image.vex_documents));
+    }
+    if let Ok(until) = convert::time_from(image.trusted_until.as_ref()) {
+        line("trust root", &format!("good until {}", time_text(until)));
     }
     for aside in &image.not_counted {
         line("", &format!("{}: {}", aside.file, aside.reason));
@@ -226,6 +244,11 @@ pub fn images_json(images: &[v1::Image]) -> Value {
                 "documents": i.documents.iter().map(document_json).collect::<Value>(),
                 "not_counted": i.not_counted.iter().map(refused_json).collect::<Value>(),
                 "advice": i.advice,
+                "provenance": i.provenance.iter().map(|p| json!({
+                    "builder": p.builder, "source": p.source, "commit": p.commit,
+                })).collect::<Value>(),
+                "vex_documents": i.vex_documents,
+                "trusted_until": convert::time_from(i.trusted_until.as_ref()).map(time_text).ok(),
                 "index_bytes": i.index_bytes,
                 "files_in_use": i.files_in_use,
             })

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::binding::{Bound, bind};
-use super::{Document, ImageState, Refused};
+use super::{Document, Facts, Image, ImageState, Refused};
+use crate::attestation::{Provenance, Vex};
 use crate::finding::{Binding, Sha256};
 use crate::identity::Digests;
 use crate::sbom::{ImageIndex, SbomError};
@@ -22,7 +24,24 @@ pub(super) struct Loaded {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) document: Document,
-    pub(super) index: Arc<ImageIndex>,
+    pub(super) content: Content,
+}
+
+/// What an accepted document says.
+#[derive(Debug)]
+pub(super) enum Content {
+    Sbom(Arc<ImageIndex>),
+    Provenance(Arc<Provenance>),
+    Vex(Arc<Vex>),
+}
+
+impl Content {
+    pub(super) fn index(&self) -> Option<&Arc<ImageIndex>> {
+        match self {
+            Self::Sbom(index) => Some(index),
+            Self::Provenance(_) | Self::Vex(_) => None,
+        }
+    }
 }
 
 /// What is known of one image.
@@ -31,13 +50,24 @@ pub(super) struct Answer {
     pub(super) state: ImageState,
     /// Good documents that do not count for this image, and why.
     pub(super) aside: Vec<Refused>,
+    /// What other documents say of it.
+    pub(super) facts: Facts,
+    /// When the trust root that decides about it becomes stale.
+    pub(super) trusted_until: Option<SystemTime>,
+}
+
+impl From<ImageState> for Answer {
+    fn from(state: ImageState) -> Self {
+        Self { state, aside: Vec::new(), facts: Facts::default(), trusted_until: None }
+    }
 }
 
 impl Answer {
     /// Nothing that a finding or a person could be told has changed.
-    pub(super) fn is(&self, state: &ImageState, aside: &[Refused]) -> bool {
-        self.aside == aside
-            && match (&self.state, state) {
+    pub(super) fn is(&self, image: &Image) -> bool {
+        let Self { state, aside, facts, trusted_until } = self;
+        (aside, facts, trusted_until) == (&image.aside, &image.facts, &image.trusted_until)
+            && match (state, &image.state) {
                 (ImageState::Verified { documents: a, .. }, ImageState::Verified { documents: b, .. }) => {
                     a == b
                 }
@@ -58,11 +88,17 @@ pub(super) struct Library {
     /// With its place in the order of the files.
     about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>>,
     unions: Arc<Unions>,
+    /// When the trust root becomes stale, if it decides about attestations.
+    until: Option<SystemTime>,
 }
 
 impl Library {
     /// Of everything that was read, in the order of the files.
-    pub(super) fn new<'a>(all: impl Iterator<Item = &'a Arc<Loaded>>, unions: Arc<Unions>) -> Self {
+    pub(super) fn new<'a>(
+        all: impl Iterator<Item = &'a Arc<Loaded>>,
+        unions: Arc<Unions>,
+        until: Option<SystemTime>,
+    ) -> Self {
         let mut about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>> = FxHashMap::default();
         for (place, loaded) in (0..).zip(all) {
             let mut seen = FxHashSet::default();
@@ -70,7 +106,7 @@ impl Library {
                 about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
             }
         }
-        Self { about, unions }
+        Self { about, unions, until }
     }
 
     /// Some attestation is about it.
@@ -87,60 +123,80 @@ impl Library {
             .map(|(place, loaded)| (*place, &**loaded))
             .collect();
         let (mut proven, mut unproven, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut facts = Facts::default();
         for loaded in about.values() {
-            match &loaded.outcome {
-                Err(why) => refused.push(why),
-                Ok(accepted) => match bind(digests, &loaded.subjects, accepted.index.origin()) {
-                    Some(Bound::To(binding)) => {
-                        proven.push((accepted.document.bound(binding), &accepted.index));
-                    }
+            let Accepted { document, content } = match &loaded.outcome {
+                Ok(accepted) => accepted,
+                Err(why) => {
+                    refused.push(why);
+                    continue;
+                }
+            };
+            match content {
+                // What is said of the index is said of each platform.
+                Content::Provenance(provenance) => facts.provenance.push(Arc::clone(provenance)),
+                Content::Vex(vex) => facts.vex.push(Arc::clone(vex)),
+                Content::Sbom(index) => match bind(digests, &loaded.subjects, index.origin()) {
+                    Some(Bound::To(binding)) => proven.push((document.bound(binding), index)),
                     Some(Bound::Unproven(why)) => {
-                        unproven.push((accepted.document.bound(Binding::Unproven), &accepted.index, why));
+                        unproven.push((document.bound(Binding::Unproven), index, why))
                     }
                     None => {}
                 },
             }
         }
-        if proven.is_empty() && !unproven.is_empty() {
-            return self.unproven(unproven);
-        }
-        let mut aside: Vec<_> = unproven
-            .into_iter()
-            .map(|(document, _, why)| Refused {
+        let by_certificate = |document: &Document| document.signers.identity.is_some();
+        let mut aside = Vec::new();
+        let state = if proven.is_empty() && unproven.is_empty() {
+            without(&refused)
+        } else if proven.is_empty() {
+            self.unproven(unproven)
+        } else {
+            let why = |(document, _, why): (Document, _, String)| Refused {
                 file: document.file,
                 reason: format!("does not count: {why}"),
-            })
-            .collect();
-        if proven.is_empty() {
-            let state = match refused.as_slice() {
-                [] => ImageState::NoSbom,
-                [one] => ImageState::Unverified { reason: format!("{}: {}", one.file, one.reason) },
-                [first, more @ ..] => ImageState::Unverified {
-                    reason: format!("{}: {} (and {} more)", first.file, first.reason, more.len()),
-                },
             };
-            return Answer { state, aside };
-        }
-        aside.extend(superseded(&mut proven));
-        let (documents, indexes): (Vec<_>, Vec<_>) = proven.into_iter().unzip();
-        let state = match self.unions.of(&documents, &indexes) {
-            Ok(index) => ImageState::Verified { index, documents },
-            Err(error) => contradiction(&documents, &error),
+            aside.extend(unproven.into_iter().map(why));
+            aside.extend(superseded(&mut proven));
+            let (documents, indexes): (Vec<_>, Vec<_>) = proven.into_iter().unzip();
+            match self.unions.of(&documents, &indexes) {
+                Ok(index) => ImageState::Verified { index, documents },
+                Err(error) => contradiction(&documents, &error),
+            }
         };
-        Answer { state, aside }
+        let trusted_until = self.until.filter(|_| match &state {
+            ImageState::Verified { documents, .. } | ImageState::PlatformUnproven { documents, .. } => {
+                documents.iter().any(by_certificate)
+            }
+            // A newer trust root may know who signed it.
+            ImageState::Unverified { .. } => true,
+            ImageState::NoSbom => false,
+        });
+        Answer { state, aside, facts, trusted_until }
     }
 
-    fn unproven(&self, unproven: Vec<(Document, &Arc<ImageIndex>, String)>) -> Answer {
+    fn unproven(&self, unproven: Vec<(Document, &Arc<ImageIndex>, String)>) -> ImageState {
         let more = unproven.len() - 1;
         let reason = unproven.first().map_or_else(String::new, |(document, _, why)| match more {
             0 => format!("{}: {why}", document.file),
             _ => format!("{}: {why} (and {more} more)", document.file),
         });
         let (documents, indexes): (Vec<_>, Vec<_>) =
-            unproven.into_iter().map(|(d, index, _)| (d, index)).unzip();
+            unproven.into_iter().map(|(document, index, _)| (document, index)).unzip();
         // One document for each platform: they contradict each other, and say nothing together.
         let index = self.unions.of(&documents, &indexes).ok();
-        Answer { state: ImageState::PlatformUnproven { index, documents, reason }, aside: Vec::new() }
+        ImageState::PlatformUnproven { index, documents, reason }
+    }
+}
+
+/// The state of an image that no document is good for.
+fn without(refused: &[&Refused]) -> ImageState {
+    match refused {
+        [] => ImageState::NoSbom,
+        [one] => ImageState::Unverified { reason: format!("{}: {}", one.file, one.reason) },
+        [first, more @ ..] => ImageState::Unverified {
+            reason: format!("{}: {} (and {} more)", first.file, first.reason, more.len()),
+        },
     }
 }
 

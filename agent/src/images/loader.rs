@@ -8,14 +8,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustc_hash::FxHashSet;
 
-use super::library::{Accepted, Library, Loaded, Unions};
+use super::library::{Accepted, Content, Library, Loaded, Unions};
 use super::{Document, ImagesError, Refused};
 use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
-use crate::attestation::{self, AttestationError, Keys, Limits, PredicateType};
-use crate::config::Config;
+use crate::attestation::{self, Limits, Policy, PredicateType, Provenance, Statement, Vex};
+use crate::config::{self, Config};
 use crate::event::FilePath;
 use crate::finding::{Binding, Sha256};
 use crate::metrics::Metrics;
@@ -32,19 +33,20 @@ pub(super) struct Directory {
     pub(super) may_be_absent: bool,
 }
 
-/// What decides whether an attestation is accepted.
-struct Policy {
-    keys: Keys,
-    threshold: usize,
+/// What decides whether an attestation is accepted, and reads it.
+struct Reader {
+    policy: Policy,
     limits: Limits,
     sbom_limits: sbom::Limits,
+    rules: Rules,
 }
 
 /// What the directories hold.
 pub(super) struct Loader {
     directories: Vec<Directory>,
-    rules: Rules,
-    policy: Policy,
+    reader: Reader,
+    /// To read the trust root again.
+    config: config::Attestation,
     /// Directories that cannot be listed.
     faults: BTreeMap<usize, Refused>,
     /// By the directory's place and the file's name.
@@ -61,12 +63,12 @@ struct LoadedFile {
 impl Loader {
     pub(super) fn new(config: &Config) -> Result<Self, ImagesError> {
         let attestation = &config.attestation;
-        let keys = Keys::load(&attestation.keys)?;
-        if keys.is_empty() {
-            tracing::warn!("no key is configured: every attestation will be refused; set attestation.keys");
-        } else if attestation.threshold == 0 || attestation.threshold > keys.len() {
-            let error = AttestationError::Threshold { threshold: attestation.threshold, keys: keys.len() };
-            return Err(ImagesError::Threshold(error));
+        let reader = Reader::new(attestation)?;
+        if reader.policy.is_empty() {
+            tracing::warn!(
+                "no key and no identity is configured: every attestation will be refused; set attestation.keys or \
+                 attestation.identities"
+            );
         }
         let mut directories = vec![Directory { path: attestation.directory.clone(), may_be_absent: false }];
         let host = &config.host.directory;
@@ -75,16 +77,8 @@ impl Loader {
         }
         Ok(Self {
             directories,
-            rules: Rules::from(attestation.allow.as_slice()),
-            policy: Policy {
-                keys,
-                threshold: attestation.threshold,
-                limits: Limits::from(attestation),
-                sbom_limits: sbom::Limits {
-                    max_bytes: attestation.max_sbom_bytes,
-                    max_depth: attestation.max_json_depth,
-                },
-            },
+            reader,
+            config: attestation.clone(),
             faults: BTreeMap::new(),
             files: BTreeMap::new(),
             unions: Arc::default(),
@@ -96,12 +90,42 @@ impl Loader {
     }
 
     pub(super) fn rules(&self) -> Rules {
-        self.rules
+        self.reader.rules
+    }
+
+    /// Attestations may be signed by certificates, so that the trust root decides about them.
+    pub(super) fn needs_trust_root(&self) -> bool {
+        self.reader.policy.has_identities()
+    }
+
+    /// When the trust root becomes stale, if it is needed and says so.
+    pub(super) fn trust_root_until(&self) -> Option<SystemTime> {
+        self.reader.policy.trust_root().validity().until.filter(|_| self.needs_trust_root())
+    }
+
+    /// Reads the trust root again; if it is another one, everything is read anew.
+    pub(super) fn refresh(&mut self, metrics: &Metrics) -> Changes {
+        match Reader::new(&self.config) {
+            Ok(reader) if reader.decides_as(&self.reader) => Changes::default(),
+            Ok(reader) => {
+                tracing::info!(trust_root = reader.policy.trust_root().name(), "the trust root has changed");
+                self.reader = reader;
+                let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
+                self.files.clear();
+                changes.extend(self.everything(metrics));
+                changes
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the trust root that is in use stays");
+                Changes::default()
+            }
+        }
     }
 
     /// Everything that was read, ready to be asked.
     pub(super) fn library(&self) -> Library {
-        Library::new(self.files.values().flat_map(|file| &file.envelopes), Arc::clone(&self.unions))
+        let all = self.files.values().flat_map(|file| &file.envelopes);
+        Library::new(all, Arc::clone(&self.unions), self.trust_root_until())
     }
 
     /// Lists the directories; reads what is new or changed and forgets what is gone.
@@ -112,7 +136,7 @@ impl Loader {
     /// [`everything`](Self::everything) of one directory.
     pub(super) fn directory(&mut self, at: usize, metrics: &Metrics) -> Changes {
         let Directory { path, may_be_absent } = &self.directories[at];
-        let present = match directory::scan(path, self.rules) {
+        let present = match directory::scan(path, self.reader.rules) {
             Ok(present) => {
                 self.faults.remove(&at);
                 present
@@ -143,11 +167,19 @@ impl Loader {
         self.files.get(&(at, name.clone())).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp)
     }
 
-    /// Reads everything in place of an older loader with another configuration.
+    /// Reads everything in place of an older loader with another configuration. What that one has read is kept where nothing
+    /// has changed that decides about it.
     pub(super) fn everything_after(&mut self, old: Self, metrics: &Metrics) -> Changes {
-        let mut changes: Changes = old.files.values().flat_map(LoadedFile::subjects).collect();
-        // Its indexes are not needed any more, and may be large.
-        drop(old);
+        let mut changes = Changes::default();
+        let same = self.reader.decides_as(&old.reader);
+        self.unions = old.unions;
+        for ((at, name), file) in old.files {
+            if same && self.directories.get(at) == old.directories.get(at) {
+                self.files.insert((at, name), file);
+            } else {
+                changes.extend(file.subjects());
+            }
+        }
         changes.extend(self.everything(metrics));
         changes
     }
@@ -186,20 +218,24 @@ impl Loader {
     fn read(&self, at: usize, name: &OsStr) -> Option<LoadedFile> {
         let shown = self.shown(at, name);
         let directory = &self.directories[at].path;
-        let (bytes, stamp) =
-            match directory::read(directory, name, self.policy.limits.max_envelope_bytes, self.rules) {
-                Ok(read) => read,
-                Err(error) if error.is_gone() => return None,
-                Err(error) => return Some(LoadedFile::refused(shown, &error)),
-            };
+        let (bytes, stamp) = match directory::read(
+            directory,
+            name,
+            self.reader.limits.max_envelope_bytes,
+            self.reader.rules,
+        ) {
+            Ok(read) => read,
+            Err(error) if error.is_gone() => return None,
+            Err(error) => return Some(LoadedFile::refused(shown, &error)),
+        };
         let envelopes = match Shape::of(name)? {
-            Shape::One => vec![self.policy.envelope(shown, bytes)],
+            Shape::One => vec![self.reader.envelope(shown, bytes)],
             Shape::Lines => {
                 let lines = bytes.split(|byte| *byte == b'\n').enumerate();
                 lines
                     .filter(|(_, line)| !line.trim_ascii().is_empty())
                     .map(|(number, line)| {
-                        self.policy.envelope(format!("{shown}:{}", number + 1), line.to_vec())
+                        self.reader.envelope(format!("{shown}:{}", number + 1), line.to_vec())
                     })
                     .collect()
             }
@@ -222,9 +258,25 @@ impl Loader {
     }
 }
 
-impl Policy {
+impl Reader {
+    fn new(config: &config::Attestation) -> Result<Self, ImagesError> {
+        Ok(Self {
+            policy: Policy::load(config)?,
+            limits: Limits::from(config),
+            sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
+            rules: Rules::from(config.allow.as_slice()),
+        })
+    }
+
+    /// Accepts and refuses the same.
+    fn decides_as(&self, other: &Self) -> bool {
+        let Self { policy, limits, sbom_limits, rules } = self;
+        policy.sha256() == other.policy.sha256()
+            && (limits, sbom_limits, rules) == (&other.limits, &other.sbom_limits, &other.rules)
+    }
+
     fn envelope(&self, file: String, bytes: Vec<u8>) -> Loaded {
-        let verified = match attestation::verify(&bytes, &self.keys, self.threshold, &self.limits) {
+        let verified = match attestation::verify(&bytes, &self.policy, &self.limits) {
             Ok(verified) => verified,
             Err(error) => {
                 let subjects = attestation::claimed_subjects(&bytes, &self.limits);
@@ -235,32 +287,48 @@ impl Policy {
         drop(bytes);
         let statement = &verified.statement;
         let subjects = statement.subjects.iter().filter_map(|subject| subject.sha256).collect();
-        let refused = |reason: String| Refused {
-            file: file.clone(),
-            reason: format!("its signature is good, but the SBOM is refused: {reason}"),
-        };
-        let outcome = match sbom::parse(statement.predicate(), &self.sbom_limits) {
-            Err(error) => Err(refused(error.to_string())),
-            Ok(index) if !index.formats().iter().all(|f| fits(*f, statement.predicate_type)) => {
-                let (said, found) = (statement.predicate_type.uri(), formats(&index));
-                Err(refused(format!("the predicate type is {said:?}, but the document is {found}")))
-            }
-            Ok(index) => {
+        let outcome = match self.content(statement) {
+            Err(reason) => Err(Refused { file, reason: format!("its signature is good, but {reason}") }),
+            Ok((format, content)) => {
                 let document = Document {
                     sha256: attestation::sha256(statement.predicate()),
                     envelope_sha256: verified.sha256,
-                    format: formats(&index),
+                    format,
                     predicate: statement.predicate_type,
-                    tool: index.tool().map(str::to_owned),
+                    tool: content.index().and_then(|index| index.tool()).map(str::to_owned),
                     file,
-                    signers: verified.keys,
-                    time: None,
+                    signers: verified.signers,
+                    time: verified.time,
                     binding: Binding::Unproven,
                 };
-                Ok(Accepted { document, index: Arc::new(index) })
+                Ok(Accepted { document, content })
             }
         };
         Loaded { subjects, outcome }
+    }
+
+    /// Reads a verified document; its format, and what it says.
+    fn content(&self, statement: &Statement) -> Result<(String, Content), String> {
+        let document = statement.predicate();
+        match statement.predicate_type {
+            PredicateType::SlsaProvenance => match Provenance::parse(document, &self.limits) {
+                Ok(provenance) => Ok(("slsa-provenance".into(), Content::Provenance(Arc::new(provenance)))),
+                Err(error) => Err(format!("the provenance is refused: {error}")),
+            },
+            PredicateType::OpenVex => match Vex::parse(document, &self.limits) {
+                Ok(vex) => Ok(("openvex".into(), Content::Vex(Arc::new(vex)))),
+                Err(error) => Err(format!("the VEX document is refused: {error}")),
+            },
+            said => match sbom::parse(document, &self.sbom_limits) {
+                Err(error) => Err(format!("the SBOM is refused: {error}")),
+                Ok(index) if !index.formats().iter().all(|format| fits(*format, said)) => Err(format!(
+                    "the SBOM is refused: the predicate type is {:?}, but the document is {}",
+                    statement.predicate_uri,
+                    formats(&index)
+                )),
+                Ok(index) => Ok((formats(&index), Content::Sbom(Arc::new(index)))),
+            },
+        }
     }
 }
 

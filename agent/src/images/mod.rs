@@ -17,6 +17,7 @@ mod status;
 mod tests;
 
 use std::fmt;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,9 +25,11 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attestation::directory::{Change, Watcher};
-use crate::attestation::{AttestationError, KeyError, KeyId, PredicateType};
+use crate::attestation::{PolicyError, PredicateType, Provenance, Signers, Vex};
 use crate::config::Config;
 use crate::finding::{Binding, Sha256};
 pub use crate::identity::Digests;
@@ -36,15 +39,15 @@ use library::{Answer, Library};
 use loader::{Changes, Loader};
 use register::Register;
 
+/// How often the trust root is looked at, milliseconds.
+const TRUST_ROOT_MS: u16 = 60_000;
+
 /// Why the register cannot be made from a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
-    /// A key is refused.
+    /// A key or the trust root is refused, or the threshold does not fit the keys.
     #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The threshold does not fit the keys.
-    #[error("attestation.threshold: {0}")]
-    Threshold(AttestationError),
+    Policy(#[from] PolicyError),
     /// The drop directory cannot be watched.
     #[error("cannot watch for attestations: {0}; fs.inotify.max_user_instances may be too low")]
     Watch(#[from] std::io::Error),
@@ -94,7 +97,7 @@ pub struct Document {
     /// File in the drop directory, or path in another one, with the line for `.jsonl`.
     pub file: String,
     /// Who signed it.
-    pub signers: Vec<KeyId>,
+    pub signers: Signers,
     /// When it was signed, if that is verified.
     pub time: Option<SystemTime>,
     /// What ties it to the image.
@@ -105,6 +108,15 @@ impl Document {
     fn bound(&self, binding: Binding) -> Self {
         Self { binding, ..self.clone() }
     }
+}
+
+/// What verified documents other than SBOMs say of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// How it was built.
+    pub provenance: Vec<Arc<Provenance>>,
+    /// Which vulnerabilities of its packages matter.
+    pub vex: Vec<Arc<Vex>>,
 }
 
 /// A file of the drop directory, or a line of one, that was refused.
@@ -127,6 +139,10 @@ pub struct Image {
     pub state: ImageState,
     /// Good documents that do not count for it, and why.
     pub aside: Vec<Refused>,
+    /// What else is known of it.
+    pub facts: Facts,
+    /// When the trust root that decides about its attestations becomes stale.
+    pub trusted_until: Option<SystemTime>,
     /// One bit per file of the index.
     used: Box<[AtomicU64]>,
 }
@@ -134,13 +150,13 @@ pub struct Image {
 impl Image {
     /// An image of which one digest is known, and none of whose files was seen in use.
     pub fn new(digest: Sha256, state: ImageState) -> Self {
-        Self::of(Digests::named(digest), Answer { state, aside: Vec::new() })
+        Self::of(Digests::named(digest), Answer::from(state))
     }
 
     fn of(digests: Digests, answer: Answer) -> Self {
-        let Answer { state, aside } = answer;
-        let mut image =
-            Self { digest: digests.shown().unwrap_or_default(), digests, state, aside, used: Box::default() };
+        let Answer { state, aside, facts, trusted_until } = answer;
+        let digest = digests.shown().unwrap_or_default();
+        let mut image = Self { digest, digests, state, aside, facts, trusted_until, used: Box::default() };
         let words = image.index().map_or(0, |index| index.len()).div_ceil(64);
         image.used = (0..words).map(|_| AtomicU64::new(0)).collect();
         image
@@ -296,6 +312,7 @@ impl Images {
     pub fn watch(self: &Arc<Self>) -> Result<Watch, ImagesError> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let (directories, rules) = (loader.directories().to_vec(), loader.rules());
+        let needs_trust_root = loader.needs_trust_root();
         drop(loader);
         let mut watch = Watch::default();
         for (at, directory) in directories.into_iter().enumerate() {
@@ -323,7 +340,44 @@ impl Images {
             watch.stops.push(stop);
             watch.threads.push(thread);
         }
+        if needs_trust_root {
+            let (stop, theirs) = UnixStream::pair()?;
+            let images = Arc::clone(self);
+            let thread = std::thread::Builder::new()
+                .name("trust-root".into())
+                .spawn(move || images.follow_trust_root(&theirs, TRUST_ROOT_MS))?;
+            watch.stops.push(stop);
+            watch.threads.push(thread);
+        }
         Ok(watch)
+    }
+
+    /// Looks at the trust root now and then, until the other end of `stop` is closed: another program may refresh it, and it
+    /// becomes stale by itself.
+    fn follow_trust_root(&self, stop: &UnixStream, every_ms: u16) {
+        let is_stale = || {
+            let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+            loader.trust_root_until().is_some_and(|until| until < SystemTime::now())
+        };
+        let mut was_stale = is_stale();
+        loop {
+            match poll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], PollTimeout::from(every_ms)) {
+                Ok(0) => {}
+                Err(Errno::EINTR) => continue,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the trust root is no longer watched; reload to try again");
+                    break;
+                }
+            }
+            self.apply(Loader::refresh);
+            let now_stale = is_stale();
+            if was_stale != now_stale {
+                was_stale = now_stale;
+                // Whoever holds an image must look at it again.
+                self.generation.fetch_add(1, Ordering::Release);
+            }
+        }
     }
 
     /// A watched directory has changed; one that is not of the configuration any more is of no interest.

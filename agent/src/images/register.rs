@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::library::Library;
-use super::{Image, ImageState};
+use super::{Facts, Image, ImageState};
 use crate::finding::Sha256;
 use crate::identity::Digests;
 
@@ -119,7 +119,7 @@ impl Register {
             }
             named.extend(hit);
             let answer = library.answer(digests);
-            if answer.is(&entry.image.state, &entry.image.aside) {
+            if answer.is(&entry.image) {
                 continue;
             }
             let image = Image::of(digests.clone(), answer);
@@ -139,7 +139,7 @@ impl Register {
         let gone: Vec<_> = (0..self.images.len())
             .filter(|at| {
                 let Entry { image, is_asked } = &self.images[*at];
-                !is_asked && matches!(image.state, ImageState::NoSbom)
+                !is_asked && matches!(image.state, ImageState::NoSbom) && image.facts == Facts::default()
             })
             .collect();
         if gone.is_empty() {

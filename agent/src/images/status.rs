@@ -3,6 +3,7 @@
 use muster_proto::v1;
 
 use super::{Digests, Document, Image, ImageState, Images, Refused};
+use crate::attestation::Provenance;
 use crate::finding::{Binding, Coverage};
 use crate::sbom::tool;
 
@@ -38,6 +39,9 @@ impl From<&Image> for v1::Image {
             binding: image.binding().map_or(v1::Binding::Unspecified, binding).into(),
             digests: named(&image.digests),
             documents: documents.iter().map(v1::Document::from).collect(),
+            provenance: image.facts.provenance.iter().map(|p| v1::Provenance::from(&**p)).collect(),
+            vex_documents: u64::try_from(image.facts.vex.len()).unwrap_or(u64::MAX),
+            trusted_until: image.trusted_until.map(prost_types::Timestamp::from),
             not_counted: image.aside.iter().map(v1::RefusedAttestation::from).collect(),
             ..shown
         };
@@ -115,10 +119,21 @@ impl From<&Document> for v1::Document {
             sha256: sha256.to_string(),
             format: format.clone(),
             file: file.clone(),
-            keys: signers.iter().map(ToString::to_string).collect(),
+            keys: signers.names(),
             binding: binding(*bound).into(),
             tool: tool.clone().unwrap_or_default(),
             signed: time.map(prost_types::Timestamp::from),
+        }
+    }
+}
+
+impl From<&Provenance> for v1::Provenance {
+    fn from(provenance: &Provenance) -> Self {
+        let Provenance { builder, source, commit } = provenance;
+        Self {
+            builder: builder.clone(),
+            source: source.clone().unwrap_or_default(),
+            commit: commit.clone().unwrap_or_default(),
         }
     }
 }

@@ -12,7 +12,7 @@
 //!   that began before the agent is judged by its binary at its first connect.
 //!
 //! What is reported how often: every occurrence, with these exceptions. `path_only` comes once for an image and path.
-//! `no_sbom`, `unverified` and `platform_unproven` come once for an image (or a workload without a known image), and again
+//! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image), and again
 //! when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another one
 //! than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
 //! `attested_weak` or `path_only` is silent.
@@ -569,6 +569,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             })
         });
         self.images.insert(Arc::clone(digests), known.clone());
+        self.trust_root(event, &workload.info, &image, known.as_deref());
         let (verdict, reason) = match &image.state {
             ImageState::Verified { documents, .. } => {
                 self.verified(event, &workload.info, known.as_deref(), documents);
@@ -598,6 +599,34 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         };
         self.state(event, &workload.info, verdict, reason, known.as_deref());
         known
+    }
+
+    /// Says, once, that the trust root that decides about the image's attestations is too old.
+    fn trust_root(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        image: &Image,
+        known: Option<&Known>,
+    ) {
+        let key = format!("{} trust root", state_key(workload));
+        let Some(until) = image.trusted_until.filter(|until| *until < self.facts.time()) else {
+            self.states.remove(&key);
+            return;
+        };
+        let reason = format!(
+            "the trust root that decides about the image's attestations was good until {}: signatures made since then may be refused, \
+             and withdrawn keys may still be believed; refresh the file or the TUF cache that attestation.trust_root names",
+            crate::feed::time_text(until)
+        );
+        if self.states.get(&key) == Some(&reason) {
+            return;
+        }
+        self.remember(key, reason.clone());
+        let about = About { image: known, ..About::default() };
+        let judgement = plain(Verdict::StaleTrustRoot, Severity::Medium, reason);
+        let finding = self.finding(event, workload, judgement, &about);
+        (self.sink)(finding);
     }
 
     /// An image that has a verified SBOM: nothing to say, unless that was not so before, or it was another one.

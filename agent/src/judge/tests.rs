@@ -131,7 +131,7 @@ fn sbom_of(attested: &[&str]) -> (Arc<ImageIndex>, Document) {
         predicate: PredicateType::Spdx,
         tool: None,
         file: "a.json".into(),
-        signers: Vec::new(),
+        signers: crate::attestation::Signers::default(),
         time: None,
         binding: Binding::ManifestDigest,
     };
@@ -539,6 +539,29 @@ fn an_sbom_of_an_unproven_platform_is_for_information() {
         [Verdict::Attested, Verdict::Unauthorized]
     );
     assert_eq!(found[1].severity, Severity::High);
+}
+
+#[test]
+fn a_trust_root_that_is_too_old_is_said_once_for_an_image() {
+    let mut b = Bench::new();
+    let until = |seconds| {
+        let mut image = Arc::into_inner(verified()).expect("nobody else has it");
+        image.trusted_until = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        Arc::new(image)
+    };
+    b.now(until(WALL + 1000));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), []);
+    b.now(until(WALL - 1));
+    let found = b.exec(1, at("/bin/true"));
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::StaleTrustRoot, ""));
+    assert_eq!(found[0].severity, Severity::Medium);
+    assert!(found[0].reason.contains("until 2023-11-14T22:13:19"), "{}", found[0].reason);
+    b.now(until(WALL - 1));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), [], "said already");
+    b.now(until(WALL + 1000));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), []);
+    b.now(until(WALL - 1));
+    assert_eq!(b.exec(1, at("/bin/true")).len(), 1, "it was good in between");
 }
 
 #[test]

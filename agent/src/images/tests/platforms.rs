@@ -173,7 +173,7 @@ fn a_real_envelope_about_an_index() {
 #[test]
 fn the_newest_of_a_signer_counts() {
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let key = |byte| KeyId(Sha256([byte; 32]));
+    let key = |byte| crate::attestation::KeyId(Sha256([byte; 32]));
     let document = |file: &str, signer, predicate, time| Document {
         sha256: crate::attestation::sha256(file.as_bytes()),
         envelope_sha256: Sha256::default(),
@@ -181,7 +181,7 @@ fn the_newest_of_a_signer_counts() {
         predicate,
         tool: None,
         file: file.to_owned(),
-        signers: vec![key(signer)],
+        signers: Signers { keys: vec![key(signer)], identity: None },
         time,
         binding: Binding::ConfigDigest,
     };
