@@ -1,5 +1,11 @@
 //! Round trips, refusals, and what signers that are not ours have made.
 
+mod bundles;
+mod keys;
+mod predicates;
+mod private_ca;
+mod trust_roots;
+
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -139,7 +139,7 @@ impl Library {
                 Content::Sbom(index) => match bind(digests, &loaded.subjects, index.origin()) {
                     Some(Bound::To(binding)) => proven.push((document.bound(binding), index)),
                     Some(Bound::Unproven(why)) => {
-                        unproven.push((document.bound(Binding::Unproven), index, why))
+                        unproven.push((document.bound(Binding::Unproven), index, why));
                     }
                     None => {}
                 },
