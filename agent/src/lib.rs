@@ -9,6 +9,7 @@ pub mod event;
 pub mod feed;
 pub mod finding;
 mod glob;
+pub mod identity;
 pub mod images;
 pub mod judge;
 mod memory;

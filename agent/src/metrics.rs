@@ -76,6 +76,8 @@ pub enum ImageKind {
     Unverified,
     /// It has no SBOM.
     NoSbom,
+    /// Its SBOM may be of another platform.
+    PlatformUnproven,
 }
 
 /// Record counts of one kind since the start.
@@ -108,7 +110,7 @@ pub struct Metrics {
     digest_misses: Counter,
     digest_undetermined: [Counter; 5],
     documents: [Counter; 2],
-    images: [Gauge; 3],
+    images: [Gauge; 4],
     published: Counter,
     dropped: [Counter; 3],
     sink_errors: [Counter; 3],
@@ -192,7 +194,7 @@ impl Metrics {
                 r,
                 "images",
                 "Images of the register by state",
-                ["verified", "unverified", "no_sbom"].map(|state| [("state", state)]),
+                ["verified", "unverified", "no_sbom", "platform_unproven"].map(|state| [("state", state)]),
             ),
             published: counter(r, "feed_published_findings", "Findings published"),
             dropped: counters(r, "feed_dropped_items", "Findings or events that a sink did not get", sinks),

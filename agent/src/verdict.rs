@@ -20,6 +20,8 @@
 //!   path of the SBOM, so the best it can be is `relocated`.
 //! * Below coverage `full` the SBOM cannot say that a file of the image does not belong there: `unlisted` is info.
 //!   Below `owned` (packages only) it cannot say it of any file: `unauthorized` falls by one step.
+//! * An SBOM that may be of another platform ([`of_unproven`]) is for information: `modified` and `unlisted` are info,
+//!   `unauthorized` is at most medium, for another platform's image has other content at the same paths.
 //! * `package_derived` and `updated` need a package database and come with the issue that reads one.
 
 use std::sync::Arc;
@@ -134,6 +136,19 @@ pub fn removed(file: &FileRef, to: Option<&FilePath>, index: &ImageIndex) -> Opt
     let mut judgement = Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
     judgement.expected_sha256 = entry.sha256();
     Some(judgement)
+}
+
+/// What is left of a judgement when nothing proves that the SBOM is of this platform. That content is in it still says that the
+/// builder signed that content for this image; that content is not in it says little.
+pub fn of_unproven(mut judgement: Judgement) -> Judgement {
+    let most = match judgement.verdict {
+        Verdict::Attested | Verdict::Relocated => return judgement,
+        Verdict::Unauthorized | Verdict::Undetermined => Severity::Medium,
+        _ => Severity::Info,
+    };
+    judgement.severity = judgement.severity.min(most);
+    judgement.reason.push_str("; the SBOM may be of another platform");
+    judgement
 }
 
 /// A change is no use.

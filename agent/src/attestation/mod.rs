@@ -41,7 +41,7 @@ use crate::config;
 use crate::finding::Sha256;
 
 /// What is read of an attestation at most.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of an envelope.
     pub max_envelope_bytes: u64,

@@ -12,14 +12,17 @@
 //!   that began before the agent is judged by its binary at its first connect.
 //!
 //! What is reported how often: every occurrence, with these exceptions. `path_only` comes once for an image and path.
-//! `no_sbom` and `unverified` come once for an image (or a workload without a known image), and again when the image's
-//! state has changed. Without an SBOM nothing else is said of a workload's files. A connect by a program that is
-//! `attested`, `attested_weak` or `path_only` is silent.
+//! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image), and again
+//! when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another one
+//! than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
+//! `attested_weak` or `path_only` is silent.
+//!
+//! What runs already when the images change is judged by the new state from then on: each connect looks at what its program
+//! was found to be, and again at the program itself if that was before the change.
 //!
 //! Events are judged one by one in the order in which they come, by one thread, so their order within a workload is
 //! kept.
 
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,8 +33,9 @@ use crate::event::{
     Action, Body, Connect, Content, DigestOrigin, Event, FileOp, FilePath, FileRef, Flavour, Kind,
     Observation, Place, ProcessId, Task,
 };
-use crate::finding::{Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
-use crate::images::{Image, ImageState};
+use crate::finding::{Binding, Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::identity::Digests;
+use crate::images::{Document, Image, ImageState};
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::sbom::ImageIndex;
@@ -64,21 +68,38 @@ const REGULAR: u32 = 0o100_000;
 /// Any of the execute bits.
 const EXECUTABLE: u32 = 0o111;
 
+/// How a host comes to an SBOM.
+const HOST_SBOM: &str = "put an attestation about one of the subjects that `muster attest subject --host` prints into \
+                         host.directory or the drop directory, or set host.image to the digest that it is about";
+
 /// Files open for write that are kept for one process.
 const OPEN_FILES: usize = 256;
 
-/// Finds an image by its digest.
-pub type ImageSource = Box<dyn Fn(&Sha256) -> Arc<Image> + Send>;
+/// Finds an image by its digests.
+pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
 
-/// An image with a verified SBOM, as the judge needs it.
+/// An image with an SBOM, as the judge needs it.
 struct Known {
     /// Counts the images, for short keys.
     number: u32,
     image: Arc<Image>,
+    binding: Option<Binding>,
     index: Arc<ImageIndex>,
     documents: Arc<[Sha256]>,
     coverage: Coverage,
     created: Option<SystemTime>,
+}
+
+impl Known {
+    /// What its SBOM says of a file.
+    fn judge(&self, observation: &Observation) -> Judgement {
+        self.tempered(verdict::verdict(observation, &self.index))
+    }
+
+    /// An SBOM of what may be another platform is for information.
+    fn tempered(&self, judgement: Judgement) -> Judgement {
+        if self.binding == Some(Binding::Unproven) { verdict::of_unproven(judgement) } else { judgement }
+    }
 }
 
 /// What a process runs that is not attested: the worst of its binary, its script and its libraries.
@@ -87,19 +108,30 @@ struct Culprit {
     severity: Severity,
 }
 
+/// What a process was found to run.
+struct Program {
+    /// How often the images had changed by then.
+    epoch: u64,
+    culprit: Option<Arc<Culprit>>,
+}
+
 /// Judges events.
 pub struct Judge<F, S> {
     facts: F,
     sink: S,
     source: ImageSource,
     metrics: Arc<Metrics>,
-    images: FxHashMap<Sha256, Option<Arc<Known>>>,
+    /// How often the images have changed.
+    epoch: u64,
+    images: FxHashMap<Arc<Digests>, Option<Arc<Known>>>,
+    /// By the digest under which the image is shown.
     numbers: FxHashMap<Sha256, u32>,
-    /// What was last reported of an image's state: by image, or by workload without one.
+    /// What was last reported of an image's state, or last seen if it had nothing to report: by image, or by workload without
+    /// one.
     states: FxHashMap<String, String>,
     silent: Silent,
     path_only: FxHashSet<(u32, FilePath)>,
-    programs: Recent<ProcessId, Option<Arc<Culprit>>>,
+    programs: Recent<ProcessId, Program>,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
 }
@@ -128,6 +160,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             sink,
             source,
             metrics,
+            epoch: 0,
             images: FxHashMap::default(),
             numbers: FxHashMap::default(),
             states: FxHashMap::default(),
@@ -140,6 +173,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// The images may have changed: all are asked for again, and what was silent is judged anew.
     pub fn images_changed(&mut self) {
+        self.epoch += 1;
         self.images.clear();
         self.silent.clear();
     }
@@ -160,7 +194,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             Body::Connect(connect) => self.connect(event, connect),
             Body::Fork { parent } => {
-                if let Some(program) = self.programs.get(parent).map(|p| p.clone()) {
+                if let Some(Program { epoch, culprit }) = self.programs.get(parent) {
+                    let program = Program { epoch: *epoch, culprit: culprit.clone() };
                     self.programs.insert(event.task.process, program);
                 }
             }
@@ -186,7 +221,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             let other = self.run(event, &workload, &image, script, Action::Script);
             culprit = worse(culprit, other);
         }
-        self.programs.insert(event.task.process, culprit);
+        self.programs.insert(event.task.process, Program { epoch: self.epoch, culprit });
     }
 
     fn library(&mut self, event: &Event, file: &FileRef) {
@@ -196,7 +231,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if culprit.is_some()
             && let Some(program) = self.programs.get(&event.task.process)
         {
-            *program = worse(program.take(), culprit);
+            program.culprit = worse(program.culprit.take(), culprit);
         }
     }
 
@@ -204,11 +239,17 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
         let task = &event.task;
-        let culprit = match self.programs.get(&task.process) {
-            Some(program) => program.clone(),
-            None => {
-                let culprit = self.program_before(task, &workload, &image);
-                self.programs.insert(task.process, culprit.clone());
+        let known = self.programs.get(&task.process).map(|program| (program.epoch, program.culprit.clone()));
+        let culprit = match known {
+            Some((epoch, culprit)) if epoch == self.epoch => culprit,
+            before => {
+                // What was found then is judged by what the SBOM says now; and what was attested then may not be now.
+                let found = before.and_then(|(_, found)| found).and_then(|c| {
+                    let judgement = image.judge(&c.observation);
+                    culprit(c.observation.clone(), judgement.verdict, judgement.severity)
+                });
+                let culprit = worse(found, self.program_before(task, &workload, &image));
+                self.programs.insert(task.process, Program { epoch: self.epoch, culprit: culprit.clone() });
                 culprit
             }
         };
@@ -216,7 +257,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let mut observation = culprit.observation.clone();
         observation.action = Action::Connect;
         observation.root = task.euid == 0;
-        let mut judgement = verdict::verdict(&observation, &image.index);
+        let mut judgement = image.judge(&observation);
         if matches!(judgement.verdict, Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly) {
             // The image's SBOM has come, or changed, since the program was started.
             return;
@@ -246,7 +287,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Err(why) => (FileRef::default(), Content::Undetermined(why)),
         };
         let observation = observe(Action::Exec, file, content, task, workload, image);
-        let judgement = verdict::verdict(&observation, &image.index);
+        let judgement = image.judge(&observation);
         culprit(observation, judgement.verdict, judgement.severity)
     }
 
@@ -276,6 +317,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if matches!(op, FileOp::Rename | FileOp::Unlink)
             && let Some(judgement) = verdict::removed(file, target, &image.index)
         {
+            let judgement = image.tempered(judgement);
             let about = About {
                 file: Some(file),
                 operation: Some(op),
@@ -323,7 +365,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let weak = verdict::wants_weak(&image.index, &file);
         let content = self.facts.content(task, &file, action, weak);
         let observation = observe(action, file, content, task, &workload, &image);
-        let judgement = verdict::verdict(&observation, &image.index);
+        let judgement = image.judge(&observation);
         self.found(event, &workload, &image, &observation, judgement);
     }
 
@@ -414,7 +456,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Err(why) => (file.clone(), Content::Undetermined(why)),
         };
         let observation = observe(action, file, content, task, workload, image);
-        let judgement = verdict::verdict(&observation, &image.index);
+        let judgement = image.judge(&observation);
         if judgement.is_silent()
             && let Content::Known { sha256, .. } = observation.content
         {
@@ -496,75 +538,152 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// The workload's image if it has a verified SBOM. Reports, once, why it has none.
     fn image_of(&mut self, event: &Event, workload: &Workload) -> Option<Arc<Known>> {
-        let Some(digest) = workload.image else {
+        let Some(digests) = &workload.image else {
             if !workload.is_unknown() && !self.states.contains_key(&workload.info.id) {
                 let reason = if workload.is_host {
-                    "the host has no attested SBOM: set host.image to the digest that its attestation is about, and put \
-                     the attestation into the drop directory"
-                        .to_owned()
+                    format!("the host has no attested SBOM: {HOST_SBOM}")
                 } else {
                     "no image digest is known for this workload, so none of its files is judged: add a [[workload]] entry \
                      with its image's digest"
                         .to_owned()
                 };
-                self.state(event, &workload.info, Verdict::NoSbom, reason);
+                self.state(event, &workload.info, Verdict::NoSbom, reason, None);
             }
             return None;
         };
-        let known = match self.images.entry(digest) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let image = (self.source)(&digest);
-                let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-                let number = *self.numbers.entry(digest).or_insert(next);
-                let known = match &image.state {
-                    ImageState::Verified { index, documents } => Some(Arc::new(Known {
-                        number,
-                        index: Arc::clone(index),
-                        documents: documents.iter().map(|d| d.sha256).collect(),
-                        coverage: index.coverage(),
-                        created: index.created(),
-                        image: Arc::clone(&image),
-                    })),
-                    ImageState::Unverified { .. } | ImageState::NoSbom => None,
-                };
-                let known = entry.insert(known);
-                let (verdict, reason) = match &image.state {
-                    ImageState::Verified { .. } => {
-                        // Should it get lost, that is news.
-                        self.states.remove(&workload.info.image_digest);
-                        return known.clone();
-                    }
-                    ImageState::Unverified { reason } => (
-                        Verdict::Unverified,
-                        format!(
-                            "the image's attestation was refused, so none of its files is judged: {reason}"
-                        ),
-                    ),
-                    ImageState::NoSbom => (
-                        Verdict::NoSbom,
-                        "no attested SBOM is known for this image, so none of its files is judged".to_owned(),
-                    ),
-                };
-                self.state(event, &workload.info, verdict, reason);
-                return None;
+        if let Some(known) = self.images.get(&**digests) {
+            return known.clone();
+        }
+        let image = (self.source)(digests);
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        let number = *self.numbers.entry(image.digest).or_insert(next);
+        let known = image.index().map(|index| {
+            Arc::new(Known {
+                number,
+                index: Arc::clone(index),
+                binding: image.binding(),
+                documents: image.documents().iter().map(|d| d.sha256).collect(),
+                coverage: index.coverage(),
+                created: index.created(),
+                image: Arc::clone(&image),
+            })
+        });
+        self.images.insert(Arc::clone(digests), known.clone());
+        self.trust_root(event, &workload.info, &image, known.as_deref());
+        let (verdict, reason) = match &image.state {
+            ImageState::Verified { documents, .. } => {
+                self.verified(event, &workload.info, known.as_deref(), documents);
+                return known;
             }
+            ImageState::PlatformUnproven { reason, .. } => (
+                Verdict::PlatformUnproven,
+                format!(
+                    "the image's attestation may be of another platform of the same index, so what it says is for information only: \
+                     {reason}"
+                ),
+            ),
+            ImageState::Unverified { reason } => (
+                Verdict::Unverified,
+                format!("the image's attestation was refused, so none of its files is judged: {reason}"),
+            ),
+            ImageState::NoSbom if workload.is_host => (
+                Verdict::NoSbom,
+                format!(
+                    "no attested SBOM is known for this host, so none of its files is judged: {HOST_SBOM}"
+                ),
+            ),
+            ImageState::NoSbom => (
+                Verdict::NoSbom,
+                "no attested SBOM is known for this image, so none of its files is judged".to_owned(),
+            ),
         };
-        known.clone()
+        self.state(event, &workload.info, verdict, reason, known.as_deref());
+        known
     }
 
-    fn state(&mut self, event: &Event, workload: &Arc<WorkloadInfo>, verdict: Verdict, reason: String) {
-        let key = if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest };
+    /// Says, once, that the trust root that decides about the image's attestations is too old.
+    fn trust_root(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        image: &Image,
+        known: Option<&Known>,
+    ) {
+        let key = format!("{} trust root", state_key(workload));
+        let Some(until) = image.trusted_until.filter(|until| *until < self.facts.time()) else {
+            self.states.remove(&key);
+            return;
+        };
+        let reason = format!(
+            "the trust root that decides about the image's attestations was good until {}: signatures made since then may be refused, \
+             and withdrawn keys may still be believed; refresh the file or the TUF cache that attestation.trust_root names",
+            crate::feed::time_text(until)
+        );
+        if self.states.get(&key) == Some(&reason) {
+            return;
+        }
+        self.remember(key, reason.clone());
+        let about = About { image: known, ..About::default() };
+        let judgement = plain(Verdict::StaleTrustRoot, Severity::Medium, reason);
+        let finding = self.finding(event, workload, judgement, &about);
+        (self.sink)(finding);
+    }
+
+    /// An image that has a verified SBOM: nothing to say, unless that was not so before, or it was another one.
+    fn verified(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        known: Option<&Known>,
+        documents: &[Document],
+    ) {
+        let names: Vec<_> = documents.iter().map(|d| format!("{} (sha256:{})", d.file, d.sha256)).collect();
+        let reason = format!(
+            "the state of the image's SBOM has changed: from now on the image is judged by {}, what already runs included",
+            names.join(", ")
+        );
+        let key = state_key(workload);
+        match self.states.get(key) {
+            Some(before) if *before == reason => {}
+            Some(_) => {
+                let about = About { image: known, ..About::default() };
+                let judgement = plain(Verdict::Attested, Severity::Info, reason.clone());
+                let finding = self.finding(event, workload, judgement, &about);
+                (self.sink)(finding);
+                self.states.insert(key.to_owned(), reason);
+            }
+            None => self.remember(key.to_owned(), reason),
+        }
+    }
+
+    fn state(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        verdict: Verdict,
+        reason: String,
+        image: Option<&Known>,
+    ) {
+        let key = state_key(workload);
         if self.states.get(key) == Some(&reason) {
             return;
         }
+        self.remember(key.to_owned(), reason.clone());
+        let severity = match verdict {
+            Verdict::NoSbom => Severity::Low,
+            Verdict::PlatformUnproven => Severity::Medium,
+            _ => Severity::High,
+        };
+        let about = About { image, ..About::default() };
+        let finding = self.finding(event, workload, plain(verdict, severity, reason), &about);
+        (self.sink)(finding);
+    }
+
+    fn remember(&mut self, key: String, reason: String) {
         if self.states.len() >= STATES {
             self.states.clear();
         }
-        self.states.insert(key.clone(), reason.clone());
-        let severity = if verdict == Verdict::NoSbom { Severity::Low } else { Severity::High };
-        let finding = self.finding(event, workload, plain(verdict, severity, reason), &About::default());
-        (self.sink)(Finding { process: None, ancestors: Vec::new(), ..finding });
+        self.states.insert(key, reason);
     }
 
     fn report(
@@ -616,6 +735,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             operation: about.operation,
             connect: about.connect.cloned(),
             coverage: about.image.map(|i| i.coverage),
+            binding: about.image.and_then(|i| i.binding),
             documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
             reason,
         }
@@ -657,6 +777,11 @@ fn worse(one: Option<Arc<Culprit>>, other: Option<Arc<Culprit>>) -> Option<Arc<C
         (Some(one), Some(other)) => Some(if other.severity > one.severity { other } else { one }),
         (one, other) => one.or(other),
     }
+}
+
+/// Under what an image's state is remembered.
+fn state_key(workload: &WorkloadInfo) -> &str {
+    if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest }
 }
 
 fn plain(verdict: Verdict, severity: Severity, reason: String) -> Judgement {

@@ -2,6 +2,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::attestation::PredicateType;
 use crate::event::{FileIdentity, Flavour, Protocol};
 use crate::finding::ProcessInfo;
 use crate::images::Document;
@@ -79,6 +80,7 @@ fn host(image: Option<Sha256>) -> Arc<Workload> {
         image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
         ..WorkloadInfo::default()
     };
+    let image = image.map(|image| Arc::new(Digests::named(image)));
     Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
 }
 
@@ -87,7 +89,7 @@ fn container(started: u64) -> Arc<Workload> {
     let info = WorkloadInfo { id: "docker://1".into(), ..WorkloadInfo::default() };
     Arc::new(Workload {
         info: Arc::new(info),
-        image: Some(IMAGE),
+        image: Some(Arc::new(Digests::named(IMAGE))),
         is_host: false,
         started: Some(started),
         root: None,
@@ -99,6 +101,12 @@ fn image(state: ImageState) -> Arc<Image> {
 }
 
 fn verified() -> Arc<Image> {
+    let (index, document) = sbom_of(&["/bin/true", "/bin/sh"]);
+    image(ImageState::Verified { index, documents: vec![document] })
+}
+
+/// An SBOM of attested programs, and of `/bin/none` without a digest.
+fn sbom_of(attested: &[&str]) -> (Arc<ImageIndex>, Document) {
     let hex = format!("{ATTESTED:02x}").repeat(32);
     let file = |name: &str| {
         serde_json::json!({
@@ -106,11 +114,12 @@ fn verified() -> Arc<Image> {
             "checksums": [{ "algorithm": "SHA256", "checksumValue": hex }],
         })
     };
+    let none = serde_json::json!({ "SPDXID": "SPDXRef-2", "fileName": "/bin/none", "checksums": [] });
     let document = serde_json::json!({
         "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test",
         "creationInfo": { "created": "2026-01-01T00:00:00Z", "creators": ["Tool: test"] },
         "packages": [],
-        "files": [file("/bin/true"), file("/bin/sh"), { "SPDXID": "SPDXRef-2", "fileName": "/bin/none", "checksums": [] }],
+        "files": attested.iter().map(|name| file(name)).chain([none]).collect::<Vec<_>>(),
         "relationships": [],
     });
     let index =
@@ -119,10 +128,14 @@ fn verified() -> Arc<Image> {
         sha256: Sha256([5; 32]),
         envelope_sha256: Sha256([6; 32]),
         format: "SPDX-2.3".into(),
+        predicate: PredicateType::Spdx,
+        tool: None,
         file: "a.json".into(),
         signers: crate::attestation::Signers::default(),
+        time: None,
+        binding: Binding::ManifestDigest,
     };
-    image(ImageState::Verified { index: Arc::new(index), documents: vec![document] })
+    (Arc::new(index), document)
 }
 
 /// What is done, how, to which file, its new name, and what is found.
@@ -150,7 +163,7 @@ impl Bench {
         let image = Arc::new(std::sync::Mutex::new(verified()));
         let source = {
             let image = Arc::clone(&image);
-            Box::new(move |_: &Sha256| Arc::clone(&image.lock().expect("no test panics with it")))
+            Box::new(move |_: &Digests| Arc::clone(&image.lock().expect("no test panics with it")))
         };
         let sink: Box<dyn FnMut(Finding)> = {
             let found = Rc::clone(&found);
@@ -158,6 +171,12 @@ impl Bench {
         };
         let judge = Judge::new(world.clone(), source, Metrics::new(), sink);
         Self { judge, world, found, image, clock: 0, flavour: Flavour::Tracepoint }
+    }
+
+    /// The images change under what runs.
+    fn now(&mut self, image: Arc<Image>) {
+        *self.image.lock().expect("whole") = image;
+        self.judge.images_changed();
     }
 
     fn event(&mut self, pid: u32, body: Body) -> Vec<Finding> {
@@ -408,7 +427,8 @@ fn the_state_of_an_image_is_said_once_and_again_when_it_changes() {
     assert_eq!(now(&mut b, refused("wrong key")), [(Verdict::Unverified, false)]);
     assert_eq!(now(&mut b, refused("wrong key")), []);
     assert_eq!(now(&mut b, refused("another subject")), [(Verdict::Unverified, false)]);
-    assert_eq!(now(&mut b, None), judged);
+    assert_eq!(now(&mut b, None), [vec![(Verdict::Attested, false)], judged.clone()].concat());
+    assert_eq!(now(&mut b, None), judged, "the same documents");
     assert_eq!(now(&mut b, refused("another subject")), [(Verdict::Unverified, false)]);
     // A workload of which not even the image is known.
     b.world.0.borrow_mut().workload = Some(host(None));
@@ -416,6 +436,132 @@ fn the_state_of_an_image_is_said_once_and_again_when_it_changes() {
     assert_eq!(found.len(), 1);
     assert!(found[0].reason.contains("host.image"), "{}", found[0].reason);
     assert_eq!(verdicts(&b.exec(3, at("/opt/x"))), []);
+}
+
+#[test]
+fn what_runs_already_is_judged_by_an_attestation_that_comes_later() {
+    let mut b = Bench::new();
+    b.now(image(ImageState::NoSbom));
+    b.world.0.borrow_mut().program = Some(at("/opt/x"));
+    assert_eq!(verdicts(&b.exec(1, at("/opt/x"))), one(Kind::Exec, Verdict::NoSbom, ""));
+    assert_eq!(verdicts(&b.connect(1)), []);
+
+    b.now(verified());
+    let found = b.connect(1);
+    assert_eq!(
+        verdicts(&found),
+        [
+            (Kind::Connect, Verdict::Attested, String::new()),
+            (Kind::Connect, Verdict::Unauthorized, "/opt/x".into())
+        ]
+    );
+    assert!(found[0].reason.contains("state of the image's SBOM has changed"), "{}", found[0].reason);
+    assert!(found[0].reason.contains("a.json"), "{}", found[0].reason);
+    assert_eq!((found[0].severity, found[0].binding), (Severity::Info, Some(Binding::ManifestDigest)));
+    assert_eq!(&*found[0].documents, [Sha256([5; 32])]);
+    assert_eq!(found[1].binding, Some(Binding::ManifestDigest));
+    // Said once, but the program stays what it is.
+    assert_eq!(verdicts(&b.connect(1)), one(Kind::Connect, Verdict::Unauthorized, "/opt/x"));
+    assert_eq!(verdicts(&b.exec(2, at("/bin/true"))), []);
+    assert_eq!(verdicts(&b.connect(2)), []);
+
+    // Another document, in which a program that runs is not.
+    b.world.0.borrow_mut().program = Some(at("/bin/true"));
+    let (index, document) = sbom_of(&["/bin/sh"]);
+    let document = Document { sha256: Sha256([7; 32]), ..document };
+    b.now(image(ImageState::Verified { index, documents: vec![document] }));
+    b.event(3, Body::Fork { parent: ProcessId { tgid: 2, start_ns: 1 } });
+    let found = b.connect(3);
+    assert_eq!(found.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Attested, Verdict::Relocated]);
+    // And back: what was held against it is forgiven.
+    b.now(verified());
+    let found = b.connect(3);
+    assert_eq!(verdicts(&found), one(Kind::Connect, Verdict::Attested, ""));
+    assert_eq!(verdicts(&b.connect(2)), []);
+}
+
+#[test]
+fn an_sbom_of_an_unproven_platform_is_for_information() {
+    let mut b = Bench::new();
+    let unproven = |index| {
+        let (sbom, document) = sbom_of(&["/bin/true", "/bin/sh"]);
+        let document = Document { binding: Binding::Unproven, ..document };
+        let reason = "a.json: nothing in it proves the platform".to_owned();
+        let index = Some(sbom).filter(|_| index);
+        image(ImageState::PlatformUnproven { index, documents: vec![document], reason })
+    };
+    b.now(unproven(true));
+    let found = b.exec(1, at("/bin/true"));
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::PlatformUnproven, ""));
+    assert_eq!((found[0].severity, found[0].binding), (Severity::Medium, Some(Binding::Unproven)));
+    assert_eq!(found[0].process, None);
+    assert!(found[0].reason.contains("for information only: a.json"), "{}", found[0].reason);
+    assert_eq!(&*found[0].documents, [Sha256([5; 32])]);
+    // Content that is in it was signed for this image, whatever the platform.
+    assert_eq!(verdicts(&b.exec(2, at("/bin/true"))), []);
+    assert_eq!(b.image.lock().expect("whole").used_count(), 1);
+
+    b.world.0.borrow_mut().files.insert("/bin/sh", OTHER);
+    let root = |b: &mut Bench, exe| {
+        let process = ProcessId { tgid: 9, start_ns: 1 };
+        let task = Task { process, pid: 9, ..Task::default() };
+        let body = Body::Exec { exe, script: None };
+        b.judge.event(&Event { time_ns: 9, flavour: Flavour::Tracepoint, task, body });
+        b.found.take()
+    };
+    for (file, verdict, severity) in [
+        ("/opt/x", Verdict::Unauthorized, Severity::Medium),
+        ("/bin/sh", Verdict::Modified, Severity::Info),
+        ("/bin/none", Verdict::PathOnly, Severity::Info),
+        ("/opt/gone", Verdict::Undetermined, Severity::Medium),
+    ] {
+        let found = root(&mut b, at(file));
+        assert_eq!(
+            found.iter().map(|f| (f.verdict, f.severity)).collect::<Vec<_>>(),
+            [(verdict, severity)],
+            "{file}"
+        );
+        assert!(found[0].reason.ends_with("the SBOM may be of another platform"), "{}", found[0].reason);
+    }
+    let found = b.connect(9);
+    assert!(found.iter().all(|f| f.severity <= Severity::Medium), "{found:?}");
+    let removed = b.file(FileOp::Unlink, at("/bin/true"));
+    assert_eq!((removed[0].verdict, removed[0].severity), (Verdict::Modified, Severity::Info));
+
+    // Documents that contradict each other say nothing.
+    b.now(unproven(false));
+    assert_eq!(verdicts(&b.exec(3, at("/opt/x"))), []);
+    // Proven at last.
+    b.now(verified());
+    let found = b.exec(4, at("/opt/x"));
+    assert_eq!(
+        found.iter().map(|f| f.verdict).collect::<Vec<_>>(),
+        [Verdict::Attested, Verdict::Unauthorized]
+    );
+    assert_eq!(found[1].severity, Severity::High);
+}
+
+#[test]
+fn a_trust_root_that_is_too_old_is_said_once_for_an_image() {
+    let mut b = Bench::new();
+    let until = |seconds| {
+        let mut image = Arc::into_inner(verified()).expect("nobody else has it");
+        image.trusted_until = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        Arc::new(image)
+    };
+    b.now(until(WALL + 1000));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), []);
+    b.now(until(WALL - 1));
+    let found = b.exec(1, at("/bin/true"));
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::StaleTrustRoot, ""));
+    assert_eq!(found[0].severity, Severity::Medium);
+    assert!(found[0].reason.contains("until 2023-11-14T22:13:19"), "{}", found[0].reason);
+    b.now(until(WALL - 1));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), [], "said already");
+    b.now(until(WALL + 1000));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), []);
+    b.now(until(WALL - 1));
+    assert_eq!(b.exec(1, at("/bin/true")).len(), 1, "it was good in between");
 }
 
 #[test]

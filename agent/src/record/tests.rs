@@ -6,6 +6,7 @@ use crate::event::{
     Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, Flavour, KernelDigest, Kind, Place, Protocol,
     Task,
 };
+use crate::finding::Sha256;
 use crate::finding::{Finding, ProcessInfo, Verdict};
 use crate::images::{Image, ImageState};
 use crate::judge::{Facts, Judge};
@@ -33,7 +34,13 @@ impl Facts for World {
         };
         let root = Some(ProcessId { tgid: 1, start_ns: 2 });
         let started = Some(SystemTime::UNIX_EPOCH);
-        Arc::new(Workload { info: Arc::new(info), image: Some(IMAGE), is_host: true, started, root })
+        Arc::new(Workload {
+            info: Arc::new(info),
+            image: Some(Arc::new(Digests::named(IMAGE))),
+            is_host: true,
+            started,
+            root,
+        })
     }
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         match file.path.as_bytes() {
@@ -107,7 +114,7 @@ fn events() -> Vec<Event> {
     .collect()
 }
 
-fn image(_: &Sha256) -> Arc<Image> {
+fn image(_: &Digests) -> Arc<Image> {
     let hex = "01".repeat(32);
     let document = serde_json::json!({
         "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test",
@@ -169,7 +176,7 @@ fn a_replay_gives_the_same_findings() {
 fn another_sbom_makes_no_attested_file_of_one_that_was_not_looked_at() {
     let dir = tempfile::tempdir().expect("a private directory");
     let path = dir.path().join("r");
-    let no_sbom = |_: &Sha256| Arc::new(Image::new(IMAGE, ImageState::NoSbom));
+    let no_sbom = |_: &Digests| Arc::new(Image::new(IMAGE, ImageState::NoSbom));
     let facts = Recorder::new(World, Some(Recording::create(&path).expect("a private directory")));
     let mut judge = Judge::new(facts, Box::new(no_sbom), Metrics::new(), |_| {});
     events().iter().for_each(|e| judge.event(e));
@@ -239,7 +246,7 @@ fn what_is_not_as_it_was_written_is_refused_with_its_place() {
     other[MAGIC.len()] += 1;
     fs::write(&path, &other).expect("a private directory");
     let error = Reader::open(&path).expect_err("another format").to_string();
-    assert!(error.contains("expected format 1, found 2"), "{error}");
+    assert!(error.contains(&format!("expected format {FORMAT}, found {}", FORMAT + 1)), "{error}");
     for text in [&b""[..], b"muster", b"{\"sequence\":1,\"time\":\"2026\"}\n"] {
         fs::write(&path, text).expect("a private directory");
         let error = Reader::open(&path).expect_err("no recording").to_string();
