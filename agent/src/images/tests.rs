@@ -1,5 +1,7 @@
 //! The register over real directories, keys and envelopes.
 
+mod facts;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
