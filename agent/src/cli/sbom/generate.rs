@@ -1,37 +1,65 @@
-//! `muster sbom …`.
+//! `muster sbom generate`.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::sbom::generate::{self, Options, Progress, Report};
-use crate::sbom::{ImageIndex, Limits, tool};
+use super::load;
+use crate::sbom::ImageIndex;
+use crate::sbom::generate::{self, Options, Output, Platform, Progress, Report, Source};
 
-/// Subcommands of `muster sbom`.
-#[derive(Debug, clap::Subcommand)]
-pub enum Command {
-    /// Make an SBOM (SPDX 2.3, JSON) of a file tree or of this host: every executable, shared library and script. Exit status: 0
-    /// every file was read, 1 nothing was made, 3 the SBOM was made but lacks the files named on standard error.
-    Generate(Generate),
-    /// Show what an SBOM can answer for, and what it lacks.
-    Inspect(Inspect),
+/// `--format`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// SPDX 2.3, JSON.
+    Spdx,
+    /// CycloneDX 1.6, JSON.
+    Cyclonedx,
+}
+
+/// What the command line names.
+fn source(named: Option<OsString>, host: bool, platform: Option<Platform>) -> Source {
+    let named = named.unwrap_or_default();
+    let bytes = named.as_bytes();
+    let image = bytes.strip_prefix(b"oci:").or_else(|| bytes.strip_prefix(b"oci-archive:"));
+    match image {
+        _ if host => Source::Host,
+        Some(path) => Source::Image {
+            path: OsStr::from_bytes(path).into(),
+            platform: platform.unwrap_or_else(Platform::this),
+        },
+        None => Source::Tree(named.into()),
+    }
 }
 
 /// `muster sbom generate`.
 #[derive(Debug, clap::Args)]
 pub struct Generate {
-    /// Root of the file tree.
+    /// Root of the file tree (a directory, /proc/PID/root of a container, the rootfs of a bundle), oci:DIR for an OCI layout, or
+    /// oci-archive:FILE for an archive of one.
     #[arg(required_unless_present = "host", conflicts_with = "host")]
-    path: Option<PathBuf>,
+    source: Option<OsString>,
     /// This host: every real disk, without /proc, /sys, /dev and /run.
     #[arg(long)]
     host: bool,
+    /// Of an OCI layout with images for several platforms: which one. Default: this machine's.
+    #[arg(long, value_name = "OS/ARCH", conflicts_with = "host")]
+    platform: Option<Platform>,
+    /// An SBOM of the same files in any format that is read: all that it names is taken over, and what it lacks is added. Refused
+    /// where the two contradict each other.
+    #[arg(long, value_name = "SBOM")]
+    complete: Option<PathBuf>,
+    /// Format of the document.
+    #[arg(long, value_enum, default_value_t = Format::Spdx)]
+    format: Format,
     /// Every regular file, not only what can run.
     #[arg(long)]
     all: bool,
@@ -43,48 +71,29 @@ pub struct Generate {
     output: Option<PathBuf>,
 }
 
-/// `muster sbom inspect`.
-#[derive(Debug, clap::Args)]
-pub struct Inspect {
-    /// The SBOM.
-    file: PathBuf,
-    /// JSON instead of text.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Command {
-    /// Runs the subcommand.
-    ///
-    /// # Errors
-    /// Whatever stopped it.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        match self {
-            Self::Generate(args) => args.run(),
-            Self::Inspect(args) => args.run(),
-        }
-    }
-}
-
 impl Generate {
-    fn run(self) -> anyhow::Result<ExitCode> {
-        let root = self.path.unwrap_or_else(|| "/".into());
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let source = source(self.source, self.host, self.platform);
+        let base = self.complete.as_deref().map(load).transpose()?;
         let options = Options {
-            name: generate::default_name(&root, self.host),
-            root,
-            host: self.host,
+            name: generate::default_name(&source),
+            source,
+            output: match self.format {
+                Format::Spdx => Output::Spdx,
+                Format::Cyclonedx => Output::CycloneDx,
+            },
             all: self.all,
             exclude: self.exclude,
             created: created()?,
         };
         let start = Instant::now();
         let report = match &self.output {
-            None => make(&options, &mut BufWriter::new(io::stdout().lock()))?,
+            None => make(&options, base.as_ref(), &mut BufWriter::new(io::stdout().lock()))?,
             // A device or a pipe is written as it is: renaming over /dev/null would replace it.
             Some(file) if file.metadata().is_ok_and(|m| !m.is_file()) => {
                 let open = File::options().write(true).open(file);
                 let open = open.with_context(|| format!("opening {}", file.display()))?;
-                make(&options, &mut BufWriter::with_capacity(1 << 20, open))?
+                make(&options, base.as_ref(), &mut BufWriter::with_capacity(1 << 20, open))?
             }
             Some(file) => {
                 // Whoever reads the file never sees half a document.
@@ -93,7 +102,9 @@ impl Generate {
                 let part = PathBuf::from(part);
                 let written = File::create(&part)
                     .with_context(|| format!("creating {}", part.display()))
-                    .and_then(|open| make(&options, &mut BufWriter::with_capacity(1 << 20, open)))
+                    .and_then(|open| {
+                        make(&options, base.as_ref(), &mut BufWriter::with_capacity(1 << 20, open))
+                    })
                     .and_then(|report| {
                         std::fs::rename(&part, file)
                             .with_context(|| format!("renaming to {}", file.display()))?;
@@ -119,13 +130,13 @@ fn created() -> anyhow::Result<SystemTime> {
 }
 
 /// Makes the document while another thread shows how far it is.
-fn make(options: &Options, out: &mut dyn io::Write) -> anyhow::Result<Report> {
+fn make(options: &Options, base: Option<&ImageIndex>, out: &mut dyn io::Write) -> anyhow::Result<Report> {
     let progress = Progress::default();
     let (done, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let seen = &progress;
         let shown = scope.spawn(move || show(seen, &ended));
-        let report = generate::generate(options, &progress, out);
+        let report = generate::generate(options, base, &progress, out);
         drop(done);
         let _ = shown.join();
         Ok(report?)
@@ -198,95 +209,4 @@ fn summary(report: &Report, took: Duration) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-impl Inspect {
-    fn run(self) -> anyhow::Result<ExitCode> {
-        let (index, tool) = load(&self.file)?;
-        let advice = tool::advice(tool.as_deref(), index.coverage(), index.formats());
-        let n = index.numbers();
-        let without = n.files - n.with_sha256 - n.with_weak;
-        let created = index.created().map(|time| {
-            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let time = time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
-            time.map_or_else(
-                |_| seconds.to_string(),
-                |t| t.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-            )
-        });
-        let mut out = io::stdout().lock();
-        if self.json {
-            let value = serde_json::json!({
-                "format": formats(&index),
-                "tool": tool,
-                                "created": created,
-                "coverage": index.coverage().as_str(),
-                "numbers": {
-                    "files": n.files,
-                    "with_sha256": n.with_sha256,
-                    "with_weak": n.with_weak,
-                    "without": without,
-                    "owned": n.owned,
-                    "packages": n.packages,
-                    "complete": n.complete,
-                },
-                                "advice": advice,
-                "index_bytes": index.heap_bytes(),
-            });
-            writeln!(out, "{value:#}")?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        let missing = missing(&index);
-        writeln!(out, "format     {}", formats(&index))?;
-        writeln!(out, "tool       {}", tool.as_deref().unwrap_or("not stated"))?;
-        writeln!(out, "created    {}", created.as_deref().unwrap_or("not stated"))?;
-        writeln!(out, "packages   {}", n.packages)?;
-        writeln!(out, "files      {} ({} owned by a package)", n.files, n.owned)?;
-        writeln!(
-            out,
-            "digests    {} SHA-256, {} only SHA-1 or MD5, {} none",
-            n.with_sha256, n.with_weak, without
-        )?;
-        writeln!(out, "coverage   {}", index.coverage())?;
-        writeln!(out, "index      {} bytes", index.heap_bytes())?;
-        for line in missing {
-            writeln!(out, "missing    {line}")?;
-        }
-        if let Some(advice) = advice {
-            writeln!(out, "\n{advice}")?;
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn formats(index: &ImageIndex) -> String {
-    index.formats().iter().map(|format| format.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn load(file: &Path) -> anyhow::Result<(ImageIndex, Option<String>)> {
-    let limits = Limits::default();
-    let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
-    if !open.metadata()?.is_file() {
-        bail!("{}: expected a file", file.display());
-    }
-    let mut bytes = Vec::new();
-    open.take(limits.max_bytes + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("reading {}", file.display()))?;
-    let index = crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())?;
-    Ok((index, tool::of(&bytes)))
-}
-
-/// What a stronger SBOM of the same image would have.
-fn missing(index: &ImageIndex) -> Vec<String> {
-    let n = index.numbers();
-    let mut lines = Vec::new();
-    if n.with_weak > 0 {
-        lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));
-    }
-    let without = n.files - n.with_sha256 - n.with_weak;
-    if without > 0 && n.with_sha256 > 0 {
-        lines.push(format!("a digest for {without} files (links and directories among them)"));
-    }
-    lines
 }
