@@ -16,7 +16,7 @@ pub mod sign;
 mod sigstore;
 pub mod statement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod trust_root;
 mod tuf;
 pub mod vex;

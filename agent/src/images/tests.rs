@@ -1,5 +1,6 @@
 //! The register over real directories, keys and envelopes.
 
+mod facts;
 mod platforms;
 mod sharing;
 mod sources;
