@@ -435,6 +435,46 @@ pub struct WeakDigests {
     pub md5: [u8; 16],
 }
 
+/// What a package database says of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Name and version of the package.
+    pub package: Arc<str>,
+    /// The digest that the database has of the file.
+    pub digest: Option<PackageDigest>,
+}
+
+/// The digest that a package database has of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PackageDigest {
+    /// dpkg.
+    Md5([u8; 16]),
+    /// apk.
+    Sha1([u8; 20]),
+    /// rpm, Python.
+    Sha256(Sha256),
+}
+
+impl PackageDigest {
+    /// The algorithm's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Md5(_) => "MD5",
+            Self::Sha1(_) => "SHA-1",
+            Self::Sha256(_) => "SHA-256",
+        }
+    }
+
+    /// The content has this digest; `None` when the digest of this kind was not computed.
+    pub fn agrees(&self, sha256: &Sha256, weak: Option<&WeakDigests>) -> Option<bool> {
+        match self {
+            Self::Sha256(expected) => Some(expected == sha256),
+            Self::Sha1(expected) => weak.map(|found| found.sha1 == *expected),
+            Self::Md5(expected) => weak.map(|found| found.md5 == *expected),
+        }
+    }
+}
+
 /// Who computed a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DigestOrigin {

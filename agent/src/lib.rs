@@ -11,6 +11,7 @@ pub mod finding;
 pub mod images;
 pub mod judge;
 pub mod metrics;
+pub mod packages;
 mod proc;
 pub mod recent;
 pub mod record;

@@ -19,6 +19,7 @@ pub mod tool;
 pub use checksum::{Algorithm, hex};
 pub use coverage::Numbers;
 pub use index::{Builder, Entry, ImageIndex};
+pub(crate) use path::merges_into_usr;
 pub use path::{PathError, canonical};
 
 use crate::finding::Sha256;
