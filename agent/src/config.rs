@@ -65,11 +65,32 @@ pub enum FlavourChoice {
 }
 
 /// `[host]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Host {
     /// Digest that names the host's image in attestations (their subject). Without it the host has no SBOM.
     pub image: Option<Sha256>,
+    /// Programs (or scripts) that install packages. What they change on the host is `updated`, if they are attested
+    /// themselves. An empty list: nothing is.
+    pub package_managers: Vec<PathBuf>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        let managers = [
+            "/usr/bin/dpkg",
+            "/usr/bin/apt",
+            "/usr/bin/apt-get",
+            "/usr/bin/rpm",
+            "/usr/bin/dnf",
+            "/usr/bin/dnf-3",
+            "/usr/bin/dnf5",
+            "/usr/bin/microdnf",
+            "/usr/bin/zypper",
+            "/sbin/apk",
+        ];
+        Self { image: None, package_managers: managers.map(PathBuf::from).to_vec() }
+    }
 }
 
 /// `[[workload]]`.
@@ -258,6 +279,12 @@ impl Config {
                 return Some((at(&["sensor", key]), reason));
             }
         }
+        for (n, manager) in self.host.package_managers.iter().enumerate() {
+            if !manager.is_absolute() {
+                let reason = format!("expected an absolute path, found {manager:?}");
+                return Some((at(&["host", "package_managers", &n.to_string()]), reason));
+            }
+        }
         let attestation = &self.attestation;
         if attestation.threshold == 0 {
             let reason = "expected at least 1 (an envelope without a signature proves nothing), found 0";
@@ -336,6 +363,7 @@ mod tests {
             ("[attestation]\nthreshold = 0\n", "line 2, column 13: ", "at least 1"),
             ("[attestation]\nkeys = [\"a\"]\nthreshold = 2\n", "line 3, column 13: ", "at most 1"),
             ("[host]\nimage = \"sha256:12\"\n", "line 2, column 9: ", "64 hexadecimal digits"),
+            ("[host]\npackage_managers = [\"dpkg\"]\n", "line 2, column 21: ", "an absolute path"),
             ("[feed]\nclient_queue = 0\n", "line 2, column 16: ", "at least 1"),
             ("[feed]\nsocket = \"s\"\n", "line 2, column 10: ", "an absolute path"),
             ("[metrics]\nlisten = \"9464\"\n", "line 2, column 10: ", "socket address"),

@@ -475,6 +475,32 @@ impl PackageDigest {
     }
 }
 
+/// A file of the host that its package manager wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// What the package manager's database says of it.
+    pub proof: Proof,
+    /// Name and version of the package that owns it, by the database.
+    pub package: Option<Arc<str>>,
+    /// It was written before the agent started: only the database says that the package manager did it.
+    pub unseen: bool,
+}
+
+/// What a package manager's database says of a file that the package manager wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// The package that owns it has this digest. Of a file that was removed: no package owns it any more.
+    Agrees,
+    /// It is part of the database itself, or a package's script: no digest can be there.
+    Bookkeeping,
+    /// The package that owns it has another digest, or should still have what was removed.
+    Differs,
+    /// The package that owns it has no digest of it.
+    NoDigest,
+    /// No package owns it.
+    Unowned,
+}
+
 /// Who computed a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DigestOrigin {
@@ -513,6 +539,11 @@ pub struct Observation {
     pub fresh: bool,
     /// Effective user is root.
     pub root: bool,
+    /// Containers: who owns the file by the package databases of the image's read-only layers. Asked only of a file that
+    /// lies in one and is at no path of the SBOM.
+    pub owner: Option<Owner>,
+    /// Host: its package manager wrote the file.
+    pub update: Option<Update>,
 }
 
 /// Why a file is judged.

@@ -18,6 +18,7 @@
 //! A file of a database that is not as it must be is left out, with its position and the reason; the others count.
 
 mod apk;
+mod databases;
 mod dpkg;
 mod files;
 pub mod overlay;
@@ -33,6 +34,7 @@ use std::io;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+pub use databases::Databases;
 pub use files::{Builder, PackageFiles};
 pub use tree::{Entry, Tree};
 pub use wanted::{Kind, Named, Wanted};

@@ -18,9 +18,9 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::event::{Content, Event, FilePath, FileRef, ProcessId};
+use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId};
 use crate::finding::{Sha256, WorkloadInfo};
-use crate::judge::Ancestry;
+use crate::judge::{Ancestry, Settled};
 use crate::workload::Workload;
 
 mod read;
@@ -36,7 +36,7 @@ pub use write::{Recorder, Recording, Written};
 /// First bytes of a recording.
 const MAGIC: &[u8; 16] = b"muster recording";
 /// Format of what follows. Raise it with every change of [`Frame`] or of what it holds.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Largest body of a frame. An event with its answers needs a few KiB.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -75,6 +75,12 @@ pub enum Answer {
     Program(Result<FileRef, Arc<str>>),
     /// The process and its ancestors.
     Ancestry(Ancestry),
+    /// Who owns the file at this path.
+    Owner(FilePath, Option<Owner>),
+    /// The task sees the host's own root directory.
+    InHostRoot(bool),
+    /// What became of files that the package manager wrote.
+    Settled(Vec<Settled>),
 }
 
 /// A workload as it is written down.

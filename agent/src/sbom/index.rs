@@ -157,6 +157,11 @@ impl ImageIndex {
         (0..u32::try_from(self.len()).unwrap_or(u32::MAX)).map(|id| Entry { index: self, id })
     }
 
+    /// Name and version of every package that is named.
+    pub(crate) fn named_packages(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.packages.iter().filter_map(|text| text.rsplit_once(' '))
+    }
+
     /// How much of the image it can answer for.
     pub fn coverage(&self) -> Coverage {
         self.numbers.coverage()
