@@ -165,7 +165,7 @@ impl Facts for Live {
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
-        let database = self.databases.of_host_now();
+        let database = self.databases.of_host_now(files.iter().map(|file| file.path.as_bytes()));
         let settled = files.iter().map(|Unsettled { path, unread }| {
             let (exists, content) = self.digests.on_host(path, *unread);
             Settled { exists, content, owner: database.owner(path.as_bytes()) }

@@ -52,7 +52,7 @@ pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
 use silent::Silent;
 pub use stage::{QUEUE, Rooms, Seen, Stage};
-use updates::Updates;
+use updates::{Of, Updates};
 
 /// Processes whose programs are remembered.
 const PROCESSES: usize = 131_072;
@@ -325,7 +325,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         {
             let session = if workload.is_host { self.updates.session(&event.task) } else { None };
             if let Some(session) = session {
-                self.hold(event, &workload, &image, session, file, judgement, None);
+                self.hold(event, &workload, &image, session, judgement, Of::Removed(file));
             } else {
                 let about = About {
                     file: Some(file),
@@ -375,8 +375,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let (judgement, session) = self.consider(task, &workload, &image, &mut observation);
         match session {
             Some(session) => {
-                let file = observation.file.clone();
-                self.hold(event, &workload, &image, session, &file, judgement, Some(observation));
+                self.hold(event, &workload, &image, session, judgement, Of::Observed(Box::new(observation)));
             }
             None => self.found(event, &workload, &image, &observation, judgement),
         }
@@ -466,8 +465,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         };
         let (judgement, session) = self.consider(task, workload, image, &mut observation);
         if let Some(session) = session {
-            let file = observation.file.clone();
-            self.hold(event, workload, image, session, &file, judgement, Some(observation));
+            self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
             return Ran::default();
         }
         if judgement.is_silent()

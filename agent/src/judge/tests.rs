@@ -504,6 +504,7 @@ fn a_loss_says_when_how_many_and_what_to_do() {
     assert_eq!(found[0].process, None);
 }
 
+type Setup = fn(&mut Bench) -> Vec<Finding>;
 /// Verdict, severity, kind, path and package.
 type Line = (Verdict, Severity, Kind, String, Option<String>);
 
@@ -588,7 +589,7 @@ fn patch_day_is_quiet_and_loses_nothing() {
 
 #[test]
 fn only_an_attested_package_manager_of_the_host_counts() {
-    let setups: [(&str, fn(&mut Bench) -> Vec<Finding>); 6] = [
+    let setups: [(&str, Setup); 6] = [
         ("its program is not attested", |b| {
             b.world.0.borrow_mut().files.insert("/usr/bin/dpkg", OTHER);
             b.dpkg(10)

@@ -27,6 +27,7 @@
 //! saw who wrote it; and a package manager that is known only so is not trusted.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashMap;
@@ -92,10 +93,18 @@ struct Held {
     /// It would have been this.
     finding: Finding,
     judgement: Judgement,
-    image: std::sync::Arc<Known>,
+    image: Arc<Known>,
     /// `None`: the name was taken away.
     observation: Option<Observation>,
     had_a_chance: bool,
+}
+
+/// What a finding that is held is about.
+pub(super) enum Of<'a> {
+    /// A name that was taken away.
+    Removed(&'a FileRef),
+    /// A file that was looked at.
+    Observed(Box<Observation>),
 }
 
 struct Written {
@@ -247,7 +256,7 @@ fn proof(path: &FilePath, content: &Content, owner: Option<&Owner>, unseen: bool
         (None, Some(_)) => Proof::NoDigest,
         (None, None) => Proof::Unowned,
     };
-    Update { proof, package: owner.map(|o| std::sync::Arc::clone(&o.package)), unseen }
+    Update { proof, package: owner.map(|o| Arc::clone(&o.package)), unseen }
 }
 
 fn is_change(observation: &Observation) -> bool {
@@ -432,23 +441,26 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         Some(update)
     }
 
-    /// Holds a finding until its session is settled. `observation` is `None` when a name was taken away.
+    /// Holds a finding until its session is settled.
     pub(super) fn hold(
         &mut self,
         event: &Event,
         workload: &Workload,
-        image: &std::sync::Arc<Known>,
+        image: &Arc<Known>,
         session: u64,
-        file: &FileRef,
         judgement: Judgement,
-        observation: Option<Observation>,
+        of: Of<'_>,
     ) {
+        let (file, observation) = match of {
+            Of::Removed(file) => (file.clone(), None),
+            Of::Observed(observation) => (observation.file.clone(), Some(*observation)),
+        };
         let operation = match &event.body {
             Body::File { op, .. } => Some(*op),
             _ => None,
         };
         let about = About {
-            file: Some(file),
+            file: Some(&file),
             content: observation.as_ref().map(|o| &o.content),
             operation,
             image: Some(image),
@@ -469,7 +481,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             order: self.updates.order,
             finding,
             judgement,
-            image: std::sync::Arc::clone(image),
+            image: Arc::clone(image),
             observation,
             had_a_chance: false,
         };

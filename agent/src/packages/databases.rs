@@ -120,17 +120,21 @@ impl Databases {
     /// The host's databases as they were when first asked for.
     pub fn of_host(&mut self) -> Arc<PackageFiles> {
         if self.host.is_none() {
-            self.host = Some(Arc::new(self.of_host_now()));
+            self.host = Some(Arc::new(self.read_host(&Wanted::everything())));
         }
         self.host.clone().unwrap_or_default()
     }
 
-    /// The host's databases as they are.
-    pub fn of_host_now(&self) -> PackageFiles {
+    /// What the host's databases say of these paths now.
+    pub fn of_host_now<'a>(&self, paths: impl IntoIterator<Item = &'a [u8]>) -> PackageFiles {
+        self.read_host(&Wanted::owners_of(paths))
+    }
+
+    fn read_host(&self, wanted: &Wanted) -> PackageFiles {
         let begun = Instant::now();
         match Tree::directory(&self.host_root) {
             Ok(tree) => {
-                let files = read(&tree, &Wanted::everything(), &|_| None, Limits::default());
+                let files = read(&tree, wanted, &|_| None, Limits::default());
                 self.told("host", &files, begun);
                 files
             }

@@ -1,6 +1,6 @@
 //! dpkg's database (deb-control(5), dpkg-query(1); `status.d` is what distroless images have in place of it).
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Builder, Fault, Kind, Position, Reader, Refused, Wanted, lines, shown};
 use crate::event::PackageDigest;
@@ -112,14 +112,19 @@ fn packages(
         };
         // A list whose digests were refused would say less than it seems to.
         let Ok(digests): Result<_, Refused> = named(to, "md5sums") else { continue };
-        if let Some((name, text)) = digests
-            && let Err((position, reason)) = md5sums(&text, |path, md5| add(to, path, Some(md5)))
-        {
+        let (name, text) = digests.unwrap_or_default();
+        let mut known = FxHashSet::default();
+        let result = md5sums(&text, |path, md5| {
+            known.insert(path);
+            add(to, path, Some(md5))
+        });
+        if let Err((position, reason)) = result {
             to.problem(&name, position, reason);
             continue;
         }
         if let Ok(Some((name, text))) = named(to, "list")
-            && let Err((position, reason)) = list(&text, |path| add(to, path, None))
+            && let Err((position, reason)) =
+                list(&text, |path| if known.contains(&path[1..]) { Ok(()) } else { add(to, path, None) })
         {
             to.problem(&name, position, reason);
             continue;

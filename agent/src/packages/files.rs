@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Position, Problem};
 use crate::event::{Owner, PackageDigest};
@@ -133,7 +133,7 @@ fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Option
 /// `/bin/sh` is `/usr/bin/sh` where `/bin` is a link.
 fn merged<'a>(path: &'a [u8], links: &[&str]) -> std::borrow::Cow<'a, [u8]> {
     let is_link = |top: &&str| path[1..].strip_prefix(top.as_bytes()).is_some_and(|r| r.starts_with(b"/"));
-    if merges_into_usr(path) && links.iter().any(|top| is_link(&top)) {
+    if merges_into_usr(path) && links.iter().any(is_link) {
         [b"/usr", path].concat().into()
     } else {
         path.into()
@@ -156,15 +156,17 @@ pub struct Builder {
     files: Vec<Raw>,
     packages: Vec<Arc<str>>,
     links: Vec<&'static str>,
+    /// Only these paths are kept.
+    only: Option<FxHashSet<Box<[u8]>>>,
     max_paths: usize,
     problems: Vec<Problem>,
     more_problems: u64,
 }
 
 impl Builder {
-    /// For a root in which these top directories are links into `/usr`.
-    pub fn new(links: Vec<&'static str>, max_paths: usize) -> Self {
-        Self { links, max_paths, ..Self::default() }
+    /// For a root in which these top directories are links into `/usr`. `only`: other paths are not asked for.
+    pub fn new(links: Vec<&'static str>, only: Option<FxHashSet<Box<[u8]>>>, max_paths: usize) -> Self {
+        Self { links, only, max_paths, ..Self::default() }
     }
 
     /// Adds a package.
@@ -183,6 +185,9 @@ impl Builder {
         }
         let path = canonical(path).map_err(|e| format!("{e}: {}", super::shown(path)))?;
         let path = merged(&path, &self.links);
+        if self.only.as_ref().is_some_and(|only| !only.contains(&*path)) {
+            return Ok(());
+        }
         let (start, slash) = (self.bytes.len(), split(&path).0.len());
         let (Ok(start), Ok(len), Ok(slash), Ok(_)) = (
             u32::try_from(start),
@@ -222,7 +227,7 @@ impl Builder {
         files.sort_unstable_by(|a, b| {
             key(a).cmp(&key(b)).then(strength(b).cmp(&strength(a))).then(a.package.cmp(&b.package))
         });
-        let dirs: rustc_hash::FxHashSet<&[u8]> = files.iter().map(|raw| key(raw).0).collect();
+        let dirs: FxHashSet<&[u8]> = files.iter().map(|raw| key(raw).0).collect();
         let mut kept: Vec<Raw> = Vec::with_capacity(files.len());
         let mut disputed = Vec::new();
         for raw in &files {

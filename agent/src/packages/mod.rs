@@ -168,7 +168,7 @@ pub fn read(
     // A database lists `/bin/sh` where a merged system has `/usr/bin/sh`.
     let tops = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
     let links = tops.into_iter().filter(|top| files.is_link(top)).collect();
-    let mut to = Builder::new(links, limits.paths);
+    let mut to = Builder::new(links, wanted.paths().cloned(), limits.paths);
     dpkg::read(&mut reader, wanted, &mut to);
     apk::read(&mut reader, wanted, &mut to);
     rpm::read(&mut reader, wanted, &mut to);

@@ -24,7 +24,7 @@ fn put(root: &Path, files: &[(&str, &[u8])]) {
         fs::create_dir_all(path.parent().expect("below the root")).expect("a private directory");
         match content.strip_prefix(b"->") {
             Some(target) => {
-                symlink(std::str::from_utf8(target).expect("text"), path).expect("a private directory")
+                symlink(std::str::from_utf8(target).expect("text"), path).expect("a private directory");
             }
             None => fs::write(path, content).expect("a private directory"),
         }
@@ -490,7 +490,7 @@ fn no_spoilt_rpm_database_stops_the_reader() {
     let good = fs::read(place.join("rpmdb.sqlite")).expect("just made");
     // Every byte of the first pages, which hold all structures, and every cut.
     let to = |bytes: &[u8]| {
-        let mut to = Builder::new(Vec::new(), 1000);
+        let mut to = Builder::new(Vec::new(), None, 1000);
         rpm::packages(bytes, "x", &Wanted::everything(), &mut to);
         to.finish()
     };
@@ -514,6 +514,13 @@ fn this_machines_own_dpkg_database() {
         files.packages().len(),
         files.heap_bytes()
     );
+    let begun = std::time::Instant::now();
+    let tree = Tree::directory(Path::new("/")).expect("a directory");
+    let wanted = Wanted::owners_of([&b"/usr/bin/dpkg"[..], b"/nowhere"]);
+    let few = read(&tree, &wanted, &NOBODY, Limits::default());
+    println!("the owners of two paths: {:?}", begun.elapsed());
+    assert_eq!(few.len(), 1);
+    assert_eq!(few.owner(b"/usr/bin/dpkg"), files.owner(b"/usr/bin/dpkg"));
     let list = Command::new("dpkg-query").args(["-L", "coreutils", "bash", "libc6"]).output();
     let list = list.expect("dpkg-query, which every Debian has").stdout;
     let mut agreeing = 0;

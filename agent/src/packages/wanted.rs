@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 /// A kind of package database.
@@ -43,17 +43,31 @@ pub struct Named<'a> {
     pub purl: Option<&'a str>,
 }
 
+/// Versions of a name, each of one kind of database or of any.
+type Versions = SmallVec<[(Option<Kind>, Box<str>); 1]>;
+
 /// The packages that count.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     all: bool,
-    versions: FxHashMap<Box<str>, SmallVec<[(Option<Kind>, Box<str>); 1]>>,
+    versions: FxHashMap<Box<str>, Versions>,
+    paths: Option<FxHashSet<Box<[u8]>>>,
 }
 
 impl Wanted {
     /// Every package of every database: the host's own.
     pub fn everything() -> Self {
         Self { all: true, ..Self::default() }
+    }
+
+    /// Every package, but only what owns these (canonical) paths: much quicker for few of them.
+    pub fn owners_of<'a>(paths: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let paths = Some(paths.into_iter().map(Box::from).collect());
+        Self { all: true, paths, ..Self::default() }
+    }
+
+    pub(super) fn paths(&self) -> Option<&FxHashSet<Box<[u8]>>> {
+        self.paths.as_ref()
     }
 
     /// The packages that an SBOM names. Where it has a package URL, that says of which database the package is; a package
