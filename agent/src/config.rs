@@ -45,8 +45,8 @@ impl Default for Sensor {
     fn default() -> Self {
         Self {
             flavour: FlavourChoice::Auto,
-            exec_ring_bytes: 16 << 20,
-            file_ring_bytes: 8 << 20,
+            exec_ring_bytes: 8 << 20,
+            file_ring_bytes: 4 << 20,
             network_ring_bytes: 1 << 20,
         }
     }

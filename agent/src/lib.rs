@@ -10,9 +10,13 @@ pub mod feed;
 pub mod finding;
 pub mod images;
 pub mod judge;
+mod memory;
 pub mod metrics;
 pub mod packages;
 mod proc;
+#[cfg(test)]
+#[path = "../tests/common/python.rs"]
+mod python;
 pub mod recent;
 pub mod record;
 pub mod sbom;

@@ -107,6 +107,8 @@ async fn main(options: Options) -> Result<(), AppError> {
         None => None,
     };
     let mut agent = Agent::start(&config, record)?;
+    // The kernel's type information was read to load the programs.
+    crate::memory::give_back();
     if let Err(error) = agent.feed.serve(Arc::clone(&agent.source) as _).await {
         agent.stop().await;
         return Err(error.into());

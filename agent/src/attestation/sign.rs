@@ -36,14 +36,15 @@ pub enum SignError {
         /// The limit.
         limit: u64,
     },
-    /// It is not JSON.
-    #[error("the SBOM is not a JSON object: {0}")]
+    /// It is not JSON, nor SPDX tag-value.
+    #[error("the SBOM is neither SPDX tag-value (with SPDXVersion), nor a JSON object: {0}")]
     NotJson(serde_json::Error),
     /// No format that is known.
     #[error(
-        "the SBOM is {0}; expected SPDX JSON (with spdxVersion) or syft-json (with schema and artifacts)"
+        "the SBOM is JSON of an unknown form; expected SPDX (with spdxVersion, or @context and @graph), CycloneDX (with \
+         bomFormat) or syft-json (with schema and artifacts)"
     )]
-    Format(&'static str),
+    Format,
     /// The predicate type names another format.
     #[error("the predicate type is {asked:?}, but the SBOM is {found:?}")]
     PredicateType {
@@ -77,16 +78,28 @@ struct Probe {
     spdx: Option<IgnoredAny>,
     #[serde(rename = "bomFormat")]
     cyclonedx: Option<IgnoredAny>,
+    #[serde(rename = "@context")]
+    context: Option<IgnoredAny>,
+    #[serde(rename = "@graph")]
+    graph: Option<IgnoredAny>,
     schema: Option<IgnoredAny>,
     artifacts: Option<IgnoredAny>,
 }
 
+/// SPDX as tag-value, which stands in a statement as a string.
+fn as_tag_value(sbom: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(sbom).ok().filter(|text| !text.trim_start().starts_with('{'))?;
+    text.lines().any(|line| line.starts_with("SPDXVersion:")).then_some(text)
+}
+
 fn detect(sbom: &[u8]) -> Result<PredicateType, SignError> {
     match serde_json::from_slice(sbom).map_err(SignError::NotJson)? {
-        Probe { spdx: Some(_), .. } => Ok(PredicateType::Spdx),
+        Probe { spdx: Some(_), .. } | Probe { context: Some(_), graph: Some(_), .. } => {
+            Ok(PredicateType::Spdx)
+        }
         Probe { schema: Some(_), artifacts: Some(_), .. } => Ok(PredicateType::Syft),
-        Probe { cyclonedx: Some(_), .. } => Err(SignError::Format("CycloneDX")),
-        _ => Err(SignError::Format("JSON of an unknown form")),
+        Probe { cyclonedx: Some(_), .. } => Ok(PredicateType::CycloneDx),
+        _ => Err(SignError::Format),
     }
 }
 
@@ -122,9 +135,20 @@ pub fn sign(
     if read != size {
         return Err(SignError::Changed { expected: size, found: read });
     }
-    let document = payload[head.len()..].trim_ascii();
-    let found = detect(document)?;
-    let sha256 = sha256(document);
+    // JSON is the same without the white space around it; a text is not.
+    let document = &payload[head.len()..];
+    let (found, sha256, text) = match as_tag_value(document) {
+        Some(text) => (
+            PredicateType::Spdx,
+            sha256(document),
+            Some(serde_json::to_vec(text).map_err(SignError::NotJson)?),
+        ),
+        None => (detect(document)?, sha256(document.trim_ascii()), None),
+    };
+    if let Some(text) = text {
+        payload.truncate(head.len());
+        payload.extend_from_slice(&text);
+    }
     if let Some(asked) = predicate_type.filter(|asked| *asked != found) {
         return Err(SignError::PredicateType { asked: asked.uri(), found: found.uri() });
     }

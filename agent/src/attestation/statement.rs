@@ -19,40 +19,66 @@ const MAX_SUBJECTS: usize = 1024;
 /// The kinds of documents that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PredicateType {
-    /// SPDX: `https://spdx.dev/Document`, also with a version (`/v2.3`).
+    /// SPDX: `https://spdx.dev/Document`, also with a version (`/v2.3`). JSON as an object, tag-value as a string.
     Spdx,
+    /// CycloneDX: `https://cyclonedx.org/bom`, also with a version (`/v1.6`).
+    CycloneDx,
     /// syft-json: `https://syft.dev/bom`.
     Syft,
+    /// cosign's own wrapper, in which its first versions put SBOMs: `{"Data": document, "Timestamp": …}`. What the document is
+    /// only the document says.
+    Custom,
+    /// SLSA provenance v0.2 or v1: how the image was built.
+    SlsaProvenance,
+    /// OpenVEX 0.2: which vulnerabilities do not matter, and why.
+    OpenVex,
 }
+
+/// URIs of the types that have no version, or several fixed ones; the first of a type is what Muster writes.
+const URIS: [(&str, PredicateType); 8] = [
+    ("https://spdx.dev/Document", PredicateType::Spdx),
+    ("https://cyclonedx.org/bom", PredicateType::CycloneDx),
+    ("https://syft.dev/bom", PredicateType::Syft),
+    ("https://cosign.sigstore.dev/attestation/v1", PredicateType::Custom),
+    ("cosign.sigstore.dev/attestation/v1", PredicateType::Custom),
+    ("https://slsa.dev/provenance/v1", PredicateType::SlsaProvenance),
+    ("https://slsa.dev/provenance/v0.2", PredicateType::SlsaProvenance),
+    ("https://openvex.dev/ns", PredicateType::OpenVex),
+];
 
 impl PredicateType {
     /// The URI that Muster writes.
     pub fn uri(self) -> &'static str {
-        match self {
-            Self::Spdx => "https://spdx.dev/Document",
-            Self::Syft => "https://syft.dev/bom",
-        }
+        URIS.iter().find(|(_, of)| *of == self).map_or("", |(uri, _)| uri)
+    }
+
+    /// The document can be an SBOM.
+    pub fn is_sbom(self) -> bool {
+        matches!(self, Self::Spdx | Self::CycloneDx | Self::Syft | Self::Custom)
+    }
+
+    /// Types whose URI may end in the version of the document.
+    fn is_versioned(self) -> bool {
+        matches!(self, Self::Spdx | Self::CycloneDx | Self::OpenVex)
     }
 }
 
 impl std::str::FromStr for PredicateType {
     type Err = String;
     fn from_str(uri: &str) -> Result<Self, String> {
-        let versioned = |rest: &str| {
+        let is_version = |rest: &str| {
             rest.strip_prefix("/v").is_some_and(|version| {
                 !version.is_empty() && version.bytes().all(|c| c.is_ascii_digit() || c == b'.')
             })
         };
-        match uri.strip_prefix(Self::Spdx.uri()) {
-            Some(rest) if rest.is_empty() || versioned(rest) => Ok(Self::Spdx),
-            _ if uri == Self::Syft.uri() => Ok(Self::Syft),
-            _ => Err(format!(
-                "predicate type {:?} is not read; expected {:?} (SPDX, also with /vVERSION) or {:?} (syft-json)",
-                shown(uri),
-                Self::Spdx.uri(),
-                Self::Syft.uri()
-            )),
-        }
+        let fits = |(known, of): &&(&str, Self)| {
+            uri.strip_prefix(known)
+                .is_some_and(|rest| rest.is_empty() || of.is_versioned() && is_version(rest))
+        };
+        URIS.iter().find(fits).map(|(_, of)| *of).ok_or_else(|| {
+            let known: Vec<_> = URIS.iter().map(|(uri, _)| *uri).collect();
+            format!("predicate type {:?} is not read; expected one of {}", shown(uri), known.join(", "))
+        })
     }
 }
 
@@ -71,8 +97,15 @@ pub struct Statement {
     pub subjects: Vec<Subject>,
     /// Kind of the document.
     pub predicate_type: PredicateType,
-    buffer: Vec<u8>,
-    predicate: Range<usize>,
+    document: Document,
+}
+
+/// The bytes of the predicate's document.
+enum Document {
+    /// An object: as it stands in the statement.
+    Object { buffer: Vec<u8>, range: Range<usize> },
+    /// A string, or what cosign has wrapped in one: without its quotes and escapes.
+    Text(String),
 }
 
 impl fmt::Debug for Statement {
@@ -80,7 +113,7 @@ impl fmt::Debug for Statement {
         f.debug_struct("Statement")
             .field("subjects", &self.subjects)
             .field("predicate_type", &self.predicate_type)
-            .field("predicate_bytes", &self.predicate.len())
+            .field("predicate_bytes", &self.predicate().len())
             .finish_non_exhaustive()
     }
 }
@@ -95,17 +128,46 @@ impl Statement {
         let payload = buffer.get(start..).unwrap_or_default();
         let parsed = json::read(payload, StatementSeed { depth: limits.max_json_depth, whole: true })
             .map_err(|fault| AttestationError::malformed(Part::Statement, fault))?;
-        let predicate = parsed.predicate.map_or("", RawValue::get);
-        limits.check_sbom(predicate.len())?;
-        let from = predicate.as_ptr().addr() - buffer.as_ptr().addr();
-        let predicate = from..from + predicate.len();
         let (subjects, predicate_type) = (parsed.subjects, parsed.predicate_type);
-        Ok(Self { subjects, predicate_type, buffer, predicate })
+        let malformed = |at: usize, reason: &str| AttestationError::Malformed {
+            part: Part::Statement,
+            at,
+            reason: reason.to_owned(),
+        };
+        let mut predicate = parsed.predicate.map_or("", RawValue::get);
+        let mut from = predicate.as_ptr().addr() - payload.as_ptr().addr();
+        if predicate_type == PredicateType::Custom {
+            let wrapper = json::read(predicate.as_bytes(), WrapperSeed { depth: limits.max_json_depth })
+                .map_err(|fault| malformed(from + fault.at, &fault.reason))?;
+            from += wrapper.get().as_ptr().addr() - predicate.as_ptr().addr();
+            predicate = wrapper.get();
+        }
+        limits.check_sbom(predicate.len())?;
+        let takes_text = matches!(predicate_type, PredicateType::Spdx | PredicateType::Custom);
+        let document = match predicate.as_bytes().first() {
+            Some(b'{') => {
+                let from = start + from;
+                let range = from..from + predicate.len();
+                Document::Object { buffer, range }
+            }
+            Some(b'"') if takes_text => match json::read(predicate.as_bytes(), Text) {
+                Ok(text) => Document::Text(text.into_owned()),
+                Err(fault) => return Err(malformed(from + fault.at, &fault.reason)),
+            },
+            _ => {
+                let reason = "predicate is not an object; expected a document in JSON (a string only for SPDX tag-value)";
+                return Err(malformed(from, reason));
+            }
+        };
+        Ok(Self { subjects, predicate_type, document })
     }
 
-    /// The document, as it was signed.
+    /// The document, as it was signed; without the string, or cosign's wrapper, that it stood in.
     pub fn predicate(&self) -> &[u8] {
-        &self.buffer[self.predicate.clone()]
+        match &self.document {
+            Document::Object { buffer, range } => &buffer[range.clone()],
+            Document::Text(text) => text.as_bytes(),
+        }
     }
 
     /// The statement is about the thing with this digest.
@@ -169,13 +231,7 @@ impl<'de> Visitor<'de> for StatementSeed {
                     predicate_type = Some(map.next_value_seed(Text)?.parse().map_err(A::Error::custom)?);
                 }
                 "predicate" if self.whole => {
-                    let value: &RawValue = map.next_value()?;
-                    if !value.get().starts_with('{') {
-                        return Err(A::Error::custom(
-                            "predicate is not an object; expected a JSON SBOM (a tag-value document is not read)",
-                        ));
-                    }
-                    predicate = Some(value);
+                    predicate = Some(map.next_value::<&RawValue>()?);
                 }
                 "predicate" => {
                     let _: &RawValue = map.next_value()?;
@@ -195,6 +251,33 @@ impl<'de> Visitor<'de> for StatementSeed {
             predicate_type: predicate_type.ok_or_else(|| A::Error::missing_field("predicateType"))?,
             predicate: Some(predicate.ok_or_else(|| A::Error::missing_field("predicate"))?),
         })
+    }
+}
+
+/// cosign's wrapper (`pkg/cosign/attestation`): its `Data`.
+struct WrapperSeed {
+    depth: u32,
+}
+
+impl<'de> DeserializeSeed<'de> for WrapperSeed {
+    type Value = &'de RawValue;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for WrapperSeed {
+    type Value = &'de RawValue;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with Data and Timestamp, as cosign wraps a document")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let unused = Unused { depth: self.depth.saturating_sub(1) };
+        let (mut members, mut data) = (Members::default(), None);
+        while let Some(key) = members.next(&mut map)? {
+            if key == "Data" { data = Some(map.next_value()?) } else { map.next_value_seed(unused)? }
+        }
+        data.ok_or_else(|| A::Error::missing_field("Data"))
     }
 }
 

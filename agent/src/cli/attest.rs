@@ -367,9 +367,9 @@ mod tests {
             2
         );
 
-        std::fs::write(&sbom, "{\"bomFormat\":\"CycloneDX\"}").unwrap();
+        std::fs::write(&sbom, "{\"bom\":\"CycloneDX\"}").unwrap();
         let text = attest(&["sign", &sbom, "--key", &key, "--subject", &subject, "--output", &at("c.json")]);
-        assert!(format!("{:#}", text.unwrap_err()).contains("the SBOM is CycloneDX"));
+        assert!(format!("{:#}", text.unwrap_err()).contains("JSON of an unknown form"));
         assert!(!std::fs::exists(at("c.json")).unwrap());
     }
 }

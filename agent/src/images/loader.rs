@@ -176,7 +176,7 @@ impl Loader {
         };
         let outcome = match sbom::parse(statement.predicate(), &self.sbom_limits) {
             Err(error) => Err(refused(error.to_string())),
-            Ok(index) if !index.formats().iter().all(|f| predicate_type(*f) == statement.predicate_type) => {
+            Ok(index) if !index.formats().iter().all(|f| fits(*f, statement.predicate_type)) => {
                 let (said, found) = (statement.predicate_type.uri(), formats(&index));
                 Err(refused(format!("the predicate type is {said:?}, but the document is {found}")))
             }
@@ -294,9 +294,16 @@ fn formats(index: &ImageIndex) -> String {
     names.join(", ")
 }
 
+/// cosign's wrapper does not say what is in it.
+fn fits(format: Format, said: PredicateType) -> bool {
+    said == PredicateType::Custom || said == predicate_type(format)
+}
+
+/// The predicate type that a document of this format has.
 fn predicate_type(format: Format) -> PredicateType {
     match format {
-        Format::Spdx2 => PredicateType::Spdx,
+        Format::Spdx2 | Format::SpdxTagValue | Format::Spdx3 => PredicateType::Spdx,
+        Format::CycloneDx => PredicateType::CycloneDx,
         Format::Syft => PredicateType::Syft,
     }
 }

@@ -251,6 +251,7 @@ impl Images {
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let started = std::time::Instant::now();
         let changes = work(&mut loader, &self.metrics);
+        crate::memory::give_back();
         let images = loader.resolve(&self.register.load(), changes);
         self.refused.store(Arc::new(loader.refused()));
         if let Some(images) = images {

@@ -68,7 +68,14 @@ impl Facts for Shared {
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, weak: bool) -> Content {
         let mut world = self.0.borrow_mut();
         world.asked += 1;
-        world.holds(&file.path.to_string(), weak)
+        let former = file
+            .former
+            .as_ref()
+            .map(|path| path.to_string())
+            .filter(|f| world.files.contains_key(f.as_str()));
+        let path = file.path.to_string();
+        let is_there = world.files.contains_key(path.as_str());
+        world.holds(former.as_ref().filter(|_| !is_there).unwrap_or(&path), weak)
     }
     fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
         self.0.borrow().owner(&file.path)
@@ -176,6 +183,7 @@ struct Bench {
     found: Found,
     image: Arc<std::sync::Mutex<Arc<Image>>>,
     clock: u64,
+    flavour: Flavour,
 }
 
 impl Bench {
@@ -197,7 +205,7 @@ impl Bench {
             Box::new(move |finding| found.borrow_mut().push(finding))
         };
         let judge = Judge::new(world.clone(), source, Metrics::new(), sink);
-        Self { judge, world, found, image, clock: 0 }
+        Self { judge, world, found, image, clock: 0, flavour: Flavour::Tracepoint }
     }
 
     /// A package manager that is attested is run.
@@ -243,7 +251,7 @@ impl Bench {
         self.clock += 1000;
         let process = ProcessId { tgid: pid, start_ns: 1 };
         let task = Task { process, pid, uid: 1000, euid: 1000, ..Task::default() };
-        let event = Event { time_ns: self.clock, flavour: Flavour::Tracepoint, task, body };
+        let event = Event { time_ns: self.clock, flavour: self.flavour, task, body };
         self.judge.event(&event);
         self.found.take()
     }
@@ -419,6 +427,19 @@ fn changes_are_judged_when_they_are_done() {
         let expected: Vec<_> = expected.iter().map(|(v, p)| (Kind::File, *v, (*p).to_owned())).collect();
         assert_eq!(verdicts(&found), expected, "{what}");
         assert!(found.iter().all(|f| f.operation == Some(*op)), "{what}");
+    }
+}
+
+#[test]
+fn a_rename_over_a_file_of_the_sbom_is_judged_before_it_is_done() {
+    for (flavour, expected) in
+        [(Flavour::Lsm, Verdict::Modified), (Flavour::Tracepoint, Verdict::Undetermined)]
+    {
+        let mut b = Bench { flavour, ..Bench::new() };
+        b.world.0.borrow_mut().files.remove("/bin/true");
+        let target = Some(FilePath::from("/bin/true"));
+        let found = b.event(1, Body::File { op: FileOp::Rename, file: at("/opt/x"), target, mode: None });
+        assert_eq!(verdicts(&found), one(Kind::File, expected, "/bin/true"), "{flavour:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::overlay::{OverlayError, lower_directories};
-use super::{Limits, Named, PackageFiles, Tree, Wanted, read};
+use super::{Limits, PackageFiles, Tree, Wanted, read};
 use crate::finding::Sha256;
 use crate::metrics::Metrics;
 use crate::proc::Proc;
@@ -173,7 +173,7 @@ impl Databases {
 
 /// The packages that the SBOM names.
 fn wanted(index: &ImageIndex) -> Wanted {
-    Wanted::named(index.named_packages().map(|(name, version)| Named { name, version, purl: None }))
+    Wanted::named(index.packages())
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 pub use databases::Databases;
 pub use files::{Builder, PackageFiles};
 pub use tree::{Entry, Tree};
-pub use wanted::{Kind, Named, Wanted};
+pub use wanted::{Kind, Wanted};
 
 use crate::finding::Sha256;
 

@@ -8,6 +8,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 use super::*;
 use crate::event::PackageDigest;
+use crate::sbom::Package;
 
 const NOBODY: fn(&[u8]) -> Option<Sha256> = |_| None;
 
@@ -135,8 +136,8 @@ fn only_packages_that_the_sbom_names_count() {
     let root = root(&debian());
     let tree = Tree::directory(root.path()).expect("a directory");
     let wanted = Wanted::named([
-        Named { name: "libc6", version: "2.36-9", purl: None },
-        Named { name: "bash", version: "5.2-2", purl: None },
+        Package { name: "libc6", version: "2.36-9", purl: None },
+        Package { name: "bash", version: "5.2-2", purl: None },
     ]);
     let files = read(&tree, &wanted, &NOBODY, Limits::default());
     assert!(files.owner(b"/usr/lib/x86_64-linux-gnu/libc.so.6").is_some());

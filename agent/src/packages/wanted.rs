@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+use crate::sbom::Package;
+
 /// A kind of package database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -30,17 +32,6 @@ impl Kind {
             () => None,
         }
     }
-}
-
-/// A package as an SBOM names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Named<'a> {
-    /// Name.
-    pub name: &'a str,
-    /// Version.
-    pub version: &'a str,
-    /// Package URL.
-    pub purl: Option<&'a str>,
 }
 
 /// Versions of a name, each of one kind of database or of any.
@@ -72,9 +63,9 @@ impl Wanted {
 
     /// The packages that an SBOM names. Where it has a package URL, that says of which database the package is; a package
     /// without a version could be any, so it does not count.
-    pub fn named<'a>(packages: impl IntoIterator<Item = Named<'a>>) -> Self {
+    pub fn named<'a>(packages: impl IntoIterator<Item = Package<'a>>) -> Self {
         let mut wanted = Self::default();
-        for Named { name, version, purl } in packages {
+        for Package { name, version, purl } in packages {
             match purl.map(Purl::parse) {
                 None => wanted.add(None, name, version),
                 Some(Some(purl)) => {
@@ -195,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_package_counts_if_the_sbom_names_it_with_its_version_and_kind() {
-        let named = |name, version, purl| Named { name, version, purl };
+        let named = |name, version, purl| Package { name, version, purl };
         let wanted = Wanted::named([
             named("curl", "7.88.1-10+deb12u5", Some("pkg:deb/debian/curl@7.88.1-10%2Bdeb12u5?arch=amd64")),
             named("bash", "5.1.8-9.el9", Some("pkg:rpm/redhat/bash@5.1.8-9.el9?arch=x86_64&epoch=1")),

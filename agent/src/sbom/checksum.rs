@@ -1,10 +1,12 @@
 //! Digests as documents write them.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Digests;
+use super::json::Text;
 use crate::finding::Sha256;
 
 /// Digest algorithms that are used; every other is skipped.
@@ -102,74 +104,117 @@ impl Digests {
     }
 }
 
-/// An array of `{algorithm, value}` objects; `VALUE` is the name of the second key (`checksumValue` in SPDX, `value` in syft).
-pub(super) struct Checksums<const SPDX: bool>(pub(super) Digests);
+/// How a format writes a digest.
+pub(super) trait Spelling {
+    /// Key of the algorithm.
+    const ALGORITHM: &'static str;
+    /// Key of the value.
+    const VALUE: &'static str;
+    /// Key of what kind of digest it is. Only a `Hash` is one of the content.
+    const KIND: Option<&'static str> = None;
+}
 
-impl<'de, const SPDX: bool> Deserialize<'de> for Checksums<SPDX> {
+/// SPDX 2.
+pub(super) struct Spdx2;
+impl Spelling for Spdx2 {
+    const ALGORITHM: &'static str = "algorithm";
+    const VALUE: &'static str = "checksumValue";
+}
+
+/// SPDX 3: `PackageVerificationCode` stands among the hashes.
+pub(super) struct Spdx3;
+impl Spelling for Spdx3 {
+    const ALGORITHM: &'static str = "algorithm";
+    const VALUE: &'static str = "hashValue";
+    const KIND: Option<&'static str> = Some("type");
+}
+
+/// syft-json.
+pub(super) struct Syft;
+impl Spelling for Syft {
+    const ALGORITHM: &'static str = "algorithm";
+    const VALUE: &'static str = "value";
+}
+
+/// CycloneDX.
+pub(super) struct CycloneDx;
+impl Spelling for CycloneDx {
+    const ALGORITHM: &'static str = "alg";
+    const VALUE: &'static str = "content";
+}
+
+/// An array of digests, each an object.
+pub(super) struct Checksums<S>(pub(super) Digests, PhantomData<S>);
+
+impl<S> Default for Checksums<S> {
+    fn default() -> Self {
+        Self(Digests::default(), PhantomData)
+    }
+}
+
+impl<'de, S: Spelling> Deserialize<'de> for Checksums<S> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct List<const SPDX: bool>;
-        impl<'de, const SPDX: bool> Visitor<'de> for List<SPDX> {
-            type Value = Checksums<SPDX>;
+        struct List<S>(PhantomData<S>);
+        impl<'de, S: Spelling> Visitor<'de> for List<S> {
+            type Value = Checksums<S>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of digests")
             }
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Checksums(Digests::default()))
+                Ok(Checksums::default())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut digests = Digests::default();
-                while let Some(One::<SPDX>(algorithm, value)) = list.next_element()? {
+                while let Some(One::<S>(algorithm, value, _)) = list.next_element()? {
                     digests.add(algorithm, &value.0).map_err(A::Error::custom)?;
                 }
-                Ok(Checksums(digests))
+                Ok(Checksums(digests, PhantomData))
             }
         }
-        from.deserialize_any(List::<SPDX>)
+        from.deserialize_any(List::<S>(PhantomData))
     }
 }
 
-struct One<'a, const SPDX: bool>(Algorithm, Text<'a>);
+struct One<'a, S>(Algorithm, Text<'a>, PhantomData<S>);
 
-/// A string, borrowed unless it is written with escapes.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
-
-impl<'de, const SPDX: bool> Deserialize<'de> for One<'de, SPDX> {
+impl<'de, S: Spelling> Deserialize<'de> for One<'de, S> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Pair<const SPDX: bool>;
-        impl<'de, const SPDX: bool> Visitor<'de> for Pair<SPDX> {
-            type Value = One<'de, SPDX>;
+        struct Pair<S>(PhantomData<S>);
+        impl<'de, S: Spelling> Visitor<'de> for Pair<S> {
+            type Value = One<'de, S>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with algorithm and value")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut algorithm, mut value) = (None, None);
-                let key_of_value = if SPDX { "checksumValue" } else { "value" };
+                let (mut algorithm, mut value, mut of_content) = (None, None, true);
                 while let Some(key) = map.next_key::<Text<'de>>()? {
-                    if key.0 == "algorithm" {
+                    if key.0 == S::ALGORITHM {
                         let named = Algorithm::named(&map.next_value::<Text<'de>>()?.0);
                         if algorithm.replace(named).is_some() {
-                            return Err(A::Error::duplicate_field("algorithm"));
+                            return Err(A::Error::duplicate_field(S::ALGORITHM));
                         }
-                    } else if key.0 == key_of_value {
+                    } else if key.0 == S::VALUE {
                         if value.replace(map.next_value::<Text<'de>>()?).is_some() {
-                            return Err(A::Error::duplicate_field(if SPDX {
-                                "checksumValue"
-                            } else {
-                                "value"
-                            }));
+                            return Err(A::Error::duplicate_field(S::VALUE));
                         }
+                    } else if S::KIND.is_some_and(|kind| key.0 == kind) {
+                        of_content &= map.next_value::<Text<'de>>()?.0 == "Hash";
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
                 }
                 match (algorithm, value) {
-                    (Some(algorithm), Some(value)) => Ok(One(algorithm, value)),
-                    _ => Err(A::Error::custom(format_args!("a digest needs algorithm and {key_of_value}"))),
+                    (Some(_), Some(value)) if !of_content => Ok(One(Algorithm::Other, value, PhantomData)),
+                    (Some(algorithm), Some(value)) => Ok(One(algorithm, value, PhantomData)),
+                    _ => Err(A::Error::custom(format_args!(
+                        "a digest needs {} and {}",
+                        S::ALGORITHM,
+                        S::VALUE
+                    ))),
                 }
             }
         }
-        from.deserialize_map(Pair::<SPDX>)
+        from.deserialize_map(Pair::<S>(PhantomData))
     }
 }
 

@@ -13,10 +13,14 @@ pub struct Numbers {
     pub with_weak: u64,
     /// … owned by a package.
     pub owned: u64,
+    /// … with digests that were not computed from the file, but repeated from package metadata.
+    pub recorded: u64,
+    /// Files of package metadata whose digests could not be used: malformed, or contradicted by another package's.
+    pub unusable: u64,
     /// Packages listed.
     pub packages: u64,
-    /// The document says of itself that it lists every file (syft's file selection `all`), or every file that can run
-    /// (`muster sbom generate`).
+    /// The document says of itself that it lists every file (syft's file selection `all`; SPDX 3 `completeness: complete` and
+    /// CycloneDX `aggregate: complete` of what the document is about), or every file that can run (`muster sbom generate`).
     pub complete: bool,
 }
 
@@ -24,12 +28,15 @@ impl Numbers {
     /// The class: `full` only when the document claims to be complete and has a SHA-256 for some file; `owned` when it has
     /// digests of files; else `packages`.
     ///
+    /// Weak digests alone make `owned` only when there are at least as many as packages: a package manager records one for each
+    /// file it installs, while trivy gives one for the manifest of a language package and none for anything else.
+    ///
     /// Whether a document without the claim lists every file cannot be seen from it: most generators list what packages own,
     /// and the program that was copied in by hand is just what is missing then.
     pub fn coverage(&self) -> Coverage {
         if self.with_sha256 > 0 && self.complete {
             Coverage::Full
-        } else if self.with_sha256 > 0 || self.with_weak > 0 {
+        } else if self.with_sha256 > 0 || self.with_weak > 0 && self.with_weak >= self.packages {
             Coverage::Owned
         } else {
             Coverage::Packages

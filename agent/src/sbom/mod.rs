@@ -1,26 +1,42 @@
 //! SBOM documents → one [`ImageIndex`] per image.
 //!
-//! Accepted: SPDX 2.2 and 2.3 as JSON, syft-json (schemas 6 to 16). Documents are read lenient where real ones are (missing
+//! Accepted: SPDX 2.2 and 2.3 as JSON and tag-value, SPDX 3.0 as JSON-LD, CycloneDX 1.4 to 1.7 as JSON, syft-json (schemas 6 to
+//! 16). Documents are read lenient where real ones are (missing
 //! checksums, zero digests, directories among the files) and strict where it matters: digests by algorithm and length, paths,
 //! duplicate keys of every object that is read, one path with two digests.
 
+mod builder;
 mod checksum;
 mod coverage;
+mod cyclonedx;
+pub mod diff;
 pub mod generate;
+mod graph;
 mod index;
+mod json;
+mod origin;
+mod packages;
 mod path;
+mod recorded;
 mod scan;
 mod spdx;
+mod spdx3;
 mod syft;
+mod tag_value;
 #[cfg(test)]
 mod tests;
 pub mod tool;
 
+pub use builder::Builder;
 pub use checksum::{Algorithm, hex};
 pub use coverage::Numbers;
-pub use index::{Builder, Entry, ImageIndex};
+pub use index::{Entry, ImageIndex};
+pub use origin::Origin;
+pub use packages::Package;
 pub(crate) use path::merges_into_usr;
 pub use path::{PathError, canonical};
+
+use std::time::SystemTime;
 
 use crate::finding::Sha256;
 
@@ -44,6 +60,12 @@ impl Default for Limits {
 pub enum Format {
     /// SPDX 2.2 or 2.3, JSON.
     Spdx2,
+    /// SPDX 2.2 or 2.3, tag-value.
+    SpdxTagValue,
+    /// SPDX 3.0, JSON-LD.
+    Spdx3,
+    /// CycloneDX 1.4 to 1.7, JSON.
+    CycloneDx,
     /// syft-json.
     Syft,
 }
@@ -53,6 +75,9 @@ impl Format {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Spdx2 => "spdx-2-json",
+            Self::SpdxTagValue => "spdx-2-tag-value",
+            Self::Spdx3 => "spdx-3-json",
+            Self::CycloneDx => "cyclonedx-json",
             Self::Syft => "syft-json",
         }
     }
@@ -82,7 +107,10 @@ pub enum SbomError {
         limit: u32,
     },
     /// Not a format that is read.
-    #[error("this is {found}; accepted are SPDX 2.2 and 2.3 as JSON, and syft-json")]
+    #[error(
+        "this is {found}; accepted are SPDX 2.2 and 2.3 (JSON, tag-value), SPDX 3.0 (JSON-LD), CycloneDX 1.4 to 1.7 (JSON), \
+         and syft-json"
+    )]
     Format {
         /// What the document is.
         found: String,
@@ -95,14 +123,47 @@ pub enum SbomError {
         /// What is wrong, where.
         error: serde_json::Error,
     },
-    /// Right as JSON, wrong as an SBOM.
-    #[error("file {path:?}: {reason}")]
+    /// The same for a format of lines.
+    #[error("{format}: line {line}: {reason}", format = .format.as_str())]
+    Line {
+        /// The format.
+        format: Format,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Well-formed, but wrong as an SBOM.
+    #[error("{at}file {path:?}: {reason}", at = Position::words(*.position))]
     File {
         /// Its path as the document has it.
         path: String,
         /// What is wrong.
         reason: String,
+        /// Where the document names it last.
+        position: Option<Position>,
     },
+}
+
+/// A place in a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in bytes, from 1.
+    pub column: usize,
+}
+
+impl Position {
+    fn of(bytes: &[u8], at: usize) -> Self {
+        let before = &bytes[..at];
+        let line = memchr::memchr_iter(b'\n', before).count() + 1;
+        Self { line, column: at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1 }
+    }
+
+    fn words(position: Option<Self>) -> String {
+        position.map_or_else(String::new, |Self { line, column }| format!("line {line}, column {column}: "))
+    }
 }
 
 /// Reads a document of any accepted format.
@@ -114,10 +175,54 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
     if found > limits.max_bytes {
         return Err(SbomError::TooLarge { found, limit: limits.max_bytes });
     }
-    scan::depth(bytes, limits.max_depth)?;
-    match scan::format(bytes)? {
+    let format = if scan::is_tag_value(bytes) {
+        Format::SpdxTagValue
+    } else {
+        scan::depth(bytes, limits.max_depth)?;
+        scan::format(bytes)?
+    };
+    let parsed = match format {
         Format::Spdx2 => spdx::parse(bytes),
+        Format::SpdxTagValue => tag_value::parse(bytes),
+        Format::Spdx3 => spdx3::parse(bytes),
+        Format::CycloneDx => cyclonedx::parse(bytes),
         Format::Syft => syft::parse(bytes),
+    };
+    parsed.map_err(|error| match error {
+        SbomError::File { path, reason, position: None } => {
+            let position = last_mention(bytes, &path).map(|at| Position::of(bytes, at));
+            SbomError::File { path, reason, position }
+        }
+        error => error,
+    })
+}
+
+/// Where a document has a path, in some spelling, for the last time; `None` when it is written with escapes.
+fn last_mention(bytes: &[u8], path: &str) -> Option<usize> {
+    let find = |name: &str| {
+        memchr::memmem::rfind_iter(bytes, name.as_bytes()).find(|at| {
+            let before = bytes[..*at].iter().rev().find(|b| !matches!(b, b'/' | b'.'));
+            let after = bytes.get(at + name.len());
+            before.is_some_and(|b| matches!(b, b'"' | b' ' | b':'))
+                && after.is_none_or(|b| matches!(b, b'"' | b'\r' | b'\n'))
+        })
+    };
+    let name = path.trim_start_matches('/');
+    find(name).or_else(|| find(name.strip_prefix("usr/")?))
+}
+
+/// A time of a document (RFC 3339).
+fn created(field: &str, text: &str) -> Result<SystemTime, String> {
+    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .map(SystemTime::from)
+        .map_err(|error| format!("{field} {:?} is no time: {error}", shown(text)))
+}
+
+/// As much of a text from outside as a message may hold.
+fn shown(text: &str) -> &str {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Format, SbomError};
+use super::{Format, Position, SbomError};
 
 /// Refuses JSON that is nested deeper than `limit`. Strings are skipped; anything else wrong with the JSON is the parser's to find.
 pub(super) fn depth(bytes: &[u8], limit: u32) -> Result<(), SbomError> {
@@ -24,9 +24,7 @@ pub(super) fn depth(bytes: &[u8], limit: u32) -> Result<(), SbomError> {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > limit {
-                    let before = &bytes[..at];
-                    let line = memchr::memchr_iter(b'\n', before).count() + 1;
-                    let column = at - memchr::memrchr(b'\n', before).map_or(0, |n| n + 1) + 1;
+                    let Position { line, column } = Position::of(bytes, at);
                     return Err(SbomError::TooDeep { line, column, limit });
                 }
             }
@@ -58,35 +56,45 @@ struct Schema<'a> {
     version: Option<std::borrow::Cow<'a, str>>,
 }
 
+/// The formats' first marks, as the text of a key.
+const MARKS: [(&str, Format); 4] = [
+    ("\"spdxVersion\"", Format::Spdx2),
+    ("\"bomFormat\"", Format::CycloneDx),
+    ("\"@graph\"", Format::Spdx3),
+    ("\"artifactRelationships\"", Format::Syft),
+];
+
 pub(super) fn format(bytes: &[u8]) -> Result<Format, SbomError> {
-    // The two marks that matter stand near the start or the end of real documents, so they are looked for as text first: a
-    // full pass of the parser would cost as much as reading the document.
-    let near = |key: &str| {
-        let window = 4096.min(bytes.len());
-        let find = |part: &[u8]| memchr::memmem::find(part, key.as_bytes()).is_some();
-        find(&bytes[..window]) || find(&bytes[bytes.len() - window..])
-    };
-    let (spdx, syft) = (near("\"spdxVersion\""), near("\"artifactRelationships\"") || near("\"artifacts\""));
-    match (spdx, syft) {
-        // Sure enough: the format's own parser checks the version.
-        (true, false) => return Ok(Format::Spdx2),
-        (false, true) if !near("\"bomFormat\"") => return Ok(Format::Syft),
-        _ => {}
+    // The marks stand near the start or the end of real documents, so they are looked for as text first: a full pass of the
+    // parser would cost as much as reading the document. One alone is sure enough: the format's own parser checks it.
+    let window = 4096.min(bytes.len());
+    let ends = [&bytes[..window], &bytes[bytes.len() - window..]];
+    let is_near = |key: &str| ends.iter().any(|part| memchr::memmem::find(part, key.as_bytes()).is_some());
+    let mut near = MARKS.iter().filter(|(key, _)| is_near(key));
+    if let (Some((_, format)), None) = (near.next(), near.next()) {
+        return Ok(*format);
     }
     let marks: Marks<'_> = serde_json::from_slice(bytes)
         .map_err(|e| SbomError::Format { found: format!("not a JSON object that can be read ({e})") })?;
-    let found = if let Some(bom) = marks.bom {
-        format!("{bom} JSON")
+    if marks.bom.is_some() {
+        Ok(Format::CycloneDx)
     } else if marks.spdx.is_some() {
-        return Ok(Format::Spdx2);
+        Ok(Format::Spdx2)
     } else if marks.context.is_some_and(|c| c.get().contains("spdx.org/rdf/3")) {
-        "SPDX 3 JSON-LD".to_owned()
+        Ok(Format::Spdx3)
     } else if marks.artifacts.is_some() && marks.schema.is_some_and(|s| s.version.is_some()) {
-        return Ok(Format::Syft);
+        Ok(Format::Syft)
     } else {
-        "JSON without the marks of an SBOM (spdxVersion; schema and artifacts)".to_owned()
-    };
-    Err(SbomError::Format { found })
+        let found = "JSON without the marks of an SBOM (spdxVersion; bomFormat; @context of SPDX 3; schema and artifacts)";
+        Err(SbomError::Format { found: found.to_owned() })
+    }
+}
+
+/// SPDX as tag-value: no JSON, and the version among the first lines.
+pub(super) fn is_tag_value(bytes: &[u8]) -> bool {
+    let start = &bytes[..4096.min(bytes.len())];
+    let is_json = start.trim_ascii_start().first().is_some_and(|b| matches!(b, b'{' | b'['));
+    !is_json && start.split(|b| *b == b'\n').any(|line| line.trim_ascii_start().starts_with(b"SPDXVersion:"))
 }
 
 #[cfg(test)]

@@ -1,43 +1,17 @@
 //! Which tool made a document, and how to make it say more.
 
-use serde::Deserialize;
-
 use super::Format;
 use crate::finding::Coverage;
 
-#[derive(Deserialize)]
-struct Marks {
-    #[serde(rename = "creationInfo")]
-    creation: Option<Creation>,
-    descriptor: Option<Descriptor>,
+/// A tool with its version, as `NAME-VERSION`, without control characters.
+pub(super) fn named(name: &str, version: &str) -> Box<str> {
+    let separator = if version.is_empty() { "" } else { "-" };
+    [name, separator, version].concat().chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-#[derive(Deserialize)]
-struct Creation {
-    #[serde(default)]
-    creators: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    name: Option<String>,
-    version: Option<String>,
-}
-
-/// The tool that a document names as its maker, without control characters.
-pub fn of(document: &[u8]) -> Option<String> {
-    let Marks { creation, descriptor } = serde_json::from_slice(document).ok()?;
-    let from_spdx = creation.and_then(|creation| {
-        creation.creators.iter().find_map(|creator| Some(creator.strip_prefix("Tool:")?.trim().to_owned()))
-    });
-    let from_syft = || {
-        let Descriptor { name, version } = descriptor?;
-        let version = version.map(|version| format!("-{version}")).unwrap_or_default();
-        Some(format!("{}{version}", name?))
-    };
-    let mut tool = from_spdx.or_else(from_syft)?;
-    tool.retain(|c| !c.is_control());
-    Some(tool)
+/// A `Creator` of SPDX 2 that is a tool.
+pub(super) fn of_creator(creator: &str) -> Option<Box<str>> {
+    creator.strip_prefix("Tool:").map(|name| named(name.trim(), ""))
 }
 
 /// What to do for a higher coverage.

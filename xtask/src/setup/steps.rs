@@ -37,6 +37,8 @@ pub(crate) fn missing(stage: Stage) -> anyhow::Result<Vec<Step>> {
     }
     if stage >= Stage::Test {
         program(&mut steps, "c++", "g++", "builds the fuzzer");
+        program(&mut steps, "openssl", "openssl", "makes keys and certificates for the tests");
+        program(&mut steps, "jq", "jq", "is what the benchmark compares with");
         tool(&mut steps, tools::FUZZ, "runs the fuzz targets");
     }
     if stage >= Stage::Ci {

@@ -1,27 +1,16 @@
-//! `muster sbom …`.
+//! `muster sbom generate`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::sbom::generate::{self, Options, Progress, Report};
-use crate::sbom::{ImageIndex, Limits, tool};
-
-/// Subcommands of `muster sbom`.
-#[derive(Debug, clap::Subcommand)]
-pub enum Command {
-    /// Make an SBOM (SPDX 2.3, JSON) of a file tree or of this host: every executable, shared library and script. Exit status: 0
-    /// every file was read, 1 nothing was made, 3 the SBOM was made but lacks the files named on standard error.
-    Generate(Generate),
-    /// Show what an SBOM can answer for, and what it lacks.
-    Inspect(Inspect),
-}
 
 /// `muster sbom generate`.
 #[derive(Debug, clap::Args)]
@@ -43,31 +32,8 @@ pub struct Generate {
     output: Option<PathBuf>,
 }
 
-/// `muster sbom inspect`.
-#[derive(Debug, clap::Args)]
-pub struct Inspect {
-    /// The SBOM.
-    file: PathBuf,
-    /// JSON instead of text.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Command {
-    /// Runs the subcommand.
-    ///
-    /// # Errors
-    /// Whatever stopped it.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        match self {
-            Self::Generate(args) => args.run(),
-            Self::Inspect(args) => args.run(),
-        }
-    }
-}
-
 impl Generate {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let root = self.path.unwrap_or_else(|| "/".into());
         let options = Options {
             name: generate::default_name(&root, self.host),
@@ -198,95 +164,4 @@ fn summary(report: &Report, took: Duration) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-impl Inspect {
-    fn run(self) -> anyhow::Result<ExitCode> {
-        let (index, tool) = load(&self.file)?;
-        let advice = tool::advice(tool.as_deref(), index.coverage(), index.formats());
-        let n = index.numbers();
-        let without = n.files - n.with_sha256 - n.with_weak;
-        let created = index.created().map(|time| {
-            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let time = time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
-            time.map_or_else(
-                |_| seconds.to_string(),
-                |t| t.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-            )
-        });
-        let mut out = io::stdout().lock();
-        if self.json {
-            let value = serde_json::json!({
-                "format": formats(&index),
-                "tool": tool,
-                                "created": created,
-                "coverage": index.coverage().as_str(),
-                "numbers": {
-                    "files": n.files,
-                    "with_sha256": n.with_sha256,
-                    "with_weak": n.with_weak,
-                    "without": without,
-                    "owned": n.owned,
-                    "packages": n.packages,
-                    "complete": n.complete,
-                },
-                                "advice": advice,
-                "index_bytes": index.heap_bytes(),
-            });
-            writeln!(out, "{value:#}")?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        let missing = missing(&index);
-        writeln!(out, "format     {}", formats(&index))?;
-        writeln!(out, "tool       {}", tool.as_deref().unwrap_or("not stated"))?;
-        writeln!(out, "created    {}", created.as_deref().unwrap_or("not stated"))?;
-        writeln!(out, "packages   {}", n.packages)?;
-        writeln!(out, "files      {} ({} owned by a package)", n.files, n.owned)?;
-        writeln!(
-            out,
-            "digests    {} SHA-256, {} only SHA-1 or MD5, {} none",
-            n.with_sha256, n.with_weak, without
-        )?;
-        writeln!(out, "coverage   {}", index.coverage())?;
-        writeln!(out, "index      {} bytes", index.heap_bytes())?;
-        for line in missing {
-            writeln!(out, "missing    {line}")?;
-        }
-        if let Some(advice) = advice {
-            writeln!(out, "\n{advice}")?;
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn formats(index: &ImageIndex) -> String {
-    index.formats().iter().map(|format| format.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn load(file: &Path) -> anyhow::Result<(ImageIndex, Option<String>)> {
-    let limits = Limits::default();
-    let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
-    if !open.metadata()?.is_file() {
-        bail!("{}: expected a file", file.display());
-    }
-    let mut bytes = Vec::new();
-    open.take(limits.max_bytes + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("reading {}", file.display()))?;
-    let index = crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())?;
-    Ok((index, tool::of(&bytes)))
-}
-
-/// What a stronger SBOM of the same image would have.
-fn missing(index: &ImageIndex) -> Vec<String> {
-    let n = index.numbers();
-    let mut lines = Vec::new();
-    if n.with_weak > 0 {
-        lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));
-    }
-    let without = n.files - n.with_sha256 - n.with_weak;
-    if without > 0 && n.with_sha256 > 0 {
-        lines.push(format!("a digest for {without} files (links and directories among them)"));
-    }
-    lines
 }

@@ -1,0 +1,117 @@
+//! `muster sbom inspect`.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use super::load;
+use crate::finding::Sha256;
+use crate::sbom::{ImageIndex, tool};
+
+/// `muster sbom inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    /// The SBOM.
+    file: PathBuf,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let index = load(&self.file)?;
+        let tool = index.tool();
+        let advice = tool::advice(tool, index.coverage(), index.formats());
+        let origin = index.origin();
+        let digest = |digest: &Sha256| format!("sha256:{digest}");
+        let n = index.numbers();
+        let without = n.files - n.with_sha256 - n.with_weak;
+        let created = index.created().map(|time| {
+            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let time = time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
+            time.map_or_else(
+                |_| seconds.to_string(),
+                |t| t.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+            )
+        });
+        let mut out = io::stdout().lock();
+        if self.json {
+            let value = serde_json::json!({
+                "format": formats(&index),
+                "tool": tool,
+                "created": created,
+                "image": {
+                    "config": origin.config.as_ref().map(digest),
+                    "layers": origin.layers.iter().map(digest).collect::<Vec<_>>(),
+                    "architecture": origin.architecture,
+                },
+                "coverage": index.coverage().as_str(),
+                "numbers": {
+                    "files": n.files,
+                    "with_sha256": n.with_sha256,
+                    "with_weak": n.with_weak,
+                    "without": without,
+                    "owned": n.owned,
+                    "packages": n.packages,
+                    "complete": n.complete,
+                },
+                "missing": missing(&index),
+                "advice": advice,
+                "index_bytes": index.heap_bytes(),
+            });
+            writeln!(out, "{value:#}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        writeln!(out, "format     {}", formats(&index))?;
+        writeln!(out, "tool       {}", tool.unwrap_or("not stated"))?;
+        writeln!(out, "image      {}", origin.config.as_ref().map_or("not stated".to_owned(), digest))?;
+        for layer in &origin.layers {
+            writeln!(out, "layer      {}", digest(layer))?;
+        }
+        if let Some(architecture) = &origin.architecture {
+            writeln!(out, "platform   {architecture}")?;
+        }
+        writeln!(out, "created    {}", created.as_deref().unwrap_or("not stated"))?;
+        writeln!(out, "packages   {}", n.packages)?;
+        writeln!(out, "files      {} ({} owned by a package)", n.files, n.owned)?;
+        writeln!(
+            out,
+            "digests    {} SHA-256, {} only SHA-1 or MD5, {} none",
+            n.with_sha256, n.with_weak, without
+        )?;
+        writeln!(out, "coverage   {}", index.coverage())?;
+        writeln!(out, "index      {} bytes", index.heap_bytes())?;
+        for line in missing(&index) {
+            writeln!(out, "missing    {line}")?;
+        }
+        if let Some(advice) = advice {
+            writeln!(out, "\n{advice}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn formats(index: &ImageIndex) -> String {
+    index.formats().iter().map(|format| format.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// What a stronger SBOM of the same image would have.
+fn missing(index: &ImageIndex) -> Vec<String> {
+    let n = index.numbers();
+    let mut lines = Vec::new();
+    if n.files == 0 {
+        lines.push("every file: only packages are listed".to_owned());
+    } else if !n.complete {
+        lines.push("the claim that every file that can run is listed".to_owned());
+    }
+    if n.with_weak > 0 {
+        lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));
+    }
+    let without = n.files - n.with_sha256 - n.with_weak;
+    if without > 0 {
+        lines.push(format!("a digest for {without} files (links and directories among them)"));
+    }
+    lines
+}

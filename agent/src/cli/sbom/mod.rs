@@ -1,0 +1,55 @@
+//! `muster sbom …`.
+
+mod diff;
+mod generate;
+mod inspect;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use crate::sbom::{ImageIndex, Limits};
+
+/// Subcommands of `muster sbom`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make an SBOM (SPDX 2.3, JSON) of a file tree or of this host: every executable, shared library and script. Exit status: 0
+    /// every file was read, 1 nothing was made, 3 the SBOM was made but lacks the files named on standard error.
+    Generate(generate::Generate),
+    /// Show what an SBOM can answer for, and what it lacks.
+    Inspect(inspect::Inspect),
+    /// Compare two SBOMs of any formats: packages and files added, removed and changed. Exit status: 0 they say the same, 1 they
+    /// differ, 2 one cannot be read.
+    Diff(diff::Diff),
+}
+
+impl Command {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever stopped it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Generate(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Diff(args) => args.run(),
+        }
+    }
+}
+
+/// Reads an SBOM of any format.
+fn load(file: &Path) -> anyhow::Result<ImageIndex> {
+    let limits = Limits::default();
+    let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
+    if !open.metadata()?.is_file() {
+        bail!("{}: expected a file", file.display());
+    }
+    let mut bytes = Vec::new();
+    open.take(limits.max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("reading {}", file.display()))?;
+    crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())
+}
