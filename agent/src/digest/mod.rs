@@ -264,15 +264,16 @@ impl Digests {
         (true, content)
     }
 
-    /// The task's root directory is that of process 1; `false` when that cannot be said any more.
+    /// The task has the mounts and the root directory of process 1; `false` when that cannot be said any more.
     pub fn in_host_root(&self, task: &Task) -> bool {
         let root = |pid: u32| {
             self.ways.in_root(pid, b"/", false).map(|found| (found.stat.st_dev, found.stat.st_ino))
         };
-        match (root(1), root(task.process.tgid)) {
-            (Ok(host), Ok(own)) => host == own && self.proc.is_alive(task.process),
-            _ => false,
-        }
+        let mounts = |pid| self.proc.namespace(pid, "mnt").ok();
+        let own = task.process.tgid;
+        matches!((root(1), root(own)), (Ok(host), Ok(own)) if host == own)
+            && mounts(1).is_some_and(|host| mounts(own) == Some(host))
+            && self.proc.is_alive(task.process)
     }
 
     /// Counters since the start.

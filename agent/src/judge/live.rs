@@ -155,7 +155,7 @@ impl Facts for Live {
     fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
         let files = match workload.is_host {
             true => self.databases.of_host(),
-            false => self.databases.of_image(workload, index)?,
+            false => self.databases.of_image(workload.image?, workload.root, index)?,
         };
         files.owner(file.path.as_bytes())
     }

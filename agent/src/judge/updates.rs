@@ -18,8 +18,10 @@
 //!
 //! * a package that is itself bad: whoever may run `dpkg -i` as root gets `updated`, with the name of the package;
 //! * a package manager that is made to do another's work without an executable mapping of its own: by `ptrace`,
-//!   `/proc/<pid>/mem`, its configuration (hooks of apt), or a maintainer script. An unattested library in it (`LD_PRELOAD`)
-//!   ends the session, and what was held is reported as if there were none;
+//!   `/proc/<pid>/mem`, its configuration (hooks of apt), or a maintainer script. A library in it that is unattested or could
+//!   not be read (`LD_PRELOAD`) ends the session, and what was held is reported as if there were none;
+//! * a package manager in a mount namespace or root directory of its own: its lineage counts for nothing, and what it changes
+//!   is drift as ever;
 //! * a package manager that began before the agent: its exec was not seen, so its lineage counts for nothing.
 //!
 //! After a restart of the agent what earlier sessions wrote is not remembered. A file that was changed before the agent

@@ -4,18 +4,18 @@
 //! wrong. It takes tens of milliseconds for an image, once, and its [`Limits`] bound what a hostile one can make of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
 use super::overlay::{OverlayError, lower_directories};
 use super::{Limits, PackageFiles, Tree, Wanted, read};
+use crate::event::ProcessId;
 use crate::finding::Sha256;
 use crate::metrics::Metrics;
 use crate::proc::Proc;
 use crate::sbom::ImageIndex;
-use crate::workload::Workload;
 
 /// Images whose databases are held.
 const IMAGES: usize = 512;
@@ -40,7 +40,7 @@ enum LayersError {
 #[derive(Debug)]
 struct Cached {
     /// The SBOM by which it was read: another one names other packages.
-    index: Arc<ImageIndex>,
+    index: Weak<ImageIndex>,
     files: Result<Arc<PackageFiles>, Instant>,
 }
 
@@ -68,11 +68,16 @@ impl Databases {
         }
     }
 
-    /// The databases in the read-only layers of a container's image, as far as its SBOM names the packages.
-    pub fn of_image(&mut self, workload: &Workload, index: &Arc<ImageIndex>) -> Option<Arc<PackageFiles>> {
-        let image = workload.image?;
+    /// The databases in the read-only layers of an image, as far as its SBOM names the packages. They are found by the first
+    /// process of a container of it.
+    pub fn of_image(
+        &mut self,
+        image: Sha256,
+        first_process: Option<ProcessId>,
+        index: &Arc<ImageIndex>,
+    ) -> Option<Arc<PackageFiles>> {
         if let Some(have) = self.images.get(&image)
-            && Arc::ptr_eq(&have.index, index)
+            && Weak::ptr_eq(&have.index, &Arc::downgrade(index))
         {
             match &have.files {
                 Ok(files) => return Some(Arc::clone(files)),
@@ -81,32 +86,31 @@ impl Databases {
             }
         }
         let begun = Instant::now();
-        let files = match self.read_image(workload, index) {
+        let files = match self.read_image(first_process, index) {
             Ok(files) => {
-                self.told(&workload.info.image_digest, &files, begun);
+                self.told(&format!("sha256:{image}"), &files, begun);
                 Ok(Arc::new(files))
             }
             Err(error) => {
                 self.metrics.package_database_refused();
-                let workload = &workload.info.id;
-                tracing::warn!(%workload, %error, "no package database of this container counts");
+                tracing::warn!(%image, %error, "no package database of this image counts");
                 Err(Instant::now())
             }
         };
         if self.images.len() >= IMAGES && !self.images.contains_key(&image) {
             self.images.clear();
         }
-        let cached = self.images.entry(image).insert_entry(Cached { index: Arc::clone(index), files });
+        let cached = self.images.entry(image).insert_entry(Cached { index: Arc::downgrade(index), files });
         cached.get().files.as_ref().ok().map(Arc::clone)
     }
 
-    fn read_image(&self, workload: &Workload, index: &ImageIndex) -> Result<PackageFiles, LayersError> {
+    fn read_image(&self, first: Option<ProcessId>, index: &ImageIndex) -> Result<PackageFiles, LayersError> {
         let wanted = wanted(index);
         if wanted.is_empty() {
             return Ok(PackageFiles::default());
         }
         // Another process of the container may have made a root of its own.
-        let first = workload.root.ok_or(LayersError::NoProcess)?;
+        let first = first.ok_or(LayersError::NoProcess)?;
         let mounts = self.proc.read(&format!("{}/mountinfo", first.tgid))?;
         if !self.proc.is_alive(first) {
             return Err(LayersError::Gone);
@@ -181,8 +185,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::event::{PackageDigest, ProcessId};
-    use crate::finding::WorkloadInfo;
+    use crate::event::PackageDigest;
     use crate::sbom;
 
     /// An SBOM of one package, with the SHA-256 of one file of its database.
@@ -227,37 +230,32 @@ mod tests {
             metrics: Arc::clone(&metrics),
         };
         let start_ns = 5 * Proc::new(Path::new("/proc")).tick_ns();
-        let container = |tgid, start_ns| Workload {
-            info: Arc::new(WorkloadInfo::default()),
-            image: Some(Sha256([1; 32])),
-            is_host: false,
-            started: None,
-            root: Some(ProcessId { tgid, start_ns }),
-        };
+        let image = Sha256([1; 32]);
+        let container = |tgid, start_ns| Some(ProcessId { tgid, start_ns });
         let good = container(77, start_ns);
         let zero = "0".repeat(64);
         let mut all = databases();
         let (one, two) = (index("1", &zero), index("2", &zero));
-        let files = all.of_image(&good, &one).expect("an overlay");
+        let files = all.of_image(image, good, &one).expect("an overlay");
         let owner = files.owner(b"/opt/tool").expect("owned");
         assert_eq!((&*owner.package, owner.digest), ("tool 1", Some(PackageDigest::Md5([0x11; 16]))));
-        assert!(Arc::ptr_eq(&files, &all.of_image(&good, &one).expect("held")));
+        assert!(Arc::ptr_eq(&files, &all.of_image(image, good, &one).expect("held")));
         // Another SBOM names another version.
-        assert!(all.of_image(&good, &two).expect("an overlay").is_empty());
+        assert!(all.of_image(image, good, &two).expect("an overlay").is_empty());
         // An SBOM that has the database itself, with another digest.
-        assert!(all.of_image(&good, &index("1", &"ab".repeat(32))).expect("an overlay").is_empty());
+        assert!(all.of_image(image, good, &index("1", &"ab".repeat(32))).expect("an overlay").is_empty());
         for (what, bad) in [
             ("gone", container(78, start_ns)),
             ("another process with its number", container(77, start_ns * 2)),
-            ("not known", Workload { root: None, ..good.clone() }),
+            ("not known", None),
         ] {
-            assert!(databases().of_image(&bad, &one).is_none(), "{what}");
+            assert!(databases().of_image(image, bad, &one).is_none(), "{what}");
         }
         put("proc/77/mountinfo", "1 0 8:1 / / rw - ext4 /dev/vda rw\n");
         let mut all = databases();
-        assert!(all.of_image(&good, &one).is_none());
+        assert!(all.of_image(image, good, &one).is_none());
         put("proc/77/mountinfo", mounts);
-        assert!(all.of_image(&good, &one).is_none(), "not tried again at once");
+        assert!(all.of_image(image, good, &one).is_none(), "not tried again at once");
         assert!(
             metrics.text().contains("muster_package_databases_total{outcome=\"refused\"} 5"),
             "{}",
