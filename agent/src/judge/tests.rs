@@ -773,19 +773,47 @@ fn nothing_is_held_for_ever() {
 }
 
 #[test]
+fn a_package_manager_whose_exit_was_lost_does_not_live_for_ever() {
+    let mut b = Bench::new();
+    b.dpkg(10);
+    b.writes(10, "/bin/sh", OTHER);
+    b.world.0.borrow_mut().elsewhere = true;
+    b.clock += AT_MOST_NS;
+    b.judge.tick(Duration::from_nanos(b.clock));
+    assert_eq!(lines(&b.found.take()), [updated(Severity::Medium, Kind::File, "/bin/sh", None)]);
+    assert_eq!(b.writes(10, "/bin/sh", 3)[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn many_package_managers_at_once_lose_nothing() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().rest = Some(OTHER);
+    let mut found = Vec::new();
+    for pid in 10..2000 {
+        found.extend(b.dpkg(pid));
+        let file = at(&format!("/opt/{pid}"));
+        found.extend(b.event(pid, Body::File { op: FileOp::CloseWrite, file, target: None, mode: None }));
+    }
+    assert_eq!(found.len(), 1990 - 1024, "the oldest are settled");
+    b.judge.finish();
+    found.extend(b.found.take());
+    assert_eq!(found.len(), 1990);
+}
+
+#[test]
 fn more_than_can_be_held_is_settled_early() {
     let mut b = Bench::new();
     b.world.0.borrow_mut().rest = Some(OTHER);
     b.dpkg(10);
     let mut found = Vec::new();
-    for n in 0..2 * HELD {
+    for n in 0..HELD + 10 {
         let file = at(&format!("/opt/{n}"));
         found.extend(b.event(10, Body::File { op: FileOp::CloseWrite, file, target: None, mode: None }));
     }
     let early = found.len();
     assert!(early >= HELD, "{early}");
     found.extend(b.ends(10));
-    assert_eq!(found.len(), 2 * HELD, "nothing is lost");
+    assert_eq!(found.len(), HELD + 10, "nothing is lost");
     assert!(found.iter().all(|f| f.verdict == Verdict::Updated));
     assert_eq!(b.judge.metrics.update_count(crate::metrics::Update::Early), early as u64);
 }

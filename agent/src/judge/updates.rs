@@ -307,7 +307,14 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if !self.updates.is_due(now_ns) {
             return;
         }
-        let sessions = &self.updates.sessions;
+        let sessions = &mut self.updates.sessions;
+        for session in sessions.values_mut().filter(|s| s.ended_ns.is_none() && s.latest_ns <= now_ns) {
+            // Its exit may have been lost.
+            let root = Task { process: session.root, ..Task::default() };
+            if !self.facts.in_host_root(&root) {
+                session.ended_ns = Some(0);
+            }
+        }
         let due: Vec<u64> =
             sessions.iter().filter(|(_, s)| s.due_ns() <= now_ns).map(|(id, _)| *id).collect();
         self.settle(&due);
@@ -331,9 +338,13 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         if self.updates.session(task).is_none() && self.facts.in_host_root(task) {
             if self.updates.sessions.len() >= SESSIONS {
-                let oldest = self.updates.sessions.keys().min().copied();
-                self.settle(oldest.as_slice());
-                oldest.map(|id| self.updates.sessions.remove(&id));
+                let oldest = self.updates.sessions.keys().min().copied().unwrap_or_default();
+                // Nothing of it may stay behind.
+                if let Some(session) = self.updates.sessions.get_mut(&oldest) {
+                    session.ended_ns = Some(0);
+                }
+                self.settle(&[oldest]);
+                self.updates.sessions.remove(&oldest);
             }
             self.updates.begin(task, event.time_ns);
         }

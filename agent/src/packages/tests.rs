@@ -496,7 +496,7 @@ fn no_spoilt_rpm_database_stops_the_reader() {
         to.finish()
     };
     assert_eq!(to(&good).len(), 1);
-    for at in 0..good.len().min(8192) {
+    for at in 0..good.len().min(3072) {
         let mut bad = good.clone();
         bad[at] ^= 0xff;
         to(&bad);

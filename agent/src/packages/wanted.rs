@@ -219,6 +219,33 @@ mod tests {
     }
 
     #[test]
+    fn packages_as_real_tools_name_them() {
+        let ubi9 = [
+            (Kind::Rpm, "acl", "2.3.1-4.el9"),
+            (Kind::Rpm, "dbus", "1:1.12.20-8.el9"),
+            (Kind::Python, "pysocks", "1.7.1"),
+        ];
+        for (file, packages) in [
+            ("trivy-fluentd.cdx17.json", &[(Kind::Deb, "adduser", "3.118")][..]),
+            ("ubi9.spdx.json", &ubi9),
+            ("kubescape-nginx.syft.json", &[(Kind::Deb, "base-files", "12.4+deb12u1")]),
+            ("web.cdx.json", &[(Kind::Deb, "adduser", "3.134")]),
+        ] {
+            let path = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("../../shared/data/sbom")
+                .join(file);
+            let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let index = crate::sbom::parse(&bytes, &crate::sbom::Limits::default()).expect("a good document");
+            let wanted = Wanted::named(index.packages());
+            for (kind, name, version) in packages {
+                assert!(wanted.has(*kind, name, version), "{file}: {name} {version}");
+                assert!(!wanted.has(Kind::Apk, name, version), "{file}: {name} is of another kind");
+                assert!(!wanted.has(*kind, name, "0"), "{file}: {name} 0");
+            }
+        }
+    }
+
+    #[test]
     fn epochs() {
         for (a, b, expected) in [
             ("1:2", "1:2", true),
