@@ -17,13 +17,13 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use muster::config::{self, Config};
-use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Task};
+use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Owner, Task};
 use muster::finding::{Sha256, WorkloadInfo};
 use muster::images::{Digests, Image, ImageState, Images};
-use muster::judge::{Ancestry, Facts, Judge};
+use muster::judge::{Ancestry, Facts, Judge, Settled, Unsettled};
 use muster::metrics::Metrics;
 use muster::record::{Frame, Reader, Recorded, Replayed, process_of};
-use muster::sbom;
+use muster::sbom::{self, ImageIndex};
 use muster::sensor::decode::decode;
 use muster::workload::Workload;
 use muster_common::{
@@ -84,6 +84,15 @@ impl Facts for World {
     }
     fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
         Err("gone".into())
+    }
+    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
+        None
+    }
+    fn in_host_root(&mut self, _: &Task) -> bool {
+        true
+    }
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        vec![Settled::default(); files.len()]
     }
     fn ancestry(&mut self, task: &Task) -> Ancestry {
         (process_of(task), vec![process_of(task); 4])
@@ -163,7 +172,7 @@ fn recorded(
             keys: keys.to_owned(),
             ..config::Attestation::default()
         },
-        host: config::Host { directory: PathBuf::new(), image: None },
+        host: config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() },
         ..Config::default()
     };
     let images = Images::new(&config, Metrics::new())?;

@@ -73,11 +73,30 @@ pub struct Host {
     pub image: Option<Sha256>,
     /// Directory that an image brings its own attestations in, read as `attestation.directory` is. It may be absent.
     pub directory: PathBuf,
+    /// Programs (or scripts) that install packages. What they change on the host is `updated`, if they are attested
+    /// themselves. An empty list: nothing is.
+    pub package_managers: Vec<PathBuf>,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { image: None, directory: "/usr/share/attested-sbom".into() }
+        let managers = [
+            "/usr/bin/dpkg",
+            "/usr/bin/apt",
+            "/usr/bin/apt-get",
+            "/usr/bin/rpm",
+            "/usr/bin/dnf",
+            "/usr/bin/dnf-3",
+            "/usr/bin/dnf5",
+            "/usr/bin/microdnf",
+            "/usr/bin/zypper",
+            "/sbin/apk",
+        ];
+        Self {
+            image: None,
+            directory: "/usr/share/attested-sbom".into(),
+            package_managers: managers.map(PathBuf::from).to_vec(),
+        }
     }
 }
 
@@ -396,6 +415,12 @@ impl Config {
                 return Some((at(&["sensor", key]), reason));
             }
         }
+        for (n, manager) in self.host.package_managers.iter().enumerate() {
+            if !manager.is_absolute() {
+                let reason = format!("expected an absolute path, found {manager:?}");
+                return Some((at(&["host", "package_managers", &n.to_string()]), reason));
+            }
+        }
         let attestation = &self.attestation;
         if attestation.threshold == 0 {
             let reason = "expected at least 1 (an envelope without a signature proves nothing), found 0";
@@ -508,6 +533,7 @@ mod tests {
             ("[attestation]\nidentities = [{ identity = \"a@b\" }]\n", "line 2, column 15: ", "`issuer`"),
             ("[host]\nimage = \"sha256:12\"\n", "line 2, column 9: ", "64 hexadecimal digits"),
             ("[attestation]\nallow = [\"links\"]\n", "line 2, column 10: ", "unknown variant `links`"),
+            ("[host]\npackage_managers = [\"dpkg\"]\n", "line 2, column 21: ", "an absolute path"),
             ("[feed]\nclient_queue = 0\n", "line 2, column 16: ", "at least 1"),
             ("[feed]\nsocket = \"s\"\n", "line 2, column 10: ", "an absolute path"),
             ("[metrics]\nlisten = \"9464\"\n", "line 2, column 10: ", "socket address"),

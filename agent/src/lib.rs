@@ -14,6 +14,7 @@ pub mod images;
 pub mod judge;
 mod memory;
 pub mod metrics;
+pub mod packages;
 mod proc;
 #[cfg(test)]
 #[path = "../tests/common/python.rs"]

@@ -44,7 +44,7 @@ impl Drop {
             keys: vec![public],
             ..config::Attestation::default()
         };
-        let host = config::Host { directory: PathBuf::new(), image: None };
+        let host = config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() };
         let config = Config { attestation, host, ..Config::default() };
         Self { directory, key, config }
     }

@@ -8,14 +8,16 @@
 //!   path or it is a program (executable mode, or it starts like one): a program that is in no SBOM is reported before
 //!   it ever runs. The removal of a name of the SBOM. Data that the SBOM does not know stays silent. While a file has
 //!   writers only its close is judged.
+//! * of the host, what its package manager did is held back until that has ended ([`updates`]).
 //! * *connect*: carries the worst verdict of what the process runs: its binary, its script, its libraries. A process
 //!   that began before the agent is judged by its binary at its first connect.
 //!
-//! What is reported how often: every occurrence, with these exceptions. `path_only` comes once for an image and path.
-//! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image), and again
-//! when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another one
-//! than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
-//! `attested_weak` or `path_only` is silent.
+//! What is reported how often: every occurrence, with these exceptions. `path_only` and `package_derived` come once for an
+//! image and path, the use of an `updated` file once for its path and content.
+//! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image),
+//! and again when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another
+//! one than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
+//! `attested_weak`, `path_only`, `package_derived` or `updated` as its package says is silent.
 //!
 //! What runs already when the images change is judged by the new state from then on: each connect looks at what its program
 //! was found to be, and again at the program itself if that was before the change.
@@ -48,15 +50,17 @@ mod silent;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod updates;
 
-pub use facts::{Ancestry, Facts};
+pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
 use silent::Silent;
 pub use stage::{QUEUE, Rooms, Seen, Stage};
+use updates::{Of, Updates};
 
 /// Processes whose programs are remembered.
 const PROCESSES: usize = 131_072;
-/// Pairs of image and path for which `path_only` was reported.
+/// Pairs of image and path for which `path_only` or `package_derived` was reported.
 const PATH_ONLY: usize = 262_144;
 
 /// Images and workloads whose state is remembered as reported.
@@ -115,6 +119,15 @@ struct Program {
     culprit: Option<Arc<Culprit>>,
 }
 
+/// What came of judging a file that runs.
+#[derive(Default)]
+struct Ran {
+    /// What is to be held against its process.
+    culprit: Option<Arc<Culprit>>,
+    /// Where it was found attested by SHA-256, or as an attested package manager wrote it.
+    attested: Option<FilePath>,
+}
+
 /// Judges events.
 pub struct Judge<F, S> {
     facts: F,
@@ -134,6 +147,7 @@ pub struct Judge<F, S> {
     programs: Recent<ProcessId, Program>,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
+    updates: Updates,
 }
 
 impl<F: fmt::Debug, S> fmt::Debug for Judge<F, S> {
@@ -168,6 +182,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             path_only: FxHashSet::default(),
             programs: Recent::new(PROCESSES),
             writers: Recent::new(PROCESSES),
+            updates: Updates::new(&crate::config::Host::default().package_managers),
         }
     }
 
@@ -186,6 +201,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Judges one event.
     pub fn event(&mut self, event: &Event) {
         self.facts.begin(event);
+        self.at(event.time_ns);
         match &event.body {
             Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
             Body::Library { file, .. } => self.library(event, file),
@@ -198,11 +214,15 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                     let program = Program { epoch: *epoch, culprit: culprit.clone() };
                     self.programs.insert(event.task.process, program);
                 }
+                self.updates.fork(*parent, event.task.process);
             }
             Body::Exit { .. } => {
                 self.close_all(event);
                 self.programs.remove(&event.task.process);
+                self.updates.end(event.task.process, event.time_ns);
             }
+            // Only time passes.
+            Body::Lost { count: 0, .. } => {}
             Body::Lost { kind, count, since_ns } => self.lost(event, *kind, *count, *since_ns),
         }
         self.facts.end();
@@ -216,18 +236,25 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return;
         };
         let action = if script.is_some() { Action::Interpreter } else { Action::Exec };
-        let mut culprit = self.run(event, &workload, &image, exe, action);
+        let Ran { mut culprit, mut attested } = self.run(event, &workload, &image, exe, action);
         if let Some(script) = script {
             let other = self.run(event, &workload, &image, script, Action::Script);
-            culprit = worse(culprit, other);
+            culprit = worse(culprit, other.culprit);
+            attested = other.attested.filter(|_| attested.is_some());
         }
         self.programs.insert(event.task.process, Program { epoch: self.epoch, culprit });
+        if workload.is_host {
+            self.program_was_run(event, attested.as_ref());
+        }
     }
 
     fn library(&mut self, event: &Event, file: &FileRef) {
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
-        let culprit = self.run(event, &workload, &image, file, Action::Library);
+        let culprit = self.run(event, &workload, &image, file, Action::Library).culprit;
+        if let Some(culprit) = &culprit {
+            self.runs_unattested(event.task.process, culprit.severity);
+        }
         if culprit.is_some()
             && let Some(program) = self.programs.get(&event.task.process)
         {
@@ -258,7 +285,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         observation.action = Action::Connect;
         observation.root = task.euid == 0;
         let mut judgement = image.judge(&observation);
-        if matches!(judgement.verdict, Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly) {
+        if is_harmless(judgement.verdict, judgement.severity) {
             // The image's SBOM has come, or changed, since the program was started.
             return;
         }
@@ -275,20 +302,40 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// Judges the program of a process whose exec was not seen; it is not reported by itself.
     fn program_before(&mut self, task: &Task, workload: &Workload, image: &Known) -> Option<Arc<Culprit>> {
-        let (file, content) = match self.facts.program(task) {
+        let mut observation = match self.facts.program(task) {
             Ok(file) => {
                 if self.silent.has(image.number, &file) {
                     return None;
                 }
-                let weak = verdict::wants_weak(&image.index, &file);
-                let content = self.facts.content(task, &file, Action::Exec, weak);
-                (file, content)
+                self.observe(task, workload, image, file, Action::Exec)
             }
-            Err(why) => (FileRef::default(), Content::Undetermined(why)),
+            Err(why) => unobserved(Action::Exec, FileRef::default(), why, task, workload, image),
         };
-        let observation = observe(Action::Exec, file, content, task, workload, image);
-        let judgement = image.judge(&observation);
+        let (judgement, held) = self.consider(task, workload, image, &mut observation);
+        if held.is_some() {
+            return None;
+        }
         culprit(observation, judgement.verdict, judgement.severity)
+    }
+
+    /// Looks at a file: what it holds, and where that may matter, which package owns it.
+    fn observe(
+        &mut self,
+        task: &Task,
+        workload: &Workload,
+        image: &Known,
+        file: FileRef,
+        action: Action,
+    ) -> Observation {
+        let fresh = is_fresh(&file, workload, image);
+        let asks = !workload.is_host && verdict::wants_owner(action, &file, fresh, &image.index);
+        let owner = if asks { self.facts.owner(workload, &image.index, &file) } else { None };
+        // What the package manager writes is compared with its database later.
+        let is_update =
+            matches!(action, Action::Change(_)) && workload.is_host && self.updates.session(task).is_some();
+        let weak = is_update || verdict::wants_weak(&image.index, &file, owner.as_ref());
+        let content = self.facts.content(task, &file, action, weak);
+        Observation { action, file, content, fresh, root: task.euid == 0, owner, update: None }
     }
 
     fn file(
@@ -318,14 +365,19 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             && let Some(judgement) = verdict::removed(file, target, &image.index)
         {
             let judgement = image.tempered(judgement);
-            let about = About {
-                file: Some(file),
-                operation: Some(op),
-                image: Some(&image),
-                content: None,
-                connect: None,
-            };
-            self.report(event, &workload.info, judgement, &about);
+            let session = if workload.is_host { self.updates.session(&event.task) } else { None };
+            if let Some(session) = session {
+                self.hold(event, &workload, &image, session, judgement, Of::Removed(file));
+            } else {
+                let about = About {
+                    file: Some(file),
+                    operation: Some(op),
+                    image: Some(&image),
+                    content: None,
+                    connect: None,
+                };
+                self.report(event, &workload.info, judgement, &about);
+            }
         }
         let mut file = file.clone();
         match (op, target) {
@@ -361,12 +413,14 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if !self.is_of_interest(task, &file, &image) {
             return;
         }
-        let action = Action::Change(op);
-        let weak = verdict::wants_weak(&image.index, &file);
-        let content = self.facts.content(task, &file, action, weak);
-        let observation = observe(action, file, content, task, &workload, &image);
-        let judgement = image.judge(&observation);
-        self.found(event, &workload, &image, &observation, judgement);
+        let mut observation = self.observe(task, &workload, &image, file, Action::Change(op));
+        let (judgement, session) = self.consider(task, &workload, &image, &mut observation);
+        match session {
+            Some(session) => {
+                self.hold(event, &workload, &image, session, judgement, Of::Observed(Box::new(observation)));
+            }
+            None => self.found(event, &workload, &image, &observation, judgement),
+        }
     }
 
     /// The tracepoints see no close that an exit or an unmapping makes, so what a process opened for write is kept until its
@@ -429,7 +483,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         file.mode & EXECUTABLE != 0 || self.facts.starts_like_program(task, file) == Some(true)
     }
 
-    /// Judges a file that runs or is mapped, and reports it. `None`: nothing to hold against its process.
+    /// Judges a file that runs or is mapped, and reports it.
     fn run(
         &mut self,
         event: &Event,
@@ -437,26 +491,25 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         image: &Arc<Known>,
         file: &FileRef,
         action: Action,
-    ) -> Option<Arc<Culprit>> {
+    ) -> Ran {
         if self.silent.has(image.number, file) {
             self.metrics.verdict(Verdict::Attested, Severity::Info);
-            return None;
+            return Ran { culprit: None, attested: Some(file.path.clone()) };
         }
         let task = &event.task;
         let resolved = match file.by_name {
             true => self.facts.resolve(task, file),
             false => Ok(file.clone()),
         };
-        let (file, content) = match resolved {
-            Ok(file) => {
-                let weak = verdict::wants_weak(&image.index, &file);
-                let content = self.facts.content(task, &file, action, weak);
-                (file, content)
-            }
-            Err(why) => (file.clone(), Content::Undetermined(why)),
+        let mut observation = match resolved {
+            Ok(file) => self.observe(task, workload, image, file, action),
+            Err(why) => unobserved(action, file.clone(), why, task, workload, image),
         };
-        let observation = observe(action, file, content, task, workload, image);
-        let judgement = image.judge(&observation);
+        let (judgement, session) = self.consider(task, workload, image, &mut observation);
+        if let Some(session) = session {
+            self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
+            return Ran::default();
+        }
         if judgement.is_silent()
             && let Content::Known { sha256, .. } = observation.content
         {
@@ -464,7 +517,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         let (verdict, severity) = (judgement.verdict, judgement.severity);
         self.found(event, workload, image, &observation, judgement);
-        culprit(observation, verdict, severity)
+        let is_attested =
+            verdict == Verdict::Attested || (verdict, severity) == (Verdict::Updated, Severity::Info);
+        let attested = is_attested.then(|| observation.file.path.clone());
+        Ran { culprit: culprit(observation, verdict, severity), attested }
     }
 
     /// Counts, and reports what is not silent.
@@ -483,13 +539,18 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             self.metrics.verdict(Verdict::Attested, Severity::Info);
             return;
         }
-        if judgement.verdict == Verdict::PathOnly {
+        if matches!(judgement.verdict, Verdict::PathOnly | Verdict::PackageDerived) {
             if self.path_only.len() >= PATH_ONLY {
                 self.path_only.clear();
             }
             if !self.path_only.insert((image.number, observation.file.path.clone())) {
                 return;
             }
+        }
+        if let (Verdict::Updated, Content::Known { sha256, .. }) = (judgement.verdict, &observation.content)
+            && !self.updates.is_first_use(&observation.file.path, sha256)
+        {
+            return;
         }
         let operation = match observation.action {
             Action::Change(op) => Some(op),
@@ -693,13 +754,25 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         judgement: Judgement,
         about: &About<'_>,
     ) {
+        let finding = self.complete(event, workload, judgement, about);
+        (self.sink)(finding);
+    }
+
+    /// A finding with the process that it is about.
+    fn complete(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) -> Finding {
         let mut finding = self.finding(event, workload, judgement, about);
         if finding.verdict != Verdict::Loss {
             let (process, ancestors) = self.facts.ancestry(&event.task);
             finding.process = Some(process);
             finding.ancestors = ancestors;
         }
-        (self.sink)(finding);
+        finding
     }
 
     fn finding(
@@ -742,33 +815,45 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     }
 }
 
-fn observe(
+/// A file whose content cannot be looked at.
+fn unobserved(
     action: Action,
     file: FileRef,
-    content: Content,
+    why: Arc<str>,
     task: &Task,
     workload: &Workload,
     image: &Known,
 ) -> Observation {
+    let fresh = is_fresh(&file, workload, image);
+    let content = Content::Undetermined(why);
+    Observation { action, file, content, fresh, root: task.euid == 0, owner: None, update: None }
+}
+
+fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
     let since = if workload.is_host { image.created } else { workload.started };
     let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(file.identity.ctime_ns));
     let late = match (since, changed) {
         (Some(since), Some(changed)) => file.identity.ctime_ns != 0 && changed >= since,
         _ => false,
     };
-    let fresh = match file.place {
+    match file.place {
         Place::Tmpfs | Place::Memfd => true,
         Place::UpperLayer => !workload.is_host || late,
         Place::Disk | Place::ImageLayer => late,
-    };
-    Observation { action, file, content, fresh, root: task.euid == 0 }
+    }
+}
+
+/// Nothing that is held against a process that runs it.
+fn is_harmless(verdict: Verdict, severity: Severity) -> bool {
+    match verdict {
+        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly | Verdict::PackageDerived => true,
+        Verdict::Updated => severity < Severity::Medium,
+        _ => false,
+    }
 }
 
 fn culprit(observation: Observation, verdict: Verdict, severity: Severity) -> Option<Arc<Culprit>> {
-    match verdict {
-        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly => None,
-        _ => Some(Arc::new(Culprit { observation, severity })),
-    }
+    (!is_harmless(verdict, severity)).then(|| Arc::new(Culprit { observation, severity }))
 }
 
 /// The worse of the two; of equals the first.

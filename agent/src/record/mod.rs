@@ -18,10 +18,10 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::event::{Content, Event, FilePath, FileRef, ProcessId};
+use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId};
 use crate::finding::WorkloadInfo;
 use crate::identity::Digests;
-use crate::judge::Ancestry;
+use crate::judge::{Ancestry, Settled};
 use crate::workload::Workload;
 
 mod read;
@@ -76,6 +76,12 @@ pub enum Answer {
     Program(Result<FileRef, Arc<str>>),
     /// The process and its ancestors.
     Ancestry(Ancestry),
+    /// Who owns the file at this path.
+    Owner(FilePath, Option<Owner>),
+    /// The task sees the host's own root directory.
+    InHostRoot(bool),
+    /// What became of files that the package manager wrote.
+    Settled(Vec<Settled>),
 }
 
 /// A workload as it is written down.
