@@ -379,7 +379,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         image: &Known,
         observation: &mut Observation,
     ) -> (Judgement, Option<u64>) {
-        let judgement = verdict::verdict(observation, &image.index);
+        let judgement = image.judge(observation);
         if !workload.is_host {
             return (judgement, None);
         }
@@ -417,7 +417,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             None => self.written_before(task, workload, image, observation, &path, sha256),
         };
         match observation.update {
-            Some(_) => (verdict::verdict(observation, &image.index), None),
+            Some(_) => (image.judge(observation), None),
             None => (judgement, None),
         }
     }
@@ -551,7 +551,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                         self.updates.remember(&path, sha256, &update);
                     }
                     observation.update = Some(update);
-                    settled.exists.then(|| verdict::verdict(observation, &held.image.index))
+                    settled.exists.then(|| held.image.judge(observation))
                 }
                 (Some(observation), true) => {
                     let update = match observation.content {
@@ -566,7 +566,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                     let update = update
                         .unwrap_or_else(|| proof(&path, &observation.content, settled.owner.as_ref(), false));
                     observation.update = Some(update);
-                    Some(verdict::verdict(observation, &held.image.index))
+                    Some(held.image.judge(observation))
                 }
             };
             let Some(judgement) = judgement else {
