@@ -110,7 +110,7 @@ fn a_new_trust_root_is_noticed_and_all_is_read_anew() {
     fs::write(root.with_extension("new"), &own).unwrap();
     fs::rename(root.with_extension("new"), &root).unwrap();
     wait_until(|| images.refused().is_empty());
-    assert_eq!(images.get(&named(digest)).facts.provenance.len(), 1);
+    wait_until(|| images.get(&named(digest)).facts.provenance.len() == 1);
     std::mem::drop(stop);
     thread.join().unwrap();
 }
