@@ -217,8 +217,8 @@ const DEFAULT: [Expected; 4] = [
     Expected { format: "syft-json", coverage: "owned", numbers: [15, 14, 0, 3, 4], answered: (6, 5) },
     Expected { format: "cyclonedx-json", coverage: "packages", numbers: [0, 0, 0, 0, 4], answered: (0, 0) },
 ];
-/// All files: only syft-json says that they are all. SPDX counts directories and links as files, and has no digest of them nor of an
-/// empty file, for which syft-json has Python's.
+/// All files: only syft-json says that they are all. SPDX counts directories and links as files, and has no digest of them nor
+/// of an empty file, for which syft-json has Python's.
 const ALL: [Expected; 4] = [
     Expected { format: "spdx-2-json", coverage: "owned", numbers: [42, 20, 0, 0, 4], answered: (7, 7) },
     Expected { format: "spdx-2-tag-value", coverage: "owned", numbers: [42, 20, 0, 0, 4], answered: (7, 7) },
@@ -340,7 +340,8 @@ fn packages_only_as_trivy_writes_them() {
             "timestamp": "2026-01-01T00:00:00+00:00",
             "tools": { "components": [{ "type": "application", "manufacturer": { "name": "Aqua Security Software Ltd." },
                 "group": "aquasecurity", "name": "trivy", "version": "0.70.0" }] },
-            "component": { "bom-ref": "root", "type": "container", "name": "demo.tar", "properties": [property("SchemaVersion", "2")] },
+            "component": { "bom-ref": "root", "type": "container", "name": "demo.tar",
+                "properties": [property("SchemaVersion", "2")] },
         },
         "components": [
             { "bom-ref": "os", "type": "operating-system", "name": "debian", "version": "12",

@@ -90,7 +90,8 @@ fn the_image_is_shown_and_no_manifest_digest() {
 #[test]
 fn one_image_in_three_formats() {
     // What dpkg's database records (`metadata.files` of the packages perl-base and gzip), which only syft-json repeats. Both are
-    // second names of a file, `/usr/bin/perl` and `/usr/bin/gunzip`: syft lists one name of a hard link, and dpkg's MD5 are the same.
+    // second names of a file, `/usr/bin/perl` and `/usr/bin/gunzip`, of which dpkg has the same MD5: syft lists one name of a
+    // hard link.
     const LINKS: [&str; 2] = ["/usr/bin/perl5.36.0", "/usr/bin/uncompress"];
     // Empty files: syft computes no digest of them (a zero SHA-1 in SPDX). dpkg has the MD5 of nothing.
     const EMPTY: [&str; 2] =
