@@ -130,8 +130,8 @@ pub fn updated(judgement: Judgement, update: &Update) -> Judgement {
     let package = package.clone();
     let of = package.as_deref().map_or_else(|| "its package".to_owned(), |p| format!("the package {p}"));
     let (severity, says) = match proof {
-        Proof::Agrees => (Severity::Info, format!("{of} says so, too")),
-        Proof::Bookkeeping => (Severity::Info, "the file is part of its bookkeeping".to_owned()),
+        Proof::Agrees => (Severity::Info, format!("and {of} says so, too")),
+        Proof::Bookkeeping => (Severity::Info, "and the file is part of its bookkeeping".to_owned()),
         Proof::Differs => (Severity::Medium, format!("but {of} should have another content here")),
         Proof::NoDigest => (Severity::Medium, format!("but {of} has no digest of it")),
         Proof::Unowned => (Severity::Medium, "but no package owns this file".to_owned()),
@@ -146,7 +146,7 @@ pub fn updated(judgement: Judgement, update: &Update) -> Judgement {
     Judgement {
         verdict: Verdict::Updated,
         severity,
-        reason: format!("{}; {whence}, and {says}", judgement.reason),
+        reason: format!("{}; {whence}, {says}", judgement.reason),
         package: package.or(judgement.package),
         ..judgement
     }

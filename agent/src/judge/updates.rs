@@ -60,14 +60,15 @@ pub(super) const GRACE_NS: u64 = 2_000_000_000;
 /// Longest time that findings are held.
 pub(super) const AT_MOST_NS: u64 = 600_000_000_000;
 
-/// Where package managers keep what runs during an installation: maintainer scripts and scriptlets.
-const BOOKKEEPING: [&[u8]; 6] = [
-    b"/var/lib/dpkg/info/",
-    b"/var/lib/dpkg/tmp.ci/",
-    b"/var/cache/debconf/tmp.ci/",
+/// Where package managers keep their databases, and what runs during an installation: maintainer scripts and scriptlets.
+const BOOKKEEPING: [&[u8]; 7] = [
+    b"/var/lib/dpkg/",
+    b"/var/cache/debconf/",
+    b"/var/lib/rpm/",
+    b"/usr/lib/sysimage/rpm/",
     b"/var/tmp/rpm-tmp.",
-    b"/lib/apk/exec/",
-    b"/usr/lib/apk/exec/",
+    b"/lib/apk/",
+    b"/usr/lib/apk/",
 ];
 
 #[derive(Debug)]
