@@ -1,5 +1,8 @@
 //! Images made by hand: every kind of entry, and what no image may have.
 
+mod complete;
+mod properties;
+
 use std::fs;
 use std::io::Write as _;
 
