@@ -29,7 +29,7 @@ mod tests;
 mod walk;
 
 pub use complete::Contradiction;
-pub use oci::{ImageError, ImageLimits, Platform, files_of_layers, image_of_archive};
+pub use oci::{ImageError, ImageLimits, LayerFile, Platform, files_of_layers, image_of_archive};
 
 use super::ImageIndex;
 use document::{Document, Listed, Of};

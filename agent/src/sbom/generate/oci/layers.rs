@@ -211,9 +211,8 @@ impl Tree {
         let (left, position) = (Cell::new(MAX_HEADERS), Cell::new(0));
         let mut archive =
             tar::Archive::new(Bounded { inner: &mut unpacked, left: &left, position: &position });
-        let mut entries = archive.entries().map_err(too_large)?;
         let mut name = Vec::new();
-        while let Some(entry) = entries.next() {
+        for entry in archive.entries().map_err(too_large)? {
             let mut entry = entry.map_err(|source| match source.kind() {
                 io::ErrorKind::FileTooLarge => too_large(source),
                 _ => unreadable(io::Error::new(
@@ -244,8 +243,6 @@ impl Tree {
             // What is left of this one, and the headers of the next.
             left.set(end.saturating_sub(position.get()).saturating_add(MAX_HEADERS));
         }
-        drop(entries);
-        drop(archive);
         io::copy(&mut unpacked, &mut io::sink()).map_err(too_large)?;
         self.bytes += unpacked.read;
         unpacked.finish().map_err(too_large)

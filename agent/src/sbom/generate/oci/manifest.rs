@@ -206,7 +206,7 @@ fn collect(
                     collect(store, &format!("index sha256:{digest}"), &bytes, depth + 1, named)?;
                 }
                 Err(error) => {
-                    named.absent.push(Absent { platform: descriptor.platform, error: only_absent(error)? })
+                    named.absent.push(Absent { platform: descriptor.platform, error: only_absent(error)? });
                 }
             }
         }

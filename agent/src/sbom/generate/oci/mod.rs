@@ -109,15 +109,17 @@ pub fn image_of_archive(
     Ok([image.manifest, image.config])
 }
 
-/// What a container sees of layers that are no image's yet, lowest first: regular files by path, with the SHA-256 of those that can
-/// run.
+/// A regular file, by its path, with its SHA-256 if it can run.
+pub type LayerFile = (Vec<u8>, Option<Sha256>);
+
+/// What a container sees of layers that are no image's yet, lowest first.
 ///
 /// # Errors
 /// As for the layers of an image, but for their digests.
 pub fn files_of_layers<'a>(
     layers: impl IntoIterator<Item = &'a [u8]>,
     limits: ImageLimits,
-) -> Result<Vec<(Vec<u8>, Option<Sha256>)>, ImageError> {
+) -> Result<Vec<LayerFile>, ImageError> {
     let mut tree = Tree::new(false, limits);
     for (number, mut layer) in layers.into_iter().enumerate() {
         tree.put(&mut layer, &Sha256::default(), number, &Progress::default())?;
