@@ -156,6 +156,25 @@ fn diff_has_the_exit_statuses_of_diff() {
 }
 
 #[test]
+fn generate_refuses_a_platform_for_a_tree() {
+    let tree = tempfile::tempdir().expect("a directory");
+    let out = tree.path().join("out.json");
+    let generate = |arguments: &[&std::ffi::OsStr]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_muster"));
+        program.args(["sbom", "generate"]).args(arguments).output().expect("the program that cargo has built")
+    };
+    let (root, file) = (tree.path().as_os_str(), out.as_os_str());
+    for (source, status) in [(root, 2), ("--host".as_ref(), 2), ("oci:/nonexistent".as_ref(), 1)] {
+        let output = generate(&[source, "--platform".as_ref(), "linux/amd64".as_ref(), "-o".as_ref(), file]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{source:?}: {said}");
+        assert!(!said.is_empty() && !out.exists(), "{source:?}: {said}");
+    }
+    let output = generate(&[root, "-o".as_ref(), file]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_document_of_a_gibibyte_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let large = directory.path().join("large.json");

@@ -32,10 +32,7 @@ fn source(named: Option<OsString>, host: bool, platform: Option<Platform>) -> So
     let image = bytes.strip_prefix(b"oci:").or_else(|| bytes.strip_prefix(b"oci-archive:"));
     match image {
         _ if host => Source::Host,
-        Some(path) => Source::Image {
-            path: OsStr::from_bytes(path).into(),
-            platform: platform.unwrap_or_else(Platform::this),
-        },
+        Some(path) => Source::Image { path: OsStr::from_bytes(path).into(), platform },
         None => Source::Tree(named.into()),
     }
 }
@@ -50,7 +47,7 @@ pub struct Generate {
     /// This host: every real disk, without /proc, /sys, /dev and /run.
     #[arg(long)]
     host: bool,
-    /// Of an OCI layout with images for several platforms: which one. Default: this machine's.
+    /// Of an OCI layout with images for several platforms: which one. Default: this machine's, or the only one there is.
     #[arg(long, value_name = "OS/ARCH", conflicts_with = "host")]
     platform: Option<Platform>,
     /// An SBOM of the same files in any format that is read: all that it names is taken over, and what it lacks is added. Refused
@@ -73,7 +70,14 @@ pub struct Generate {
 
 impl Generate {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let with_platform = self.platform.is_some();
         let source = source(self.source, self.host, self.platform);
+        if with_platform && matches!(source, Source::Tree(_)) {
+            eprintln!(
+                "--platform: a file tree is of no platform; expected an image (oci:DIR or oci-archive:FILE)"
+            );
+            return Ok(USAGE.into());
+        }
         let base = self.complete.as_deref().map(load).transpose()?;
         let options = Options {
             name: generate::default_name(&source),
@@ -177,6 +181,8 @@ fn show(progress: &Progress, ended: &mpsc::Receiver<()>) {
     }
 }
 
+/// Exit status of wrong usage, as of clap.
+const USAGE: u8 = 2;
 /// Exit status when the document lacks files.
 const INCOMPLETE: u8 = 3;
 /// Listed one by one at most.

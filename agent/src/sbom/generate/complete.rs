@@ -12,7 +12,7 @@ const SHOWN: usize = 20;
 /// The SBOM to complete is of another image, or the files were changed since.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the SBOM to complete has another SHA-256 for {} file(s): it is of another image, or they were changed since:{}",
+    "the SBOM to complete has another digest for {} file(s): it is of another image, or they were changed since:{}",
     .0.len(),
     shown(.0)
 )]
@@ -29,9 +29,13 @@ pub(super) fn complete(document: &mut Document, base: &ImageIndex) -> Result<(),
         .files
         .iter()
         .filter(|listed| {
-            let expected = base.by_path(listed.path.as_bytes()).and_then(|entry| entry.sha256());
-            let found = listed.file.as_ref().map(|file| file.sha256);
-            expected.is_some() && expected != found
+            let (Some(file), Some(entry)) = (&listed.file, base.by_path(listed.path.as_bytes())) else {
+                return false;
+            };
+            // What a package manager recorded may differ: a configuration file that was changed since.
+            let sha1 = entry.weak().filter(|_| !entry.is_recorded()).and_then(|weak| weak.sha1);
+            entry.sha256().is_some_and(|sha256| sha256 != file.sha256)
+                || sha1.is_some_and(|sha1| sha1 != file.sha1)
         })
         .map(|listed| format!("/{}", listed.path))
         .collect();

@@ -1,5 +1,6 @@
 //! Which package owns a file, by dpkg's database (`/var/lib/dpkg`; formats: deb-control(5), dpkg-query(1)).
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,6 +13,9 @@ use super::super::path::merges_into_usr;
 
 /// Largest file of the database that is read, bytes; that of a full desktop has about 10 MB.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// Bytes of the lists of all packages' files.
+const MAX_LISTS: usize = 256 << 20;
 
 /// An installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +35,14 @@ pub(super) struct Database {
 /// Where the database is.
 pub(super) trait Root {
     /// A regular file, by its path relative to the root; `None` when it is not there.
-    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>>;
+    fn read(&self, path: &str) -> io::Result<Option<Cow<'_, [u8]>>>;
     /// A symbolic link is there.
     fn is_link(&self, path: &str) -> bool;
 }
 
 impl Root for Path {
-    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        read(&self.join(path))
+    fn read(&self, path: &str) -> io::Result<Option<Cow<'_, [u8]>>> {
+        Ok(read(&self.join(path))?.map(Cow::Owned))
     }
     fn is_link(&self, path: &str) -> bool {
         self.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink())
@@ -62,7 +66,7 @@ impl Database {
         let release = String::from_utf8_lossy(&release);
         let diversions = read("var/lib/dpkg/diversions").unwrap_or_default();
         let diversions = diversions_of(&diversions);
-        let mut strange = Vec::new();
+        let (mut strange, mut lists) = (Vec::new(), 0_usize);
         let links = links(root);
         let mut database = Self::default();
         for fields in paragraphs(&String::from_utf8_lossy(&status)) {
@@ -89,7 +93,17 @@ impl Database {
             // Multi-Arch packages have their architecture in the file's name.
             let list = read(&format!("var/lib/dpkg/info/{name}:{architecture}.list"))
                 .or_else(|| read(&format!("var/lib/dpkg/info/{name}.list")));
-            if list.is_none() {
+            let list = list.filter(|list| {
+                // Names of lists may be links to the same one.
+                lists = lists.saturating_add(list.len());
+                if lists > MAX_LISTS {
+                    strange.push(format!(
+                        "{name}: with it, the lists of files have more than {MAX_LISTS} bytes; not read"
+                    ));
+                }
+                lists <= MAX_LISTS
+            });
+            if list.is_none() && lists <= MAX_LISTS {
                 strange.push(format!("{name}: installed, but without a list of its files (dpkg --audit)"));
             }
             let Ok(number) = u32::try_from(database.packages.len()) else { break };

@@ -5,7 +5,9 @@
 //! [`Options::all`] every regular file. Symbolic links are not followed and not listed: the kernel reports what they
 //! lead to. SPDX 2.3 (clause 8.4) wants a SHA-1 of each file; Muster itself uses the SHA-256 beside it.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -27,7 +29,7 @@ mod tests;
 mod walk;
 
 pub use complete::Contradiction;
-pub use oci::{ImageError, Platform};
+pub use oci::{ImageError, ImageLimits, LayerFile, Platform, files_of_layers, image_of_archive};
 
 use super::ImageIndex;
 use document::{Document, Listed, Of};
@@ -46,8 +48,8 @@ pub enum Source {
     Image {
         /// Where it is.
         path: PathBuf,
-        /// Which of its images.
-        platform: Platform,
+        /// Which of its images; `None`: this machine's, or the only one there is.
+        platform: Option<Platform>,
     },
 }
 
@@ -159,7 +161,7 @@ pub fn generate(
 ) -> Result<Report, GenerateError> {
     let (mut document, mut report) = match &options.source {
         Source::Tree(_) | Source::Host => of_tree(options, base, progress)?,
-        Source::Image { path, platform } => of_image(options, path, platform, base, progress)?,
+        Source::Image { path, platform } => of_image(options, path, platform.as_ref(), base, progress)?,
     };
     if let Some(base) = base {
         complete::complete(&mut document, base)?;
@@ -193,10 +195,7 @@ fn of_tree(
         .into_par_iter()
         .map(|path| {
             // What the base lists is compared with it, whether it can run or not.
-            let is_listed = |base: &ImageIndex| {
-                use std::os::unix::ffi::OsStrExt as _;
-                base.by_path(path.as_os_str().as_bytes()).is_some()
-            };
+            let is_listed = |base: &ImageIndex| base.by_path(path.as_os_str().as_bytes()).is_some();
             let all = options.all || base.is_some_and(is_listed);
             let looked = file::look(&root.join(&path), all, progress);
             progress.done.fetch_add(1, Ordering::Relaxed);
@@ -220,29 +219,46 @@ fn of_tree(
     Ok((Document { of: Of::Tree, files, packages: database.packages, unread: 0 }, report))
 }
 
+const EXCLUDED: &str = "excluded";
+const NOT_MET: &str = "excluded, but no such directory was met";
 const NOT_UTF8: &str = "its name is not UTF-8, which JSON cannot hold";
 
 fn of_image(
     options: &Options,
     path: &Path,
-    platform: &Platform,
+    platform: Option<&Platform>,
     base: Option<&ImageIndex>,
     progress: &Progress,
 ) -> Result<(Document, Report), GenerateError> {
-    use std::os::unix::ffi::OsStrExt as _;
+    let excluded = excluded(options)?;
     let (mut store, image) = oci::open(path, platform)?;
     // A base may list any file: all are hashed then.
     let tree = oci::read(&mut store, &image, options.all || base.is_some(), progress)?;
     progress.walked.store(true, Ordering::Relaxed);
     let (database, trouble) = dpkg::Database::load(&tree);
     let mut report = Report { database: trouble, ..Report::default() };
+    for directory in &excluded {
+        let is_there = tree.is_directory(Path::new("/").join(directory).as_os_str().as_bytes());
+        let reason = if is_there { EXCLUDED } else { NOT_MET };
+        report.left_out.push((directory.clone(), reason.to_owned()));
+    }
+    report.left_out.sort();
+    let is_excluded =
+        |path: &Path| !excluded.is_empty() && path.ancestors().skip(1).any(|above| excluded.contains(above));
+    for (path, reason) in tree.unread().map(|(path, reason)| (relative(path), reason)) {
+        if !is_excluded(path) {
+            report.unread.push((path.to_owned(), reason.to_owned()));
+        }
+    }
     let mut files = Vec::new();
     for (path, content) in tree.files() {
         let Some(looked) = &content.looked else { continue };
-        let name = &path[1..];
-        let Ok(name) = std::str::from_utf8(name) else {
-            let path = PathBuf::from(std::ffi::OsStr::from_bytes(name));
-            report.unread.push((path, NOT_UTF8.to_owned()));
+        let name = relative(path);
+        if is_excluded(name) {
+            continue;
+        }
+        let Some(name) = name.to_str() else {
+            report.unread.push((name.to_owned(), NOT_UTF8.to_owned()));
             continue;
         };
         if base.is_some_and(|base| {
@@ -256,13 +272,18 @@ fn of_image(
     Ok((Document { of: Of::Image(image), files, packages: database.packages, unread: 0 }, report))
 }
 
+/// A path of an image, relative to its root.
+fn relative(path: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
+}
+
 fn can_run(looked: &file::Looked, executable: bool) -> bool {
     executable || looked.class != file::Class::Other
 }
 
 impl dpkg::Root for oci::Tree {
-    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.kept(path).map(<[u8]>::to_vec))
+    fn read(&self, path: &str) -> io::Result<Option<Cow<'_, [u8]>>> {
+        Ok(self.kept(path).map(Cow::Borrowed))
     }
     fn is_link(&self, path: &str) -> bool {
         self.is_link(path)

@@ -258,8 +258,10 @@ fn a_base_is_completed() {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
         Sha256(digest.as_ref().try_into().unwrap()).to_string()
     };
+    // printf '\177ELFlib' | sha1sum
+    const LIBRARY: &str = "a337a1c2198169cf5d0bb62ae56a39dbb1631a6d";
     // As syft lists what packages own: a data file and a script, a file that is not there, and a link without a digest.
-    let base = |plain: &str| {
+    let base = |plain: &str, library: &str| {
         let file = |id: &str, path: &str, sha256: &str| serde_json::json!({ "SPDXID": id, "fileName": path, "checksums": [{ "algorithm": "SHA256", "checksumValue": sha256 }] });
         let base = serde_json::json!({
             "spdxVersion": "SPDX-2.3",
@@ -270,7 +272,8 @@ fn a_base_is_completed() {
             ],
             "files": [
                 file("a", "/etc/plain", &sha256(plain)), file("b", "/usr/bin/script", &sha256("#!/bin/sh\n")),
-                file("c", "/usr/share/doc/gone", &sha256("x")), { "SPDXID": "d", "fileName": "/usr/bin/link" },
+                file("c", "/usr/share/doc/gone", &sha256("x")), { "SPDXID": "e", "fileName": "/usr/lib/lib.so", "checksums":
+                    [{ "algorithm": "SHA1", "checksumValue": library }] }, { "SPDXID": "d", "fileName": "/usr/bin/link" },
             ],
             "relationships": [{ "spdxElementId": "p", "relationshipType": "CONTAINS", "relatedSpdxElement": "b" }],
         });
@@ -278,7 +281,8 @@ fn a_base_is_completed() {
     };
     for output in [Output::Spdx, Output::CycloneDx] {
         let options = Options { output, ..options(tree.path(), false) };
-        let index = parse(&written(&options, Some(&base("plain"))).unwrap(), &Limits::default()).unwrap();
+        let index =
+            parse(&written(&options, Some(&base("plain", LIBRARY))).unwrap(), &Limits::default()).unwrap();
         let found: Vec<_> = index
             .entries()
             .map(|e| (e.path().to_string(), e.sha256().is_some(), e.package().map(str::to_owned)))
@@ -301,8 +305,12 @@ fn a_base_is_completed() {
         );
         assert_eq!(index.coverage(), Coverage::Full);
         assert!(index.packages().any(|p| p.purl == Some("pkg:deb/debian/shells@7")));
-        let error = written(&options, Some(&base("changed"))).unwrap_err().to_string();
-        assert!(error.contains("another SHA-256 for 1 file(s)") && error.contains("/etc/plain"), "{error}");
+        for (base, path) in
+            [(base("changed", LIBRARY), "/etc/plain"), (base("plain", &"1".repeat(40)), "/usr/lib/lib.so")]
+        {
+            let error = written(&options, Some(&base)).unwrap_err().to_string();
+            assert!(error.contains("another digest for 1 file(s)") && error.contains(path), "{error}");
+        }
     }
 }
 

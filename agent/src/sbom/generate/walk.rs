@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use nix::sys::statfs::{self, FsType};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Options, Progress, Source};
+use super::{EXCLUDED, NOT_MET, Options, Progress, Source};
 
 /// What was found; paths are relative to the root.
 pub(super) struct Tree {
@@ -71,7 +71,7 @@ pub(super) fn walk(
             }
             if excluded.contains(&path) {
                 met.insert(path.clone());
-                tree.left_out.push((path, "excluded".to_owned()));
+                tree.left_out.push((path, EXCLUDED.to_owned()));
                 entries.skip_current_dir();
                 continue;
             }
@@ -90,7 +90,7 @@ pub(super) fn walk(
         }
     }
     for path in excluded.difference(&met) {
-        tree.left_out.push((path.clone(), "excluded, but no such directory was met".to_owned()));
+        tree.left_out.push((path.clone(), NOT_MET.to_owned()));
     }
     tree.left_out.sort();
     Ok(tree)

@@ -1,6 +1,7 @@
 //! Index, manifest and configuration (image-spec 1.1): which image of a layout, and its layers.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use serde::Deserialize;
 
@@ -13,14 +14,20 @@ const MAX_BYTES: u64 = 4 << 20;
 const MAX_LAYERS: usize = 500;
 /// Indexes within each other.
 const MAX_DEPTH: u32 = 4;
+/// Manifests of a layout, and indexes.
+const MAX_MANIFESTS: usize = 256;
 
 const INDEX: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 const MANIFEST: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const CONFIG: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+/// What media types of layers begin with.
+const LAYER: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
 
 /// Operating system and architecture, as an image's configuration spells them (GOOS, GOARCH).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct Platform {
     /// `linux`.
     pub os: String,
@@ -29,6 +36,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// What BuildKit writes for manifests that are no image's, such as attestations.
+    fn is_unknown(&self) -> bool {
+        self.os == "unknown" && self.architecture == "unknown"
+    }
+
     /// This machine's.
     pub fn this() -> Self {
         let architecture = match std::env::consts::ARCH {
@@ -77,13 +89,7 @@ struct Descriptor {
     media_type: String,
     digest: String,
     #[serde(default)]
-    platform: Option<RawPlatform>,
-}
-
-#[derive(Deserialize)]
-struct RawPlatform {
-    os: String,
-    architecture: String,
+    platform: Option<Platform>,
 }
 
 #[derive(Deserialize)]
@@ -109,30 +115,68 @@ struct RootFs {
     diff_ids: Vec<String>,
 }
 
-/// The one image of the layout for a platform. An image that is alone is taken whatever its platform.
-pub(super) fn choose(store: &mut Store, platform: &Platform) -> Result<Image, ImageError> {
-    let mut found = Vec::new();
+/// What the indexes of a layout name.
+#[derive(Default)]
+struct Named {
+    manifests: Vec<(Sha256, Option<Platform>)>,
+    indexes: Vec<Sha256>,
+    absent: Vec<Absent>,
+}
+
+/// What is named and not there: a layout may hold some platforms of an index only.
+struct Absent {
+    platform: Option<Platform>,
+    error: ImageError,
+}
+
+/// The one image of the layout for a platform. Without one it is this machine's, or the only image that is named.
+pub(super) fn choose(store: &mut Store, platform: Option<&Platform>) -> Result<Image, ImageError> {
+    let mut named = Named::default();
     let bytes = store.small("index.json", MAX_BYTES)?;
-    collect(store, "index.json", &bytes, 0, &mut found)?;
+    collect(store, "index.json", &bytes, 0, &mut named)?;
+    let Named { manifests, mut absent, .. } = named;
     let mut images = Vec::new();
-    for manifest in found {
-        images.push(image(store, manifest)?);
+    for (manifest, stated) in manifests {
+        match image(store, manifest) {
+            Ok(image) => images.extend(image),
+            Err(error) => absent.push(Absent { platform: stated, error: only_absent(error)? }),
+        }
     }
-    let alone = images.len() == 1;
+    let wanted = platform.cloned().unwrap_or_else(Platform::this);
+    if let Some(at) = absent.iter().position(|absent| absent.platform.as_ref() == Some(&wanted)) {
+        return Err(absent.swap_remove(at).error);
+    }
+    let alone = platform.is_none() && images.len() == 1 && absent.is_empty();
     let there: BTreeSet<_> = images.iter().map(|image| image.platform.to_string()).collect();
-    let there: Vec<_> = there.into_iter().collect();
-    images.retain(|image| alone || image.platform == *platform);
+    images.retain(|image| alone || image.platform == wanted);
     match (images.pop(), images.len()) {
         (Some(image), 0) => Ok(image),
-        (None, _) => Err(ImageError::Choice(format!(
-            "no image for {platform}; expected one of: {}",
-            if there.is_empty() { "(the layout has no image at all)".to_owned() } else { there.join(", ") }
-        ))),
+        (None, _) if there.is_empty() && !absent.is_empty() => Err(absent.swap_remove(0).error),
+        (None, _) => {
+            let there: Vec<_> = there.into_iter().collect();
+            let there = if there.is_empty() {
+                "(the layout has no image at all)".to_owned()
+            } else {
+                there.join(", ")
+            };
+            let lacking = match absent.len() {
+                0 => String::new(),
+                lacking => format!("; {lacking} more that it names are not in it"),
+            };
+            Err(ImageError::Choice(format!("no image for {wanted}; expected one of: {there}{lacking}")))
+        }
         (Some(_), more) => Err(ImageError::Choice(format!(
-            "{} images for {platform}; expected a layout with one: copy the one that is meant (skopeo copy oci:DIR:TAG oci:NEW)",
+            "{} images for {wanted}; expected a layout with one: copy the one that is meant (skopeo copy oci:DIR:TAG oci:NEW)",
             more + 1
         ))),
     }
+}
+
+/// The error, if it says that a blob is not there.
+fn only_absent(error: ImageError) -> Result<ImageError, ImageError> {
+    let is_absent =
+        matches!(&error, ImageError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    if is_absent { Ok(error) } else { Err(error) }
 }
 
 fn collect(
@@ -140,41 +184,60 @@ fn collect(
     what: &str,
     bytes: &[u8],
     depth: u32,
-    found: &mut Vec<Sha256>,
+    named: &mut Named,
 ) -> Result<(), ImageError> {
     let index: Index = read(what, bytes)?;
     for descriptor in index.manifests {
-        // Attestation manifests of BuildKit are for no platform.
-        if descriptor.platform.is_some_and(|p| p.os == "unknown" && p.architecture == "unknown") {
+        if descriptor.platform.as_ref().is_some_and(Platform::is_unknown) {
             continue;
         }
         let digest = digest(what, &descriptor.digest)?;
         if MANIFEST.contains(&&*descriptor.media_type) {
-            if !found.contains(&digest) {
-                found.push(digest);
+            if !named.manifests.iter().any(|(known, _)| *known == digest) {
+                named.manifests.push((digest, descriptor.platform));
             }
-        } else if INDEX.contains(&&*descriptor.media_type) {
+        } else if INDEX.contains(&&*descriptor.media_type) && !named.indexes.contains(&digest) {
             if depth == MAX_DEPTH {
                 return Err(ImageError::document(what, "indexes within indexes, too deep"));
             }
-            let bytes = store.blob(&digest, MAX_BYTES)?;
-            collect(store, &format!("index sha256:{digest}"), &bytes, depth + 1, found)?;
+            named.indexes.push(digest);
+            match store.blob(&digest, MAX_BYTES) {
+                Ok(bytes) => {
+                    collect(store, &format!("index sha256:{digest}"), &bytes, depth + 1, named)?;
+                }
+                Err(error) => {
+                    named.absent.push(Absent { platform: descriptor.platform, error: only_absent(error)? });
+                }
+            }
         }
-        if found.len() > 256 {
-            return Err(ImageError::document(what, "more than 256 images"));
+        if named.manifests.len() + named.indexes.len() > MAX_MANIFESTS {
+            return Err(ImageError::document(what, format!("more than {MAX_MANIFESTS} images and indexes")));
         }
     }
     Ok(())
 }
 
-fn image(store: &mut Store, manifest: Sha256) -> Result<Image, ImageError> {
+/// `None`: it is of something else, such as an attestation or a signature of an image.
+fn image(store: &mut Store, manifest: Sha256) -> Result<Option<Image>, ImageError> {
     let what = format!("manifest sha256:{manifest}");
     let parsed: Manifest = read(&what, &store.blob(&manifest, MAX_BYTES)?)?;
+    // A type that is not stated may be any.
+    let is_layer = |layer: &Descriptor| {
+        layer.media_type.is_empty() || LAYER.iter().any(|start| layer.media_type.starts_with(start))
+    };
+    let is_config = parsed.config.media_type.is_empty() || CONFIG.contains(&&*parsed.config.media_type);
+    if !is_config || !parsed.layers.is_empty() && !parsed.layers.iter().any(is_layer) {
+        return Ok(None);
+    }
     let config = digest(&what, &parsed.config.digest)?;
     let layers: Vec<_> =
         parsed.layers.iter().map(|layer| digest(&what, &layer.digest)).collect::<Result<_, _>>()?;
     let what = format!("configuration sha256:{config}");
     let parsed: Config = read(&what, &store.blob(&config, MAX_BYTES)?)?;
+    let platform = Platform { os: parsed.os, architecture: parsed.architecture };
+    if platform.is_unknown() {
+        return Ok(None);
+    }
     let diff_ids: Vec<_> =
         parsed.rootfs.diff_ids.iter().map(|id| digest(&what, id)).collect::<Result<_, _>>()?;
     if diff_ids.len() != layers.len() || layers.len() > MAX_LAYERS {
@@ -182,8 +245,7 @@ fn image(store: &mut Store, manifest: Sha256) -> Result<Image, ImageError> {
         let reason = format!("{ids} diff_ids for {blobs} layers; expected one each, at most {MAX_LAYERS}");
         return Err(ImageError::document(what, reason));
     }
-    let platform = Platform { os: parsed.os, architecture: parsed.architecture };
-    Ok(Image { manifest, config, platform, layers, diff_ids })
+    Ok(Some(Image { manifest, config, platform, layers, diff_ids }))
 }
 
 fn read<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, ImageError> {

@@ -1,15 +1,18 @@
 //! An OCI image as it lies in a layout directory or an archive of one (image-spec, image-layout.md): nothing is unpacked, files are
 //! hashed as the layers go by. Every blob is hashed again and must be what it is called.
 
+mod bounded;
 mod layers;
 mod manifest;
 mod store;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
+pub use layers::ImageLimits;
 pub(super) use layers::Tree;
 pub(super) use manifest::Image;
 pub use manifest::Platform;
@@ -66,11 +69,11 @@ impl ImageError {
     }
 }
 
-/// Opens an image.
+/// Opens an image: of a platform, or with `None` of this machine's, or the only one there is.
 ///
 /// # Errors
 /// [`ImageError`]: it is not an OCI layout, has no image (or several) for the platform, or a document of it is refused.
-pub(super) fn open(path: &Path, platform: &Platform) -> Result<(Store, Image), ImageError> {
+pub(super) fn open(path: &Path, platform: Option<&Platform>) -> Result<(Store, Image), ImageError> {
     let mut store = Store::open(path)?;
     let image = manifest::choose(&mut store, platform)?;
     Ok((store, image))
@@ -86,9 +89,41 @@ pub(super) fn read(
     all: bool,
     progress: &Progress,
 ) -> Result<Tree, ImageError> {
-    let mut tree = Tree::new(all);
+    let mut tree = Tree::new(all, ImageLimits::default());
     for (number, layer) in image.layers.iter().enumerate() {
         tree.apply(store, layer, image.diff_ids[number], number, progress)?;
     }
     Ok(tree)
+}
+
+/// Digests of the manifest that [`generate`](super::generate) would take of an archive, and of its configuration.
+///
+/// # Errors
+/// As for an archive that is a file.
+pub fn image_of_archive(
+    archive: impl Read + Seek + 'static,
+    platform: Option<&Platform>,
+) -> Result<[Sha256; 2], ImageError> {
+    let mut store = Store::archive("archive", archive)?;
+    let image = manifest::choose(&mut store, platform)?;
+    Ok([image.manifest, image.config])
+}
+
+/// A regular file, by its path, with its SHA-256 if it can run.
+pub type LayerFile = (Vec<u8>, Option<Sha256>);
+
+/// What a container sees of layers that are no image's yet, lowest first.
+///
+/// # Errors
+/// As for the layers of an image, but for their digests.
+pub fn files_of_layers<'a>(
+    layers: impl IntoIterator<Item = &'a [u8]>,
+    limits: ImageLimits,
+) -> Result<Vec<LayerFile>, ImageError> {
+    let mut tree = Tree::new(false, limits);
+    for (number, mut layer) in layers.into_iter().enumerate() {
+        tree.put(&mut layer, &Sha256::default(), number, &Progress::default())?;
+    }
+    let sha256 = |content: &layers::Content| content.looked.as_ref().map(|looked| looked.sha256);
+    Ok(tree.files().map(|(path, content)| (path.to_vec(), sha256(content))).collect())
 }

@@ -1,25 +1,34 @@
 //! Where the blobs are: a directory, or the members of a tar archive.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use nix::fcntl::OFlag;
 use rustc_hash::FxHashMap;
 
 use super::ImageError;
+use super::bounded::{Bounded, MAX_HEADERS};
 use crate::finding::Sha256;
 
 /// Members that an archive may have: a blob for each layer, manifest and configuration.
 const MAX_MEMBERS: usize = 65_536;
+/// Bytes of a member's name: that of a blob.
+const MAX_NAME: usize = "blobs/sha256/".len() + 64;
+
+/// An archive.
+pub(in crate::sbom::generate) trait Seekable: Read + Seek {}
+impl<R: Read + Seek> Seekable for R {}
 
 /// The blobs of a layout.
-#[derive(Debug)]
 pub(in crate::sbom::generate) enum Store {
     /// A layout directory.
     Directory(PathBuf),
     /// A layout as an archive, and where each member is: first byte and length.
-    Archive { file: File, members: FxHashMap<String, (u64, u64)> },
+    Archive { file: Box<dyn Seekable>, members: FxHashMap<String, (u64, u64)> },
 }
 
 impl Store {
@@ -28,39 +37,45 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, ImageError> {
         let name = path.display().to_string();
         let unreadable = |source| ImageError::Read { what: name.clone(), source };
-        let mut store = if path.metadata().map_err(unreadable)?.is_dir() {
-            Self::Directory(path.to_owned())
-        } else {
-            let file = File::open(path).map_err(unreadable)?;
-            let members = members(&file).map_err(unreadable)?;
-            Self::Archive { file, members }
-        };
-        // `oci-layout` marks a layout (image-layout.md); `docker save` has none before engine 25.
-        let mark = store.file("oci-layout").map(drop);
+        if !path.metadata().map_err(unreadable)?.is_dir() {
+            return Self::archive(&name, open(path).map_err(unreadable)?);
+        }
+        Self::Directory(path.to_owned()).marked(&name)
+    }
+
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub(super) fn archive(name: &str, archive: impl Seekable + 'static) -> Result<Self, ImageError> {
+        let mut file: Box<dyn Seekable> = Box::new(archive);
+        let unreadable = |source| ImageError::Read { what: name.to_owned(), source };
+        let members = members(&mut *file).map_err(unreadable)?;
+        Self::Archive { file, members }.marked(name)
+    }
+
+    /// `oci-layout` marks a layout (image-layout.md); `docker save` has none before engine 25.
+    fn marked(mut self, name: &str) -> Result<Self, ImageError> {
+        let mark = self.file("oci-layout").map(drop);
         if let Err(error) = mark {
             let expected = "expected an OCI image layout, or an archive of one, with a file oci-layout";
             return Err(ImageError::document(name, format!("{expected} ({error})")));
         }
-        Ok(store)
+        Ok(self)
     }
 
     /// The bytes of a file of the layout, at most `limit`, with how many there are.
     fn file(&mut self, name: &str) -> io::Result<(Box<dyn Read + '_>, u64)> {
         match self {
             Self::Directory(directory) => {
-                let file = File::open(directory.join(name))?;
-                let metadata = file.metadata()?;
-                if !metadata.is_file() {
-                    return Err(io::Error::other("expected a regular file"));
-                }
-                Ok((Box::new(file), metadata.len()))
+                let file = open(&directory.join(name))?;
+                let length = file.metadata()?.len();
+                Ok((Box::new(file), length))
             }
             Self::Archive { file, members } => {
                 let Some((start, length)) = members.get(name) else {
                     return Err(io::Error::new(io::ErrorKind::NotFound, "no such member of the archive"));
                 };
                 file.seek(SeekFrom::Start(*start))?;
-                Ok((Box::new((&*file).take(*length)), *length))
+                Ok((Box::new(file.take(*length)), *length))
             }
         }
     }
@@ -96,22 +111,42 @@ impl Store {
     }
 }
 
+/// Opens a regular file; never waits for a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("expected a regular file"));
+    }
+    Ok(file)
+}
+
 /// Names and places of an archive's members.
-fn members(file: &File) -> io::Result<FxHashMap<String, (u64, u64)>> {
+fn members(file: &mut dyn Seekable) -> io::Result<FxHashMap<String, (u64, u64)>> {
     let mut members = FxHashMap::default();
-    let mut archive = tar::Archive::new(BufReader::new(file));
+    let (left, position) = (Cell::new(MAX_HEADERS), Cell::new(0));
+    // Content is passed over, not read: what is read are headers.
+    let mut archive =
+        tar::Archive::new(Bounded { inner: BufReader::new(file), left: &left, position: &position });
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
+        left.set(MAX_HEADERS);
         if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path()?;
+        let name = path.to_string_lossy();
+        let name = name.strip_prefix("./").unwrap_or(&name);
+        // Others are of older layouts that are in the same archive.
+        if !matches!(name, "oci-layout" | "index.json") && !name.starts_with("blobs/sha256/")
+            || name.len() > MAX_NAME
+        {
             continue;
         }
         if members.len() == MAX_MEMBERS {
             return Err(io::Error::other(format!("more than {MAX_MEMBERS} members, which no image has")));
         }
-        let path = entry.path()?;
-        let name = path.to_string_lossy();
-        let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
-        members.insert(name, (entry.raw_file_position(), entry.size()));
+        members.insert(name.to_owned(), (entry.raw_file_position(), entry.size()));
     }
     Ok(members)
 }
@@ -155,7 +190,10 @@ impl<R: Read> Read for Hashed<R> {
         self.hash.update(&buffer[..read]);
         self.read += u64::try_from(read).unwrap_or(u64::MAX);
         if self.read > self.limit {
-            return Err(io::Error::other(format!("more than {} bytes", self.limit)));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("more than {} bytes", self.limit),
+            ));
         }
         Ok(read)
     }

@@ -1,5 +1,8 @@
 //! Images made by hand: every kind of entry, and what no image may have.
 
+mod complete;
+mod properties;
+
 use std::fs;
 use std::io::Write as _;
 
@@ -58,6 +61,12 @@ fn plain(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
+/// As `zstd:chunked`: a frame for each chunk, and a table of contents in a skippable one.
+fn chunked(bytes: &[u8]) -> Vec<u8> {
+    let table = [&[0x50, 0x2a, 0x4d, 0x18, 5, 0, 0, 0], b"table".as_slice()].concat();
+    bytes.chunks(1000).map(zstd).chain([table]).flatten().collect()
+}
+
 /// How a layer is packed.
 type Pack = fn(&[u8]) -> Vec<u8>;
 
@@ -102,6 +111,17 @@ impl Layout {
         self.index();
     }
 
+    /// A manifest that may be no image's.
+    fn manifest(&mut self, config: (&str, &serde_json::Value), layer: &str) {
+        let digest = self.blob(config.1.to_string().as_bytes());
+        let config = json!({ "mediaType": config.0, "digest": digest, "size": 0 });
+        let layers = [json!({ "mediaType": layer, "digest": self.blob(b"something"), "size": 9 })];
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
+        let digest = self.blob(manifest.to_string().as_bytes());
+        self.manifests.push(json!({ "mediaType": MANIFEST, "digest": digest, "size": 0 }));
+        self.index();
+    }
+
     fn index(&self) {
         let index = json!({ "schemaVersion": 2, "manifests": self.manifests });
         fs::write(self.path().join("index.json"), index.to_string()).expect("an index");
@@ -128,7 +148,10 @@ fn sha256(bytes: &[u8]) -> Sha256 {
 
 fn options(path: &Path, platform: &str) -> Options {
     Options {
-        source: Source::Image { path: path.to_owned(), platform: platform.parse().expect("a platform") },
+        source: Source::Image {
+            path: path.to_owned(),
+            platform: Some(platform.parse().expect("a platform")),
+        },
         output: Output::Spdx,
         all: false,
         exclude: Vec::new(),
@@ -187,7 +210,7 @@ fn layers_one_over_the_other() {
         File(".wh..wh.plnk", b"", 0o644),
     ]);
     let mut layout = Layout::new();
-    layout.image("linux/amd64", &[(lower.clone(), gzip), (upper.clone(), zstd)]);
+    layout.image("linux/amd64", &[(lower.clone(), gzip), (upper.clone(), chunked)]);
     let (index, report, text) = layout.made();
     assert_eq!(
         listed(&index),
@@ -257,7 +280,14 @@ fn platforms() {
     fs::write(layout.path().join("index.json"), r#"{"manifests":[]}"#).expect("an index");
     assert!(layout.refused().contains("no image at all"), "{}", layout.refused());
     layout.image("linux/arm64", &one(b"#!arm"));
-    assert_eq!(listed(&layout.made().0), [row("/main", b"#!arm")], "alone, it is taken");
+    assert!(layout.refused().contains("no image for linux/amd64; expected one of: linux/arm64"));
+    let mut out = Vec::new();
+    let any = Source::Image { path: layout.path().to_owned(), platform: None };
+    let any = Options { source: any, ..options(layout.path(), "linux/amd64") };
+    generate(&any, None, &Progress::default(), &mut out)
+        .expect("alone, and no platform asked for: it is taken");
+    let index = parse(&out, &Limits::default()).expect("what is made can be read");
+    assert_eq!(listed(&index), [row("/main", b"#!arm")]);
     layout.image("linux/amd64", &one(b"#!amd"));
     layout.manifests.push(json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", "1".repeat(64)),
         "platform": { "os": "unknown", "architecture": "unknown" } }));
@@ -292,12 +322,31 @@ fn entries_that_no_image_has() {
             vec![Link("a", "b"), Link("b", "a"), File("a/x", b"#!", 0o755)],
             "more than 40 symbolic links",
         ),
+        ("a whiteout that climbs", vec![File("a/.wh...", b"", 0o644)], "a whiteout of no name"),
     ] {
         let mut layout = Layout::new();
         layout.image("linux/amd64", &[(layer(&entries), gzip)]);
         let error = layout.refused();
         assert!(error.contains("entry ") && error.contains(reason), "{what}: {error}");
     }
+    for (what, records, reason) in [
+        ("a NUL", vec![("path", b"usr/bin/x\0y".to_vec())], "NUL byte"),
+        ("a path that climbs", vec![("path", b"/usr/../../x".to_vec())], r#"".." component"#),
+        (
+            "a long path",
+            vec![("path", b"deep/".repeat(1000))],
+            "a path of 5000 bytes; Linux has at most 4096",
+        ),
+    ] {
+        let mut layout = Layout::new();
+        layout.image("linux/amd64", &[(extended(&records, b"#!x"), gzip)]);
+        let error = layout.refused();
+        assert!(error.contains("entry ") && error.contains(reason), "{what}: {error}");
+    }
+    // Absolute paths are of the image's root.
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(extended(&[("path", b"/usr/bin/x".to_vec())], b"#!x"), gzip)]);
+    assert_eq!(listed(&layout.made().0), [row("/usr/bin/x", b"#!x")]);
     // A link that leads out of the root leads to the root, as in a container.
     let mut layout = Layout::new();
     let entries = [
@@ -321,8 +370,9 @@ fn damaged_images() {
     let blob_of =
         |layout: &Layout, bytes: &[u8]| layout.path().join(format!("blobs/sha256/{}", sha256(bytes)));
     // A byte of the layer: found at its end, whatever it packs.
-    for (pack, name) in [(gzip as Pack, "gzip"), (zstd, "zstd"), (plain, "plain")] {
+    for (pack, name) in [(gzip as Pack, "gzip"), (zstd, "zstd"), (chunked, "chunked"), (plain, "plain")] {
         let packed = pack(&good);
+        // Also of what is skipped.
         for at in [packed.len() / 2, packed.len() - 1] {
             let layout = layout_with(pack);
             let mut changed = packed.clone();
@@ -384,4 +434,273 @@ fn damaged_images() {
     let file = empty.path().join("no-archive");
     fs::write(&file, vec![7; 5000]).expect("a file");
     made(&file, "linux/amd64").expect_err("no archive");
+}
+
+/// A layer of one program with an extended header.
+fn extended(records: &[(&str, Vec<u8>)], content: &[u8]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    let records = records.iter().map(|(key, value)| (*key, value.as_slice()));
+    builder.append_pax_extensions(records).expect("into memory");
+    let mut header = Header::new_ustar();
+    header.set_path("short").expect("a path");
+    header.set_mode(0o755);
+    header.set_size(content.len() as u64);
+    header.set_cksum();
+    builder.append(&header, content).expect("into memory");
+    builder.into_inner().expect("into memory")
+}
+
+/// The header of an entry that claims a size.
+fn claims(kind: EntryType, size: u64) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_path("././@LongLink").expect("a path");
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_size(size);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[test]
+fn headers_that_would_fill_the_memory() {
+    let first = layer(&[File("usr/bin/first", b"#!x", 0o755)]);
+    let first = &first[..first.len() - 1024];
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let bomb = [first, &claims(kind, 1 << 40), &vec![0; 8 << 20]].concat();
+        let mut layout = Layout::new();
+        layout.image("linux/amd64", &[(bomb.clone(), gzip)]);
+        let error = layout.refused();
+        let expected = "after entry \"usr/bin/first\": the headers of an entry have more than 1048576 bytes";
+        assert!(error.contains("layer sha256:") && error.contains(expected), "{kind:?}: {error}");
+        let archive = layout.path().join("archive.tar");
+        fs::write(&archive, &bomb).expect("written");
+        let error = made(&archive, "linux/amd64").expect_err("no archive");
+        assert!(
+            error.contains("archive.tar") && error.contains("more than 1048576 bytes"),
+            "{kind:?}: {error}"
+        );
+    }
+    // As they are in images: a capability and a long name, and much content after them.
+    let records = [("SCHILY.xattr.user.large", vec![b'x'; 60_000]), ("path", b"usr/lib/".repeat(100))];
+    let content = [b"#!".as_slice(), &[b'x'; 3 << 20]].concat();
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(extended(&records, &content), gzip)]);
+    let path = format!("/{}", "usr/lib/".repeat(100).trim_end_matches('/'));
+    assert_eq!(listed(&layout.made().0), [row(&path, &content)]);
+}
+
+#[test]
+fn files_whose_content_cannot_be_told_are_counted() {
+    let sparse = |name: &str, size: u64| {
+        let mut header = Header::new_gnu();
+        header.set_path(name).expect("a path");
+        header.set_entry_type(EntryType::GNUSparse);
+        header.set_mode(0o755);
+        header.set_size(512);
+        let gnu = header.as_gnu_mut().expect("made so");
+        gnu.set_real_size(size);
+        gnu.sparse[0].set_offset(size - 512);
+        gnu.sparse[0].set_length(512);
+        header.set_cksum();
+        [header.as_bytes().as_slice(), &[b'#'; 512]].concat()
+    };
+    let first = layer(&[File("usr/bin/first", b"#!x", 0o755)]);
+    let last = layer(&[File("usr/bin/last", b"#!y", 0o755)]);
+    let (huge, small) = (sparse("usr/bin/huge", 1 << 60), sparse("usr/bin/small", 4096));
+    let posix = [("GNU.sparse.major", b"1".to_vec()), ("GNU.sparse.name", b"usr/bin/posix".to_vec())];
+    let posix = extended(&posix, b"#!map");
+    let broken = extended(&[("SCHILY.xattr.user.x", b"a\n22 path=usr/bin/other\n".to_vec())], b"#!z");
+    let cut = |layer: &[u8]| layer[..layer.len() - 1024].to_vec();
+    let lower = [cut(&first), huge, small, cut(&posix), cut(&broken), last].concat();
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(lower.clone(), gzip)]);
+    let (index, report, _) = layout.made();
+    assert_eq!(listed(&index), [row("/usr/bin/first", b"#!x"), row("/usr/bin/last", b"#!y")]);
+    let unread: Vec<_> =
+        report.unread.iter().map(|(path, why)| (path.to_str().expect("text"), &**why)).collect();
+    let why = "a sparse file, which no image needs; its content is not read";
+    let line_break = "a value of its extended header has a line break, which is not read";
+    assert_eq!(
+        unread,
+        [
+            ("usr/bin/huge", why),
+            ("usr/bin/other", line_break),
+            ("usr/bin/posix", why),
+            ("usr/bin/small", why)
+        ]
+    );
+    assert_ne!(index.coverage(), crate::finding::Coverage::Full, "it does not claim to be complete");
+    // An upper layer has others in their place.
+    let upper = layer(&[
+        File("usr/bin/huge", b"#!huge", 0o755),
+        File("usr/bin/.wh.posix", b"", 0o644),
+        File("usr/bin/.wh.other", b"", 0o644),
+        File("usr/bin/.wh.small", b"", 0o644),
+    ]);
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(lower, gzip), (upper, gzip)]);
+    let (index, report, _) = layout.made();
+    assert_eq!((index.len(), report.unread), (3, Vec::new()));
+}
+
+#[test]
+fn names_that_json_cannot_hold_are_counted() {
+    let name = [("path", b"usr/bin/\xff".to_vec())];
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(extended(&name, b"#!x"), gzip)]);
+    let (index, report, _) = layout.made();
+    assert_eq!((index.len(), report.unread.len()), (0, 1));
+    assert_ne!(index.coverage(), crate::finding::Coverage::Full);
+}
+
+#[test]
+fn hard_links_share_what_is_kept() {
+    let list = [b'x'; 100_000];
+    let names: Vec<_> = (0..200).map(|number| format!("var/lib/dpkg/info/p{number}.list")).collect();
+    let mut entries = vec![File("var/lib/dpkg/info/p.list", &list, 0o644)];
+    entries.extend(names.iter().map(|name| Hard(name, "var/lib/dpkg/info/p.list")));
+    let lower = layer(&entries);
+    let mut tree = Tree::new(false, ImageLimits { kept: 150_000, ..ImageLimits::default() });
+    let put = |tree: &mut Tree, layer: &[u8], number| {
+        tree.put(&mut &*layer, &Sha256::default(), number, &Progress::default()).map_err(|e| e.to_string())
+    };
+    put(&mut tree, &lower, 0).expect("below the limit");
+    let first = tree.kept("var/lib/dpkg/info/p.list").expect("kept");
+    for name in &names {
+        assert!(std::ptr::eq(tree.kept(name).expect("kept"), first), "{name}");
+    }
+    // What is replaced counts no more, but while a link to it is there.
+    let again = layer(&entries[..1]);
+    let error = put(&mut tree, &again, 1).expect_err("two of them");
+    let expected =
+        "entry \"var/lib/dpkg/info/p.list\": with it, the package database has more than 150000 bytes";
+    assert!(error.contains("layer sha256:") && error.contains(expected), "{error}");
+    put(&mut tree, &layer(&[File("var/lib/dpkg/.wh.info", b"", 0o644)]), 2).expect("a whiteout");
+    put(&mut tree, &again, 3).expect("there is room again");
+}
+
+#[test]
+fn limits_name_the_layer_and_the_limit() {
+    let one = layer(&[File("usr/bin/one", &[b'#'; 3000], 0o755), File("usr/bin/two", b"#!two", 0o755)]);
+    let deep = "d/".repeat(30) + "x";
+    let steps = layer(&[File(&deep, b"", 0o755), File(&deep, b"", 0o755), File(&deep, b"", 0o755)]);
+    let none = ImageLimits::default();
+    for (what, layers, limits, expected) in [
+        ("bytes of one", vec![&one], ImageLimits { bytes: 2000, ..none }, "entry \"usr/bin/one\""),
+        ("bytes of both", vec![&one, &one], ImageLimits { bytes: 9000, ..none }, "more than 9000 bytes"),
+        (
+            "entries",
+            vec![&one],
+            ImageLimits { entries: 1, ..none },
+            "more than 1 files, directories and links",
+        ),
+        ("names", vec![&one], ImageLimits { names: 20, ..none }, "have more than 20 bytes"),
+        ("steps", vec![&steps], ImageLimits { steps: 70, ..none }, "more than 70 steps"),
+    ] {
+        let slices = layers.iter().map(|layer| layer.as_slice());
+        let error = files_of_layers(slices, limits).expect_err(what).to_string();
+        assert!(error.contains("layer sha256:0000"), "{what}: {error}");
+        assert!(
+            error.contains(expected) || what == "bytes of one" && error.contains("2000 bytes"),
+            "{what}: {error}"
+        );
+    }
+    files_of_layers([one.as_slice(), &one], ImageLimits { bytes: 20_000, entries: 2, names: 24, ..none })
+        .expect("within");
+}
+
+#[test]
+fn excluded_directories_of_an_image() {
+    let mut layout = Layout::new();
+    let files = layer(&[
+        File("opt/app/main", b"#!main", 0o755),
+        File("opt/application", b"#!other", 0o755),
+        Directory("srv/"),
+        Link("app", "opt/app"),
+    ]);
+    layout.image("linux/amd64", &[(files, gzip)]);
+    let options = options(layout.path(), "linux/amd64");
+    let exclude = ["/opt/app/", "/srv", "/app", "/typo"].map(Into::into).to_vec();
+    let mut out = Vec::new();
+    let options = Options { exclude, ..options };
+    let report = generate(&options, None, &Progress::default(), &mut out).expect("made");
+    let index = parse(&out, &Limits::default()).expect("what is made can be read");
+    assert_eq!(listed(&index), [row("/opt/application", b"#!other")]);
+    let left_out: Vec<_> =
+        report.left_out.iter().map(|(p, why)| (p.to_str().expect("text"), &**why)).collect();
+    let not_met = "excluded, but no such directory was met";
+    assert_eq!(left_out, [("app", not_met), ("opt/app", "excluded"), ("srv", "excluded"), ("typo", not_met)]);
+    let options = Options { exclude: vec!["opt".into()], ..options };
+    let error = generate(&options, None, &Progress::default(), &mut Vec::new()).expect_err("not absolute");
+    assert!(error.to_string().contains("cannot exclude"), "{error}");
+}
+
+#[test]
+fn what_is_no_image_is_passed_over() {
+    const OCI: &str = "application/vnd.oci.image.config.v1+json";
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(layer(&[File("main", b"#!amd", 0o755)]), gzip)]);
+    let ids = json!({ "type": "layers", "diff_ids": [] });
+    let unknown = json!({ "os": "unknown", "architecture": "unknown", "rootfs": ids });
+    let nothing = json!({ "os": "", "architecture": "", "rootfs": ids });
+    // BuildKit's attestations, those of cosign and its signatures, an artifact of oras, a chart of helm.
+    layout.manifest((OCI, &unknown), "application/vnd.in-toto+json");
+    layout.manifest((OCI, &unknown), "");
+    layout.manifest((OCI, &nothing), "application/vnd.dsse.envelope.v1+json");
+    layout.manifest((OCI, &nothing), "application/vnd.dev.cosign.simplesigning.v1+json");
+    layout.manifest(("application/vnd.oci.empty.v1+json", &json!({})), "application/spdx+json");
+    layout.manifest(
+        ("application/vnd.cncf.helm.config.v1+json", &json!({})),
+        "application/vnd.oci.image.layer.v1.tar",
+    );
+    assert_eq!(listed(&layout.made().0), [row("/main", b"#!amd")]);
+    layout.manifests.remove(0);
+    layout.index();
+    assert!(layout.refused().contains("no image at all"), "{}", layout.refused());
+}
+
+#[test]
+fn layouts_with_some_of_their_images() {
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(layer(&[File("main", b"#!amd", 0o755)]), gzip)]);
+    let absent = |platform: &str, digit: &str| {
+        let (os, architecture) = platform.split_once('/').expect("OS/ARCH");
+        json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", digit.repeat(64)),
+            "platform": { "os": os, "architecture": architecture } })
+    };
+    let there = layout.manifests[0].clone();
+    let index = json!({ "mediaType": "application/vnd.oci.image.index.v1+json", "digest": format!("sha256:{}", "3".repeat(64)) });
+    for manifests in [
+        vec![there.clone(), absent("linux/arm64", "1"), absent("linux/s390x", "2"), index.clone()],
+        vec![absent("linux/arm64", "1"), index, there.clone()],
+    ] {
+        layout.manifests = manifests;
+        layout.index();
+        assert_eq!(listed(&layout.made().0), [row("/main", b"#!amd")]);
+        let error = made(layout.path(), "linux/arm64").expect_err("it is not there");
+        assert!(error.contains(&format!("blobs/sha256/{}: cannot be read", "1".repeat(64))), "{error}");
+        let error = made(layout.path(), "linux/riscv64").expect_err("none of this name");
+        assert!(error.contains("no image for linux/riscv64; expected one of: linux/amd64; "), "{error}");
+    }
+    // It is there, but damaged: that is no reason to take another.
+    layout.manifests = vec![there, absent("linux/arm64", "1")];
+    layout.index();
+    fs::write(layout.path().join(format!("blobs/sha256/{}", "1".repeat(64))), "{}").expect("written");
+    assert!(layout.refused().contains("has SHA-256"), "{}", layout.refused());
+    // A configuration that is not there.
+    let manifest = json!({ "config": { "digest": format!("sha256:{}", "4".repeat(64)) }, "layers": [] });
+    layout.manifests =
+        vec![json!({ "mediaType": MANIFEST, "digest": layout.blob(manifest.to_string().as_bytes()) })];
+    layout.index();
+    assert!(layout.refused().contains(&format!("blobs/sha256/{}: cannot be read", "4".repeat(64))));
+}
+
+#[test]
+fn a_pipe_in_a_layout_stops_nothing() {
+    let mut layout = Layout::new();
+    layout.image("linux/amd64", &[(layer(&[File("main", b"#!amd", 0o755)]), gzip)]);
+    let index = layout.path().join("index.json");
+    fs::remove_file(&index).expect("removed");
+    nix::unistd::mkfifo(&index, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    assert!(layout.refused().contains("expected a regular file"), "{}", layout.refused());
 }
