@@ -103,6 +103,10 @@ pub struct Attestation {
     pub max_sbom_bytes: u64,
     /// Deepest nesting of JSON.
     pub max_json_depth: u32,
+    /// Directories in the OCI image layout, with attestations beside the images that they are about.
+    pub layouts: Vec<PathBuf>,
+    /// Registries.
+    pub registry: Registry,
 }
 
 impl Default for Attestation {
@@ -114,7 +118,29 @@ impl Default for Attestation {
             max_envelope_bytes: 512 << 20,
             max_sbom_bytes: 384 << 20,
             max_json_depth: 64,
+            layouts: Vec::new(),
+            registry: Registry::default(),
         }
+    }
+}
+
+/// `[attestation.registry]`. Which registry is asked says the image's reference.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// Ask registries for attestations.
+    pub enabled: bool,
+    /// CA certificates, PEM, in addition to the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// How long an answer, or a pause in one, may take; an image may take ten times as long.
+    pub timeout_seconds: u32,
+    /// How long it is believed that a registry has nothing for an image, or cannot be reached.
+    pub cache_seconds: u32,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { enabled: false, ca_files: Vec::new(), timeout_seconds: 10, cache_seconds: 300 }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod envelope;
 mod json;
 pub mod key;
 pub mod sign;
+pub mod source;
 pub mod statement;
 #[cfg(test)]
 mod tests;
