@@ -28,6 +28,8 @@ struct Pending {
     first_inode: u64,
     /// Address of the last interpreter's inode.
     last_inode: u64,
+    /// Address of the memory map that the task had, which it keeps when the exec fails.
+    mm: u64,
     first: FileInfo,
     first_digest: Digest,
     last_digest: Digest,
@@ -38,6 +40,7 @@ struct Pending {
 static EMPTY: Pending = Pending {
     first_inode: 0,
     last_inode: 0,
+    mm: 0,
     first: file_info::NONE,
     first_digest: digest::NONE,
     last_digest: digest::NONE,
@@ -84,9 +87,11 @@ pub unsafe fn check(bprm: *const u8) {
         file_info::fill(inode, path.mnt, &raw mut info);
         digest::of(file, inode, &info, &mut found);
         if first {
+            let task = task::current();
             (*pending).first_inode = inode;
+            (*pending).mm = pointer(task, &OFF_TASK_MM);
             let buffer = &raw mut (*pending).first_path;
-            file_info::set_path(&raw mut info, path::of(task::current(), path, buffer.cast()));
+            file_info::set_path(&raw mut info, path::of(task, path, buffer.cast()));
             (*pending).first = info;
             (*pending).first_digest = found;
         } else {
@@ -149,14 +154,15 @@ unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, record: *m
     }
 }
 
-/// The ELF loader maps the file that is being run: the exec says it all.
+/// The ELF loader maps the file that is being run: the exec says it all. The loader maps after exec_mmap() gave the task
+/// its new memory map, from which there is no way back. With the old one it is the program that maps, after an exec that
+/// failed and left its entry.
 #[inline(always)]
 pub fn is_loading(inode: u64) -> bool {
-    match PENDING.get_ptr(task::current_id()) {
-        // SAFETY: a map value of this thread alone.
-        Some(pending) => unsafe { (*pending).first_inode == inode || (*pending).last_inode == inode },
-        None => false,
-    }
+    let Some(pending) = PENDING.get_ptr(task::current_id()) else { return false };
+    // SAFETY: a map value of this thread alone.
+    let (mm, first, last) = unsafe { ((*pending).mm, (*pending).first_inode, (*pending).last_inode) };
+    (first == inode || last == inode) && pointer(task::current(), &OFF_TASK_MM) != mm
 }
 
 /// The thread is gone.

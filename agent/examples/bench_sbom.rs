@@ -87,8 +87,9 @@ fn host() -> Vec<u8> {
             "{comma}{{\"fileName\":\"{path}\",\"SPDXID\":\"SPDXRef-File-{number}-{state:x}\",\"fileTypes\":[\"TEXT\"],\
              \"checksums\":[{{\"algorithm\":\"SHA1\",\"checksumValue\":\"{sha1}\"}},\
              {{\"algorithm\":\"SHA256\",\"checksumValue\":\"{digest}\"}}],\"licenseConcluded\":\"NOASSERTION\",\
-             \"licenseInfoInFiles\":[\"NOASSERTION\"],\"copyrightText\":\"\",\"comment\":\"layerID: sha256:{digest}\"}}",
+             \"licenseInfoInFiles\":[\"NOASSERTION\"],\"copyrightText\":\"\",\"comment\":\"layerID: sha256:{layer}\"}}",
             sha1 = &digest[..40],
+            layer = "1".repeat(64),
         )
         .expect("into memory");
         write!(

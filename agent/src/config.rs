@@ -93,10 +93,14 @@ pub struct Workload {
 pub struct Attestation {
     /// Drop directory, watched: every `.json` file in it is an envelope, `.jsonl` one per line.
     pub directory: PathBuf,
-    /// Public keys, PEM: P-256 or Ed25519.
+    /// Public keys, PEM: P-256, P-384, Ed25519 or RSA.
     pub keys: Vec<PathBuf>,
     /// Different keys that must have signed an envelope.
     pub threshold: usize,
+    /// Signers by certificate: each of them alone suffices.
+    pub identities: Vec<Identity>,
+    /// The Sigstore services whose certificates, log entries and timestamps are believed.
+    pub trust_root: TrustRoot,
     /// Largest envelope, bytes.
     pub max_envelope_bytes: u64,
     /// Largest SBOM, bytes.
@@ -115,6 +119,8 @@ impl Default for Attestation {
             directory: "/etc/muster/attestations".into(),
             keys: Vec::new(),
             threshold: 1,
+            identities: Vec::new(),
+            trust_root: TrustRoot::Embedded,
             max_envelope_bytes: 512 << 20,
             max_sbom_bytes: 384 << 20,
             max_json_depth: 64,
@@ -141,6 +147,62 @@ pub struct Registry {
 impl Default for Registry {
     fn default() -> Self {
         Self { enabled: false, ca_files: Vec::new(), timeout_seconds: 10, cache_seconds: 300 }
+    }
+}
+
+/// A signer whom a certificate names.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The certificate's subject alternative name, whole: an email address or a URI; `*` stands for any characters but `/`,
+    /// `**` for any.
+    pub identity: String,
+    /// The OpenID Connect issuer who vouched for it, exactly.
+    pub issuer: String,
+}
+
+impl Identity {
+    /// What is wrong with it: which member, and why.
+    pub fn fault(&self) -> Option<(&'static str, String)> {
+        // What is left of `**`, `*@*` or `https://*/**` tells no signer from another.
+        let literal = self.identity.strip_prefix("https://").unwrap_or(&self.identity);
+        if !literal.chars().any(char::is_alphanumeric) {
+            let reason = format!(
+                "expected an email address or URI, or a pattern that leaves part of one fixed, found {:?}: anyone could sign",
+                self.identity
+            );
+            return Some(("identity", reason));
+        }
+        if !self.issuer.starts_with("https://") || self.issuer.contains('*') {
+            let reason = format!(
+                "expected the issuer's URL, as https://token.actions.githubusercontent.com, found {:?}",
+                self.issuer
+            );
+            return Some(("issuer", reason));
+        }
+        None
+    }
+}
+
+/// `attestation.trust_root`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum TrustRoot {
+    /// `embedded`: Sigstore's public services, as they were when this was built.
+    Embedded,
+    /// `embedded:github`: GitHub's own services, which sign for private repositories.
+    EmbeddedGithub,
+    /// A `trusted_root.json`, or the directory of a TUF client's cache that holds one.
+    Path(PathBuf),
+}
+
+impl From<String> for TrustRoot {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "embedded" => Self::Embedded,
+            "embedded:github" => Self::EmbeddedGithub,
+            _ => Self::Path(text.into()),
+        }
     }
 }
 
@@ -297,6 +359,15 @@ impl Config {
             );
             return Some((at(&["attestation", "threshold"]), reason));
         }
+        for (index, identity) in attestation.identities.iter().enumerate() {
+            if let Some((key, reason)) = identity.fault() {
+                return Some((at(&["attestation", "identities", &index.to_string(), key]), reason));
+            }
+        }
+        if attestation.trust_root == TrustRoot::Path(PathBuf::new()) {
+            let reason = "expected \"embedded\", \"embedded:github\", or the path of a trust root, found an empty text";
+            return Some((at(&["attestation", "trust_root"]), reason.to_owned()));
+        }
         if self.feed.client_queue == 0 {
             let reason = "expected at least 1, found 0: no client would get anything";
             return Some((at(&["feed", "client_queue"]), reason.to_owned()));
@@ -361,6 +432,18 @@ mod tests {
             ("[sensor]\nfile_ring_bytes = 64\n", "line 2, column 19: ", "at least"),
             ("[attestation]\nthreshold = 0\n", "line 2, column 13: ", "at least 1"),
             ("[attestation]\nkeys = [\"a\"]\nthreshold = 2\n", "line 3, column 13: ", "at most 1"),
+            ("[attestation]\ntrust_root = \"\"\n", "line 2, column 14: ", "embedded:github"),
+            (
+                "[attestation]\nidentities = [{ identity = \"https://**\", issuer = \"https://a\" }]\n",
+                "line 2, column 28: ",
+                "anyone could sign",
+            ),
+            (
+                "[attestation]\nidentities = [\n  { identity = \"a@b\", issuer = \"b\" },\n]\n",
+                "line 3, column 32: ",
+                "the issuer's URL",
+            ),
+            ("[attestation]\nidentities = [{ identity = \"a@b\" }]\n", "line 2, column 15: ", "`issuer`"),
             ("[host]\nimage = \"sha256:12\"\n", "line 2, column 9: ", "64 hexadecimal digits"),
             ("[feed]\nclient_queue = 0\n", "line 2, column 16: ", "at least 1"),
             ("[feed]\nsocket = \"s\"\n", "line 2, column 10: ", "an absolute path"),

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod event;
 pub mod feed;
 pub mod finding;
+mod glob;
 pub mod images;
 pub mod judge;
 mod memory;

@@ -231,7 +231,10 @@ fn client_without_an_agent_says_why() {
 
 #[test]
 fn another_user_is_refused_and_told() {
-    assert!(nix::unistd::geteuid().is_root(), "needs root to become another user: sudo -E cargo test");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "needs root to become another user: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo test --test clients"
+    );
     let agent = Agent::start();
     // Where nobody may go: a directory that is open to all, with a copy of the program.
     fs::set_permissions(agent.directory.path(), fs::Permissions::from_mode(0o755)).expect("opened");

@@ -4,7 +4,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use muster::attestation::{Envelope, Keys, Limits, claimed_subjects, verify};
+use muster::attestation::{Envelope, Keys, Limits, Policy, TrustRoot, claimed_subjects, verify};
+use muster::config;
 
 /// Its private half was never kept.
 const KEY: &str = "-----BEGIN PUBLIC KEY-----
@@ -13,10 +14,11 @@ NDOTAe6tQ08V39fHB3dC6+voWPasEW5+JBTifp3fRzO7urat1PhT2S/d1Q==
 -----END PUBLIC KEY-----
 ";
 
-static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     let mut keys = Keys::default();
     keys.add_pem(KEY.as_bytes()).expect("the key is right");
-    keys
+    let root = TrustRoot::load(&config::TrustRoot::Embedded).expect("the embedded trust root is right");
+    Policy::new(keys, 1, Vec::new(), root).expect("one of one key")
 });
 
 fuzz_target!(|data: &[u8]| {
@@ -26,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     {
         assert!(payload.signed_bytes().starts_with(b"DSSEv1 28 application/vnd.in-toto+json "));
     }
-    verify(data, &KEYS, 1, &limits).expect_err("nobody signed it");
+    verify(data, &POLICY, &limits).expect_err("nobody signed it");
     for digest in claimed_subjects(data, &limits) {
         assert!(!digest.is_zero());
     }

@@ -32,16 +32,20 @@ impl Agent {
     /// # Errors
     /// The agent ended, or did not answer within five minutes; the last lines of its log are part of the message.
     pub fn start(program: &Path, config: &Path, socket: &Path, log: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["agent", "--config"]).arg(config);
+        Self::spawn(command, socket, log)
+    }
+
+    /// Like [`Self::start`], by a command that becomes the agent.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spawn(mut command: Command, socket: &Path, log: &Path) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let out = std::fs::File::create(log)?;
-        let mut child = Command::new(program)
-            .args(["agent", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let deadline = Instant::now() + START;
         loop {
             if let Some(status) = child.try_wait()? {
@@ -60,11 +64,6 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-
-    /// The agent's process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// The agent's socket.
@@ -109,14 +108,25 @@ impl Agent {
         }
     }
 
+    /// Makes the agent read its configuration again (SIGHUP).
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGHUP)
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
     /// Ends the agent in order (SIGTERM) and returns how long it took.
     ///
     /// # Errors
     /// It did not end within [`PATIENCE`], or not with status 0.
     pub fn stop(mut self) -> anyhow::Result<Duration> {
         let begun = Instant::now();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        self.signal(nix::sys::signal::Signal::SIGTERM)?;
         while begun.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
                 ensure!(status.success(), "the agent ended with {status}");

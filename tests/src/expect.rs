@@ -16,6 +16,7 @@ pub struct Expect {
     operation: Option<&'static str>,
     connect: Option<(&'static str, String)>,
     parent: Option<String>,
+    blind_spot: Option<&'static str>,
 }
 
 impl Expect {
@@ -31,6 +32,7 @@ impl Expect {
             operation: None,
             connect: None,
             parent: None,
+            blind_spot: None,
         }
     }
 
@@ -68,6 +70,17 @@ impl Expect {
     #[must_use]
     pub fn parent(self, comm: impl Into<String>) -> Self {
         Self { parent: Some(comm.into()), ..self }
+    }
+
+    /// The tracepoint flavour cannot see it, because of the blind spot with these words, which `muster probe` must list.
+    #[must_use]
+    pub fn blind(self, words: &'static str) -> Self {
+        Self { blind_spot: Some(words), ..self }
+    }
+
+    /// Words of the tracepoint flavour's blind spot, if it cannot see this.
+    pub fn blind_spot(&self) -> Option<&'static str> {
+        self.blind_spot
     }
 
     fn matches(&self, f: &v1::Finding) -> bool {

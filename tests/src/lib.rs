@@ -8,5 +8,7 @@
 
 pub mod agent;
 pub mod expect;
+pub mod life;
+pub mod losses;
 pub mod scenarios;
 pub mod world;

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 pub const INPUTS: &str = "/muster";
 /// Log of the agent under test.
 pub const AGENT_LOG: &str = "/run/muster-test/agent.log";
+/// Findings of the agents under test, a line each.
+pub const FINDINGS: &str = "/run/muster-test/findings.jsonl";
 /// Process id of the container's first process.
 const CONTAINER_PID: &str = "/run/muster-test/container.pid";
 /// Container id of the test container, as a runtime would make one.
@@ -64,6 +66,7 @@ impl World {
         copy(attested, &self.tmpfs.join("copied-true"))?;
         copy(&self.tool, &self.tmpfs.join("tool"))?;
         copy(&self.tool, &self.disk.join("unlinks-itself"))?;
+        copy(&self.tool, &self.disk.join("last"))?;
         fs::hard_link(attested, self.disk.join("linked-true"))?;
         symlink(attested, self.disk.join("symlinked-true"))?;
         fs::write(self.disk.join("unknown.sh"), "#!/bin/sh\nexit 0\n")?;
@@ -78,8 +81,12 @@ impl World {
         copy(Path::new("/usr/bin/sum"), &self.disk.join("new-sum"))?;
         append(&self.disk.join("new-sum"))?;
         fs::create_dir_all(self.disk.join("flood"))?;
-        fs::write(self.disk.join("tiny"), tiny_program())?;
-        fs::set_permissions(self.disk.join("tiny"), fs::Permissions::from_mode(0o755))?;
+        copy(&self.disk.join("libunknown.so"), &self.disk.join("libprotected.so"))?;
+        for (name, interpreter) in [("tiny", None), ("no-interpreter", Some("/no/such/interpreter"))] {
+            let file = self.disk.join(name);
+            fs::write(&file, tiny_program(interpreter))?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        }
         Ok(())
     }
 
@@ -121,7 +128,7 @@ impl World {
                 "[host]\nimage = \"{image}\"\n\n\
                  [[workload]]\ncontainer = \"{CONTAINER}\"\nname = \"web\"\nimage = \"{image}\"\n\n\
                  [attestation]\ndirectory = \"{INPUTS}/attestations\"\nkeys = [\"{INPUTS}/key.pub\"]\n\n\
-                 [feed]\nsocket = \"{}\"\njson_lines = \"/run/muster-test/findings.jsonl\"\nclient_queue = 65536\n",
+                 [feed]\nsocket = \"{}\"\njson_lines = \"{FINDINGS}\"\nclient_queue = 65536\n",
                 self.socket.display()
             ),
         )?;
@@ -151,13 +158,18 @@ impl World {
 }
 
 /// The smallest program that the kernel runs: one segment, `exit(0)`. Ten thousand of it are a burst even for an emulated
-/// machine. (ELF-64 header and program header as in elf(5).)
-fn tiny_program() -> Vec<u8> {
+/// machine. With an interpreter that is not there the kernel refuses it. (ELF-64 header and program headers as in elf(5).)
+fn tiny_program(interpreter: Option<&str>) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
-    const HEADERS: u16 = 64 + 56;
+    const HEADER: u64 = 64;
+    const SEGMENT: u64 = 56;
     // mov eax, 60; xor edi, edi; syscall
     let code = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
-    let size = u64::from(HEADERS) + code.len() as u64;
+    let name: Vec<u8> = interpreter.map(|i| [i.as_bytes(), b"\0"].concat()).unwrap_or_default();
+    let segments: u16 = if interpreter.is_some() { 2 } else { 1 };
+    let start = HEADER + SEGMENT * u64::from(segments);
+    let (code_size, name_size) = (code.len() as u64, name.len() as u64);
+    let size = start + code_size + name_size;
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);
     let halves = |elf: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
@@ -166,13 +178,20 @@ fn tiny_program() -> Vec<u8> {
     // ET_EXEC, EM_X86_64; version; entry, program headers, section headers; flags; sizes and counts.
     halves(&mut elf, &[2, 62]);
     words(&mut elf, &[1]);
-    longs(&mut elf, &[BASE + u64::from(HEADERS), 64, 0]);
+    longs(&mut elf, &[BASE + start, HEADER, 0]);
     words(&mut elf, &[0]);
-    halves(&mut elf, &[64, 56, 1, 0, 0, 0]);
+    halves(&mut elf, &[64, 56, segments, 0, 0, 0]);
+    if interpreter.is_some() {
+        // PT_INTERP, readable.
+        words(&mut elf, &[3, 4]);
+        let at = start + code_size;
+        longs(&mut elf, &[at, BASE + at, BASE + at, name_size, name_size, 1]);
+    }
     // PT_LOAD, readable and executable; offset, addresses, sizes, alignment.
     words(&mut elf, &[1, 5]);
     longs(&mut elf, &[0, BASE, BASE, size, size, 0x1000]);
     elf.extend(code);
+    elf.extend(name);
     elf
 }
 
@@ -227,12 +246,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tiny_program_runs() {
+    fn the_tiny_program_runs_unless_its_interpreter_is_missing() {
         let file = std::env::temp_dir().join(format!("muster-tiny-{}", std::process::id()));
-        fs::write(&file, tiny_program()).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        let status = Command::new(&file).status();
-        fs::remove_file(&file).unwrap();
-        assert_eq!(status.unwrap().code(), Some(0));
+        let run = |program: Vec<u8>| {
+            fs::write(&file, program).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            let status = Command::new(&file).status();
+            fs::remove_file(&file).unwrap();
+            status
+        };
+        assert_eq!(run(tiny_program(None)).unwrap().code(), Some(0));
+        let error = run(tiny_program(Some("/no/such/interpreter"))).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
 }

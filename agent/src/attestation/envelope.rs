@@ -51,6 +51,7 @@ pub struct Payload {
     pae: Vec<u8>,
     start: usize,
     sha256: OnceCell<Digest>,
+    sha384: OnceCell<Digest>,
 }
 
 /// The bytes before the payload in the pre-authentication encoding.
@@ -61,7 +62,7 @@ pub(super) fn pae_header(payload_bytes: usize) -> Vec<u8> {
 impl Payload {
     /// `pae` is the whole pre-authentication encoding; the payload starts at `start`.
     pub(super) fn new(pae: Vec<u8>, start: usize) -> Self {
-        Self { pae, start, sha256: OnceCell::new() }
+        Self { pae, start, sha256: OnceCell::new(), sha384: OnceCell::new() }
     }
 
     /// What is signed.
@@ -72,6 +73,16 @@ impl Payload {
     /// SHA-256 of what is signed, computed once.
     pub fn signed_sha256(&self) -> &Digest {
         self.sha256.get_or_init(|| digest::digest(&digest::SHA256, &self.pae))
+    }
+
+    /// SHA-384 of what is signed, computed once.
+    pub fn signed_sha384(&self) -> &Digest {
+        self.sha384.get_or_init(|| digest::digest(&digest::SHA384, &self.pae))
+    }
+
+    /// The payload itself.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.pae[self.start..]
     }
 
     /// The buffer that holds the payload, and where the payload starts in it.
@@ -123,8 +134,62 @@ fn engine(text: &[u8]) -> &'static GeneralPurpose {
     if memchr::memchr2(b'-', b'_', text).is_some() { &URL_SAFE } else { &STANDARD }
 }
 
-struct EnvelopeSeed {
+/// An envelope's members so far. A file may be an envelope, or a bundle that has one in it; both are read by this.
+pub(super) struct Fields<'de> {
     depth: u32,
+    payload_type: bool,
+    payload: Option<Cow<'de, str>>,
+    signatures: Option<Vec<Signature<'de>>>,
+}
+
+impl<'de> Fields<'de> {
+    /// `depth`: the levels that the envelope itself may have.
+    pub(super) fn new(depth: u32) -> Self {
+        Self { depth, payload_type: false, payload: None, signatures: None }
+    }
+
+    /// Reads the value of `key`; false, and nothing is read, when it is not a member of an envelope.
+    pub(super) fn take<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+        match key {
+            "payloadType" => {
+                let found = map.next_value_seed(Text)?;
+                if found != PAYLOAD_TYPE {
+                    return Err(A::Error::custom(format_args!(
+                        "payloadType is {:?}; expected {PAYLOAD_TYPE:?}",
+                        shown(&found)
+                    )));
+                }
+                self.payload_type = true;
+            }
+            "payload" => self.payload = Some(map.next_value_seed(Text)?),
+            "signatures" => {
+                let unused = Unused { depth: self.depth.saturating_sub(1) };
+                self.signatures = Some(map.next_value_seed(Signatures { unused })?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// No member of an envelope was there.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.payload_type && self.payload.is_none() && self.signatures.is_none()
+    }
+
+    /// The envelope.
+    pub(super) fn finish<E: serde::de::Error>(self) -> Result<Envelope<'de>, E> {
+        if !self.payload_type {
+            return Err(E::custom("not a DSSE envelope: it has no payloadType"));
+        }
+        Ok(Envelope {
+            payload: self.payload.ok_or_else(|| E::missing_field("payload"))?,
+            signatures: self.signatures.ok_or_else(|| E::missing_field("signatures"))?,
+        })
+    }
+}
+
+pub(super) struct EnvelopeSeed {
+    pub(super) depth: u32,
 }
 
 impl<'de> DeserializeSeed<'de> for EnvelopeSeed {
@@ -140,33 +205,14 @@ impl<'de> Visitor<'de> for EnvelopeSeed {
         f.write_str("a DSSE envelope: an object with payloadType, payload and signatures")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut members, mut fields) = (Members::default(), Fields::new(self.depth));
         let unused = Unused { depth: self.depth.saturating_sub(1) };
-        let (mut members, mut payload_type, mut payload, mut signatures) =
-            (Members::default(), false, None, None);
         while let Some(key) = members.next(&mut map)? {
-            match &*key {
-                "payloadType" => {
-                    let found = map.next_value_seed(Text)?;
-                    if found != PAYLOAD_TYPE {
-                        return Err(A::Error::custom(format_args!(
-                            "payloadType is {:?}; expected {PAYLOAD_TYPE:?}",
-                            shown(&found)
-                        )));
-                    }
-                    payload_type = true;
-                }
-                "payload" => payload = Some(map.next_value_seed(Text)?),
-                "signatures" => signatures = Some(map.next_value_seed(Signatures { unused })?),
-                _ => map.next_value_seed(unused)?,
+            if !fields.take(&key, &mut map)? {
+                map.next_value_seed(unused)?;
             }
         }
-        if !payload_type {
-            return Err(A::Error::custom("not a DSSE envelope: it has no payloadType"));
-        }
-        Ok(Envelope {
-            payload: payload.ok_or_else(|| A::Error::missing_field("payload"))?,
-            signatures: signatures.ok_or_else(|| A::Error::missing_field("signatures"))?,
-        })
+        fields.finish()
     }
 }
 

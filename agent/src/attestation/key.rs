@@ -1,13 +1,15 @@
-//! Keys: P-256 and Ed25519, public in PEM SubjectPublicKeyInfo, private in PEM PKCS#8.
+//! Keys: P-256, P-384, Ed25519, and RSA to verify only; public in PEM SubjectPublicKeyInfo, private in PEM PKCS#8.
 
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair as _, ParsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
+    ECDSA_P384_SHA384_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
 };
 use pem_rfc7468::LineEnding;
 
@@ -21,6 +23,14 @@ const P256_SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
+/// The same for P-384.
+const P384_SPKI: [u8; 23] = [
+    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81,
+    0x04, 0x00, 0x22, 0x03, 0x62, 0x00,
+];
+/// AlgorithmIdentifier of an RSA key of either padding, within its SubjectPublicKeyInfo (RFC 3279).
+const RSA_ALGORITHM: [u8; 15] =
+    [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 /// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -28,8 +38,8 @@ const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 
 /// ones first.
 const NAMES: [(&[u8], &str); 11] = [
     (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01], "RSA"),
-    (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a], "RSA-PSS"),
-    (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22], "P-384"),
+    (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a], "RSA for PSS only"),
+    (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22], "P-384 in another form"),
     (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23], "P-521"),
     (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a], "secp256k1"),
     (&[0x06, 0x03, 0x2b, 0x65, 0x71], "Ed448"),
@@ -70,58 +80,124 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// Signature algorithms.
+/// Algorithms to sign with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// ECDSA over P-256 with SHA-256, signatures in ASN.1 DER.
     P256,
+    /// ECDSA over P-384 with SHA-384, signatures in ASN.1 DER.
+    P384,
     /// Ed25519.
     Ed25519,
 }
 
 /// A public key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct PublicKey {
     id: KeyId,
-    algorithm: Algorithm,
-    key: ParsedPublicKey,
+    spki: Vec<u8>,
+    scheme: Scheme,
+}
+
+/// How signatures by a key are checked.
+#[derive(Clone, Debug)]
+enum Scheme {
+    P256(ParsedPublicKey),
+    /// cosign 1 and 2 hash with SHA-256 whatever the curve; all others with SHA-384.
+    P384 {
+        sha384: ParsedPublicKey,
+        sha256: ParsedPublicKey,
+    },
+    Ed25519(ParsedPublicKey),
+    /// Of 2048 bits or more, with SHA-256.
+    Rsa {
+        pkcs1: ParsedPublicKey,
+        pss: ParsedPublicKey,
+    },
 }
 
 impl PublicKey {
     fn from_spki(der: &[u8]) -> Result<Self, String> {
-        let (algorithm, key) = if let Some(point) = der.strip_prefix(&P256_SPKI) {
-            (Algorithm::P256, ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point))
+        let parse = |name: &str, algorithm: &'static dyn VerificationAlgorithm, key: &[u8]| {
+            ParsedPublicKey::new(algorithm, key)
+                .map_err(|error| format!("the {name} public key is not valid: {error}"))
+        };
+        let scheme = if let Some(point) = der.strip_prefix(&P256_SPKI) {
+            Scheme::P256(parse("P-256", &ECDSA_P256_SHA256_ASN1, point)?)
+        } else if let Some(point) = der.strip_prefix(&P384_SPKI) {
+            Scheme::P384 {
+                sha384: parse("P-384", &ECDSA_P384_SHA384_ASN1, point)?,
+                sha256: parse("P-384", &ECDSA_P384_SHA256_ASN1, point)?,
+            }
         } else if let Some(key) = der.strip_prefix(&ED25519_SPKI) {
-            (Algorithm::Ed25519, ParsedPublicKey::new(&ED25519, key))
+            Scheme::Ed25519(parse("Ed25519", &ED25519, key)?)
+        } else if is_rsa(der) {
+            let pkcs1 = parse("RSA", &RSA_PKCS1_2048_8192_SHA256, der)?;
+            let bits = rsa_bits(der);
+            if !(2048..=8192).contains(&bits) {
+                return Err(format!("expected an RSA key of 2048 to 8192 bits, found {bits}"));
+            }
+            // Only the one spelling that the provider would write, so that one key cannot have two ids.
+            if pkcs1.as_der().map_or(true, |canonical| canonical.as_ref() != der) {
+                return Err("the RSA public key is not in its canonical form (DER)".into());
+            }
+            Scheme::Rsa { pkcs1, pss: parse("RSA", &RSA_PSS_2048_8192_SHA256, der)? }
         } else {
             return Err(unsupported(der));
         };
-        let key = key.map_err(|error| format!("the {algorithm:?} public key is not valid: {error}"))?;
-        Ok(Self { id: KeyId(sha256(der)), algorithm, key })
+        Ok(Self { id: KeyId(sha256(der)), spki: der.to_vec(), scheme })
     }
 
     fn verifies(&self, payload: &Payload, signature: &[u8]) -> bool {
-        match self.algorithm {
-            Algorithm::P256 => self.key.verify_digest_sig(payload.signed_sha256(), signature).is_ok(),
-            // Ed25519 hashes everything anew for each signature, so look at the length first.
-            Algorithm::Ed25519 => {
-                signature.len() == 64 && self.key.verify_sig(payload.signed_bytes(), signature).is_ok()
+        let by_sha256 =
+            |key: &ParsedPublicKey| key.verify_digest_sig(payload.signed_sha256(), signature).is_ok();
+        match &self.scheme {
+            Scheme::P256(key) => by_sha256(key),
+            Scheme::P384 { sha384, sha256 } => {
+                sha384.verify_digest_sig(payload.signed_sha384(), signature).is_ok() || by_sha256(sha256)
             }
+            // Ed25519 hashes everything anew for each signature, so look at the length first.
+            Scheme::Ed25519(key) => {
+                signature.len() == 64 && key.verify_sig(payload.signed_bytes(), signature).is_ok()
+            }
+            Scheme::Rsa { pkcs1, pss } => by_sha256(pkcs1) || by_sha256(pss),
         }
     }
+}
+
+/// The SubjectPublicKeyInfo is of an RSA key.
+fn is_rsa(der: &[u8]) -> bool {
+    rsa_content(der).is_some_and(|content| content.starts_with(&RSA_ALGORITHM))
+}
+
+/// What is in the outermost SEQUENCE.
+fn rsa_content(der: &[u8]) -> Option<&[u8]> {
+    match der {
+        [0x30, 0x81, _, rest @ ..] | [0x30, 0x82, _, _, rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Bits of the modulus, the first INTEGER of an RSA key; 0 when there is none. The provider has parsed the key already.
+fn rsa_bits(der: &[u8]) -> usize {
+    aws_lc_rs::rsa::PublicKey::from_der(der).map_or(0, |key| {
+        let modulus = key.modulus();
+        let modulus = modulus.big_endian_without_leading_zero();
+        modulus.len() * 8 - modulus.first().map_or(0, |byte| byte.leading_zeros() as usize)
+    })
 }
 
 fn unsupported(der: &[u8]) -> String {
     let name = NAMES.iter().find(|(oid, _)| memchr::memmem::find(der, oid).is_some());
     format!(
-        "expected a P-256 (uncompressed point, named curve) or Ed25519 key, found {}; sign with such a key: \
-         muster attest keygen --private key.pem --public key.pub",
+        "expected a P-256 or P-384 (uncompressed point, named curve) or Ed25519 key, or an RSA key to verify with, found {}; \
+         sign with such a key: muster attest keygen --private key.pem --public key.pub",
         name.map_or("one of an unknown algorithm", |(_, name)| name)
     )
 }
 
 /// The public keys that may sign, each once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keys(Vec<PublicKey>);
 
 impl Keys {
@@ -172,6 +248,11 @@ impl Keys {
         self.0.iter().map(|key| key.id)
     }
 
+    /// SubjectPublicKeyInfo of each key.
+    pub(super) fn spkis(&self) -> impl Iterator<Item = (KeyId, &[u8])> + '_ {
+        self.0.iter().map(|key| (key.id, key.spki.as_slice()))
+    }
+
     pub(super) fn short_ids(&self) -> String {
         let ids: Vec<String> = self.ids().map(|id| id.to_string()[..16].to_owned()).collect();
         ids.join(", ")
@@ -199,6 +280,7 @@ pub struct PrivateKey(Pair);
 
 enum Pair {
     P256(EcdsaKeyPair),
+    P384(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
 
@@ -238,6 +320,9 @@ impl PrivateKey {
         if let Ok(pair) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der) {
             return Ok(Self(Pair::P256(pair)));
         }
+        if let Ok(pair) = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &der) {
+            return Ok(Self(Pair::P384(pair)));
+        }
         match Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der) {
             Ok(pair) => Ok(Self(Pair::Ed25519(pair))),
             Err(_) => Err(unsupported(&der)),
@@ -251,6 +336,7 @@ impl PrivateKey {
     pub fn generate(algorithm: Algorithm) -> Result<Self, aws_lc_rs::error::Unspecified> {
         Ok(Self(match algorithm {
             Algorithm::P256 => Pair::P256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?),
+            Algorithm::P384 => Pair::P384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING)?),
             Algorithm::Ed25519 => Pair::Ed25519(Ed25519KeyPair::generate()?),
         }))
     }
@@ -261,7 +347,7 @@ impl PrivateKey {
     /// When the provider cannot write it.
     pub fn to_pem(&self) -> Result<String, aws_lc_rs::error::Unspecified> {
         let der = match &self.0 {
-            Pair::P256(pair) => pair.to_pkcs8v1()?,
+            Pair::P256(pair) | Pair::P384(pair) => pair.to_pkcs8v1()?,
             Pair::Ed25519(pair) => pair.to_pkcs8v1()?,
         };
         Ok(encode("PRIVATE KEY", der.as_ref()))
@@ -280,6 +366,7 @@ impl PrivateKey {
     fn spki(&self) -> Vec<u8> {
         match &self.0 {
             Pair::P256(pair) => [P256_SPKI.as_slice(), pair.public_key().as_ref()].concat(),
+            Pair::P384(pair) => [P384_SPKI.as_slice(), pair.public_key().as_ref()].concat(),
             Pair::Ed25519(pair) => [ED25519_SPKI.as_slice(), pair.public_key().as_ref()].concat(),
         }
     }
@@ -287,7 +374,9 @@ impl PrivateKey {
     /// Signs a payload.
     pub(super) fn sign(&self, payload: &Payload) -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
         Ok(match &self.0 {
-            Pair::P256(pair) => pair.sign(&SystemRandom::new(), payload.signed_bytes())?.as_ref().to_vec(),
+            Pair::P256(pair) | Pair::P384(pair) => {
+                pair.sign(&SystemRandom::new(), payload.signed_bytes())?.as_ref().to_vec()
+            }
             Pair::Ed25519(pair) => pair.try_sign(payload.signed_bytes())?.as_ref().to_vec(),
         })
     }

@@ -1,25 +1,42 @@
 //! Envelopes, signatures, binding to the image digest; where attestations come from.
 //!
 //! The order is fixed: envelope, signatures, statement, and only then (in [`crate::images`]) the document. Nothing that
-//! no configured key has signed reaches a parser behind the envelope's.
+//! no configured key has signed reaches a parser behind the envelope's; of what a certificate has signed, `sigstore-verify`
+//! reads the statement first, in bundles of bounded size.
 
+pub mod cosign;
 pub mod directory;
 pub mod envelope;
+mod input;
 mod json;
 pub mod key;
+pub mod policy;
+pub mod provenance;
 pub mod sign;
+mod sigstore;
 pub mod source;
 pub mod statement;
 #[cfg(test)]
 mod tests;
+pub mod trust_root;
+mod tuf;
+pub mod vex;
 
 use std::fmt;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 
 pub use envelope::Envelope;
 pub use key::{KeyError, KeyId, Keys, PrivateKey};
+pub use policy::{Policy, PolicyError};
+pub use provenance::Provenance;
+pub use sigstore::Signed;
 pub use statement::{PredicateType, Statement, Subject};
+pub use trust_root::{TrustRoot, TrustRootError};
+pub use vex::Vex;
+
+use input::{Input, Material};
 
 use crate::config;
 use crate::finding::Sha256;
@@ -69,6 +86,8 @@ pub enum Part {
     Envelope,
     /// The payload after base64.
     Statement,
+    /// The statement's document.
+    Predicate,
 }
 
 impl fmt::Display for Part {
@@ -76,6 +95,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Envelope => "envelope",
             Self::Statement => "statement (decoded payload)",
+            Self::Predicate => "predicate",
         })
     }
 }
@@ -118,8 +138,50 @@ pub enum AttestationError {
         reason: String,
     },
     /// No key to verify with.
-    #[error("no key to verify with; name the signers' public keys in attestation.keys (or --key)")]
+    #[error(
+        "signed with a key, but there is no key to verify with; name the signers' public keys in attestation.keys (or --key)"
+    )]
     NoKeys,
+    /// No identity may sign.
+    #[error(
+        "signed with a certificate, but no identity may sign so; name the signer and its issuer in attestation.identities (or \
+         --identity and --issuer)"
+    )]
+    NoIdentities,
+    /// A signer who may not sign.
+    #[error("signed by {identity:?} (issuer {issuer:?}), which may not sign; expected {allowed}")]
+    Identity {
+        /// Whom the certificate names.
+        identity: String,
+        /// Who vouched for it.
+        issuer: String,
+        /// Who may sign.
+        allowed: String,
+    },
+    /// A certificate, log entry or timestamp is refused, or what they are about.
+    #[error("the Sigstore bundle is refused: {reason}")]
+    Bundle {
+        /// Why.
+        reason: String,
+    },
+    /// A statement that is signed only through its index, and that is not.
+    #[error(
+        "nobody signed this statement itself, nor the index sha256:{index} through which it was reached: {reason}"
+    )]
+    UnsignedIndex {
+        /// The index.
+        index: Sha256,
+        /// Why it does not count as signed.
+        reason: String,
+    },
+    /// A bundle whose signature is over an artifact.
+    #[error(
+        "a signature over an artifact, not an attestation; name the artifact: muster attest verify --artifact FILE"
+    )]
+    NotAnAttestation,
+    /// An attestation where a signature over an artifact was expected.
+    #[error("an attestation, not a signature over an artifact")]
+    NotASignature,
     /// The threshold cannot be met by the configured keys.
     #[error("threshold {threshold} with {keys} different keys; expected a number from 1 to {keys}")]
     Threshold {
@@ -153,15 +215,67 @@ impl AttestationError {
     }
 }
 
-/// A statement that enough keys have signed.
+/// Who has signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signers {
+    /// The keys whose signatures are valid, each once, ordered.
+    pub keys: Vec<KeyId>,
+    /// Whom the certificate names; then there is no key.
+    pub identity: Option<SignerIdentity>,
+}
+
+/// A signer whom a certificate names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignerIdentity {
+    /// Its email address or URI.
+    pub identity: String,
+    /// Who vouched for it.
+    pub issuer: String,
+}
+
+impl Signers {
+    /// Each signer by name: a key's id, or `https://… (issuer https://…)`.
+    pub fn names(&self) -> Vec<String> {
+        let identity = self.identity.iter().map(|of| format!("{} (issuer {})", of.identity, of.issuer));
+        self.keys.iter().map(ToString::to_string).chain(identity).collect()
+    }
+}
+
+/// As people read it: `key 12…, key 34…` or `https://… (issuer https://…)`.
+impl fmt::Display for Signers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, key) in self.keys.iter().enumerate() {
+            write!(f, "{}key {key}", if at == 0 { "" } else { ", " })?;
+        }
+        match &self.identity {
+            Some(SignerIdentity { identity, issuer }) => write!(f, "{identity} (issuer {issuer})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A statement that those who may sign have signed.
 #[derive(Debug)]
 pub struct Verified {
     /// The statement.
     pub statement: Statement,
-    /// The keys whose signatures are valid, each once, ordered.
-    pub keys: Vec<KeyId>,
-    /// SHA-256 of the envelope.
+    /// Who has signed.
+    pub signers: Signers,
+    /// SHA-256 of the envelope or bundle.
     pub sha256: Sha256,
+    /// When, if a log or a timestamp authority has proven it.
+    pub time: Option<SystemTime>,
+}
+
+/// A signature over an artifact by someone who may sign.
+#[derive(Debug)]
+pub struct VerifiedArtifact {
+    /// Who has signed.
+    pub signers: Signers,
+    /// SHA-256 of the bundle.
+    pub sha256: Sha256,
+    /// When, if a log or a timestamp authority has proven it.
+    pub time: Option<SystemTime>,
 }
 
 /// SHA-256 of some bytes.
@@ -171,54 +285,102 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
     out
 }
 
-/// Verifies an envelope: at least `threshold` different `keys` must have signed it. Then its statement is read.
+/// Verifies an attestation, a DSSE envelope or a Sigstore bundle: enough of the policy's keys, or one of its identities, must
+/// have signed it. Then its statement is read.
 ///
 /// Whether the statement is about the image in question is the caller's to ask ([`Statement::names`]).
 ///
 /// # Errors
 /// Why it is refused.
-pub fn verify(
-    envelope: &[u8],
-    keys: &Keys,
-    threshold: usize,
-    limits: &Limits,
-) -> Result<Verified, AttestationError> {
-    if keys.is_empty() {
-        return Err(AttestationError::NoKeys);
-    }
-    if threshold == 0 || threshold > keys.len() {
-        return Err(AttestationError::Threshold { threshold, keys: keys.len() });
-    }
-    let parsed = Envelope::parse(envelope, limits)?;
-    let payload = parsed.payload()?;
-    let signers = keys.signers(&payload, &parsed.signatures);
-    if signers.len() < threshold {
-        let ids: Vec<_> = parsed.signatures.iter().filter(|s| !s.key_id.is_empty()).collect();
-        return Err(AttestationError::Signatures {
-            valid: signers.len(),
-            threshold,
-            signatures: parsed.signatures.len(),
-            claimed: match ids.first() {
-                Some(first) => format!(" (key id {:?})", json::shown(&first.key_id)),
-                None => String::new(),
-            },
-            keys: keys.short_ids(),
-        });
-    }
-    let sha256 = sha256(envelope);
-    let (buffer, start) = payload.into_parts();
+pub fn verify(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<Verified, AttestationError> {
+    let SignedPayload { buffer, start, signers, time } = verify_payload(bytes, policy, limits)?;
     let statement = Statement::parse(buffer, start, limits)?;
-    Ok(Verified { statement, keys: signers, sha256 })
+    Ok(Verified { statement, signers, sha256: sha256(bytes), time })
 }
 
-/// The image digests that an envelope claims to be about, verified or not. Only to tell whose attestation was refused.
-pub fn claimed_subjects(envelope: &[u8], limits: &Limits) -> Vec<Sha256> {
-    let payload = Envelope::parse(envelope, limits).and_then(|envelope| envelope.payload());
-    payload.map_or_else(
-        |_| Vec::new(),
-        |payload| {
-            let (buffer, start) = payload.into_parts();
-            statement::claimed(&buffer[start..], limits)
-        },
-    )
+/// A payload that those who may sign have signed: what follows `start` in the buffer.
+struct SignedPayload {
+    buffer: Vec<u8>,
+    start: usize,
+    signers: Signers,
+    time: Option<SystemTime>,
+}
+
+fn verify_payload(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<SignedPayload, AttestationError> {
+    let (envelope, material) = match Input::parse(bytes, limits)? {
+        Input::Envelope(envelope) => (envelope, None),
+        Input::Bundle(bundle) => {
+            (bundle.envelope.ok_or(AttestationError::NotAnAttestation)?, Some(bundle.material))
+        }
+    };
+    let payload = envelope.payload()?;
+    if let Some(Material { certificate: true, .. }) = material {
+        policy.check_may_certify()?;
+        let subject = statement::first_subject(payload.bytes(), limits)?;
+        // Not needed any more, and may be large.
+        drop((payload, envelope));
+        let proven = policy.trust_root.verifier.with_certificate(bytes, Signed::Digest(subject))?;
+        let signers = policy.signer(&proven)?;
+        return Ok(SignedPayload { buffer: proven.payload, start: 0, signers, time: proven.time });
+    }
+    let keys = policy.signed_by_keys(&payload, &envelope.signatures)?;
+    let time = match material {
+        Some(material) if material.has_evidence() => {
+            let subject = statement::first_subject(payload.bytes(), limits)?;
+            let proven = policy.evidence(bytes, material, &keys, Signed::Digest(subject))?;
+            if proven.payload != payload.bytes() {
+                return Err(AttestationError::Bundle { reason: "its payload has two readings".into() });
+            }
+            proven.time
+        }
+        _ => None,
+    };
+    let (buffer, start) = payload.into_parts();
+    Ok(SignedPayload { buffer, start, signers: Signers { keys, identity: None }, time })
+}
+
+/// Verifies a Sigstore bundle whose signature is over an artifact, by one key or identity of the policy.
+///
+/// # Errors
+/// Why it is refused.
+pub fn verify_artifact(
+    bytes: &[u8],
+    artifact: Signed<'_>,
+    policy: &Policy,
+    limits: &Limits,
+) -> Result<VerifiedArtifact, AttestationError> {
+    let Input::Bundle(bundle) = Input::parse(bytes, limits)? else {
+        return Err(AttestationError::NotASignature);
+    };
+    if bundle.envelope.is_some() {
+        return Err(AttestationError::NotASignature);
+    }
+    let sha256 = sha256(bytes);
+    if bundle.material.certificate {
+        policy.check_may_certify()?;
+        let proven = policy.trust_root.verifier.with_certificate(bytes, artifact)?;
+        return Ok(VerifiedArtifact { signers: policy.signer(&proven)?, sha256, time: proven.time });
+    }
+    let (key, time) = policy.artifact_key(bytes, bundle.material, artifact)?;
+    Ok(VerifiedArtifact { signers: Signers { keys: vec![key], identity: None }, sha256, time })
+}
+
+/// The file is a bundle whose signature is over an artifact: for [`verify_artifact`], not for [`verify`].
+///
+/// # Errors
+/// When it is neither an envelope nor a bundle.
+pub fn is_over_artifact(bytes: &[u8], limits: &Limits) -> Result<bool, AttestationError> {
+    Ok(matches!(Input::parse(bytes, limits)?, Input::Bundle(bundle) if bundle.envelope.is_none()))
+}
+
+/// The image digests that an envelope or bundle claims to be about, verified or not. Only to tell whose attestation was refused.
+pub fn claimed_subjects(bytes: &[u8], limits: &Limits) -> Vec<Sha256> {
+    let payload = Input::parse(bytes, limits).and_then(|input| {
+        let envelope = match input {
+            Input::Envelope(envelope) => Some(envelope),
+            Input::Bundle(bundle) => bundle.envelope,
+        };
+        envelope.ok_or(AttestationError::NotAnAttestation)?.payload()
+    });
+    payload.map_or_else(|_| Vec::new(), |payload| statement::claimed(payload.bytes(), limits))
 }

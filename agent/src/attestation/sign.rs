@@ -49,7 +49,7 @@ pub enum SignError {
     #[error("the predicate type is {asked:?}, but the SBOM is {found:?}")]
     PredicateType {
         /// What was asked for.
-        asked: &'static str,
+        asked: String,
         /// What the document is.
         found: &'static str,
     },
@@ -112,7 +112,7 @@ pub fn sign(
     sbom: impl Read,
     size: u64,
     subjects: &[Subject],
-    predicate_type: Option<PredicateType>,
+    predicate_type: Option<&str>,
     key: &PrivateKey,
     limits: &Limits,
     out: impl Write,
@@ -149,10 +149,11 @@ pub fn sign(
         payload.truncate(head.len());
         payload.extend_from_slice(&text);
     }
-    if let Some(asked) = predicate_type.filter(|asked| *asked != found) {
-        return Err(SignError::PredicateType { asked: asked.uri(), found: found.uri() });
+    let uri = predicate_type.unwrap_or(found.uri());
+    if uri.parse() != Ok(found) {
+        return Err(SignError::PredicateType { asked: uri.to_owned(), found: found.uri() });
     }
-    payload.extend_from_slice(format!(",\"predicateType\":\"{}\"}}", found.uri()).as_bytes());
+    payload.extend_from_slice(format!(",\"predicateType\":{}}}", serde_json::Value::from(uri)).as_bytes());
     let header = pae_header(payload.len());
     let start = header.len();
     payload.splice(0..0, header);

@@ -97,6 +97,8 @@ pub struct Statement {
     pub subjects: Vec<Subject>,
     /// Kind of the document.
     pub predicate_type: PredicateType,
+    /// The same as the statement writes it, with the version.
+    pub predicate_uri: String,
     document: Document,
 }
 
@@ -128,7 +130,8 @@ impl Statement {
         let payload = buffer.get(start..).unwrap_or_default();
         let parsed = json::read(payload, StatementSeed { depth: limits.max_json_depth, whole: true })
             .map_err(|fault| AttestationError::malformed(Part::Statement, fault))?;
-        let (subjects, predicate_type) = (parsed.subjects, parsed.predicate_type);
+        let (subjects, predicate_type, predicate_uri) =
+            (parsed.subjects, parsed.predicate_type, parsed.predicate_uri);
         let malformed = |at: usize, reason: &str| AttestationError::Malformed {
             part: Part::Statement,
             at,
@@ -159,7 +162,7 @@ impl Statement {
                 return Err(malformed(from, reason));
             }
         };
-        Ok(Self { subjects, predicate_type, document })
+        Ok(Self { subjects, predicate_type, predicate_uri, document })
     }
 
     /// The document, as it was signed; without the string, or cosign's wrapper, that it stood in.
@@ -184,9 +187,22 @@ pub(super) fn claimed(payload: &[u8], limits: &Limits) -> Vec<Sha256> {
         .unwrap_or_default()
 }
 
+/// The first digest that a statement names; the statement may be unverified.
+pub(super) fn first_subject(payload: &[u8], limits: &Limits) -> Result<Sha256, AttestationError> {
+    let parsed = json::read(payload, StatementSeed { depth: limits.max_json_depth, whole: false })
+        .map_err(|fault| AttestationError::malformed(Part::Statement, fault))?;
+    let first = parsed.subjects.iter().find_map(|subject| subject.sha256);
+    first.ok_or_else(|| AttestationError::Malformed {
+        part: Part::Statement,
+        at: 0,
+        reason: "no subject with a sha256 digest; expected at least one".into(),
+    })
+}
+
 struct Parsed<'de> {
     subjects: Vec<Subject>,
     predicate_type: PredicateType,
+    predicate_uri: String,
     predicate: Option<&'de RawValue>,
 }
 
@@ -228,7 +244,8 @@ impl<'de> Visitor<'de> for StatementSeed {
                 }
                 "subject" => subjects = Some(map.next_value_seed(Subjects { unused })?),
                 "predicateType" if self.whole => {
-                    predicate_type = Some(map.next_value_seed(Text)?.parse().map_err(A::Error::custom)?);
+                    let uri = map.next_value_seed(Text)?;
+                    predicate_type = Some((uri.parse().map_err(A::Error::custom)?, uri.into_owned()));
                 }
                 "predicate" if self.whole => {
                     predicate = Some(map.next_value::<&RawValue>()?);
@@ -241,14 +258,18 @@ impl<'de> Visitor<'de> for StatementSeed {
         }
         let subjects = subjects.ok_or_else(|| A::Error::missing_field("subject"))?;
         if !self.whole {
-            return Ok(Parsed { subjects, predicate_type: PredicateType::Spdx, predicate: None });
+            let (predicate_type, predicate_uri) = (PredicateType::Spdx, String::new());
+            return Ok(Parsed { subjects, predicate_type, predicate_uri, predicate: None });
         }
         if !of_type {
             return Err(A::Error::missing_field("_type"));
         }
+        let (predicate_type, predicate_uri) =
+            predicate_type.ok_or_else(|| A::Error::missing_field("predicateType"))?;
         Ok(Parsed {
             subjects,
-            predicate_type: predicate_type.ok_or_else(|| A::Error::missing_field("predicateType"))?,
+            predicate_type,
+            predicate_uri,
             predicate: Some(predicate.ok_or_else(|| A::Error::missing_field("predicate"))?),
         })
     }

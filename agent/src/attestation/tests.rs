@@ -1,5 +1,11 @@
 //! Round trips, refusals, and what signers that are not ours have made.
 
+mod bundles;
+mod keys;
+mod predicates;
+mod private_ca;
+mod trust_roots;
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,6 +27,11 @@ fn keys(of: &[&PrivateKey]) -> Keys {
         keys.add_pem(key.public_pem().as_bytes()).unwrap();
     }
     keys
+}
+
+fn policy(keys: &Keys, threshold: usize) -> Policy {
+    let root = TrustRoot::load(&config::TrustRoot::Embedded).expect("the embedded trust root is good");
+    Policy::new(keys.clone(), threshold, Vec::new(), root).expect("the threshold fits")
 }
 
 fn subjects() -> Vec<Subject> {
@@ -47,7 +58,7 @@ fn envelope_of(payload: &str, by: &[&PrivateKey]) -> Vec<u8> {
 }
 
 fn refusal(envelope: &[u8], keys: &Keys) -> String {
-    verify(envelope, keys, 1, &Limits::default()).expect_err("must be refused").to_string()
+    verify(envelope, &policy(keys, 1), &Limits::default()).expect_err("must be refused").to_string()
 }
 
 fn data(name: &str) -> Vec<u8> {
@@ -60,14 +71,14 @@ fn data(name: &str) -> Vec<u8> {
 
 #[test]
 fn round_trip() {
-    for algorithm in [Algorithm::P256, Algorithm::Ed25519] {
+    for algorithm in [Algorithm::P256, Algorithm::P384, Algorithm::Ed25519] {
         let key = key(algorithm);
         let envelope = signed(&format!("{SBOM}\n"), &key);
-        let verified = verify(&envelope, &keys(&[&key]), 1, &Limits::default()).unwrap();
+        let verified = verify(&envelope, &policy(&keys(&[&key]), 1), &Limits::default()).unwrap();
         assert_eq!(verified.statement.predicate(), SBOM.as_bytes());
         assert_eq!(verified.statement.subjects, subjects());
         assert_eq!(verified.statement.predicate_type, PredicateType::Spdx);
-        assert_eq!(verified.keys, [key.id()]);
+        assert_eq!(verified.signers.keys, [key.id()]);
         assert_eq!(verified.sha256, sha256(&envelope));
         assert!(verified.statement.names(&IMAGE));
         assert!(!verified.statement.names(&Sha256([1; 32])), "another image");
@@ -77,7 +88,7 @@ fn round_trip() {
 
 #[test]
 fn private_keys_round_trip() {
-    for algorithm in [Algorithm::P256, Algorithm::Ed25519] {
+    for algorithm in [Algorithm::P256, Algorithm::P384, Algorithm::Ed25519] {
         let key = key(algorithm);
         let again = PrivateKey::from_pem(key.to_pem().unwrap().as_bytes(), "key.pem").unwrap();
         assert_eq!(again.id(), key.id());
@@ -87,22 +98,22 @@ fn private_keys_round_trip() {
 #[test]
 fn every_flipped_byte_is_refused() {
     let key = key(Algorithm::P256);
-    let keys = keys(&[&key]);
+    let policy = policy(&keys(&[&key]), 1);
     let mut envelope = signed(SBOM, &key);
-    let intact = verify(&envelope, &keys, 1, &Limits::default()).unwrap();
+    let intact = verify(&envelope, &policy, &Limits::default()).unwrap();
     // The key id is a hint, and so is its name: a change there makes no difference and must make none.
     let hint_start = memchr::memmem::find(&envelope, b"\"keyid\"").unwrap();
     let hint = hint_start..memchr::memmem::find(&envelope, b",\"sig\"").unwrap();
     for at in 0..envelope.len() {
         for mask in [0x01, 0x02, 0x10, 0x20, 0x80] {
             envelope[at] ^= mask;
-            match verify(&envelope, &keys, 1, &Limits::default()) {
+            match verify(&envelope, &policy, &Limits::default()) {
                 Err(_) => {}
                 Ok(verified) => {
                     let newline = at == envelope.len() - 1 && envelope[at].is_ascii_whitespace();
                     assert!(hint.contains(&at) || newline, "byte {at} ^ {mask:#x} was accepted");
                     assert_eq!(verified.statement.predicate(), intact.statement.predicate());
-                    assert_eq!(verified.keys, intact.keys);
+                    assert_eq!(verified.signers, intact.signers);
                 }
             }
             envelope[at] ^= mask;
@@ -114,9 +125,9 @@ fn every_flipped_byte_is_refused() {
 fn every_truncation_is_refused() {
     let key = key(Algorithm::Ed25519);
     let envelope = signed(SBOM, &key);
-    let keys = keys(&[&key]);
+    let policy = policy(&keys(&[&key]), 1);
     for length in 0..envelope.len() - 1 {
-        let error = verify(&envelope[..length], &keys, 1, &Limits::default()).expect_err("truncated");
+        let error = verify(&envelope[..length], &policy, &Limits::default()).expect_err("truncated");
         assert!(matches!(error, AttestationError::Malformed { part: Part::Envelope, .. }), "{error}");
     }
 }
@@ -150,15 +161,15 @@ fn thresholds_count_keys_not_signatures() {
         ("2 of 2, one foreign", &[&a, &c], 2, false),
     ];
     for (name, by, threshold, good) in cases {
-        let result = verify(&envelope_of(&statement, by), &both, threshold, &Limits::default());
+        let result = verify(&envelope_of(&statement, by), &policy(&both, threshold), &Limits::default());
         assert_eq!(result.is_ok(), good, "{name}: {result:?}");
     }
     let mut twice = keys(&[&a]);
     twice.add_pem(a.public_pem().as_bytes()).unwrap();
     assert_eq!(twice.len(), 1, "the same key from two files counts once");
     for threshold in [0, 3] {
-        let error =
-            verify(&envelope_of(&statement, &[&a]), &both, threshold, &Limits::default()).unwrap_err();
+        let root = TrustRoot::load(&config::TrustRoot::Embedded).unwrap();
+        let error = Policy::new(both.clone(), threshold, Vec::new(), root).unwrap_err();
         assert_eq!(error, AttestationError::Threshold { threshold, keys: 2 });
     }
 }
@@ -194,7 +205,7 @@ fn statements() {
         change(&subject, &format!("{{\"digest\":{{\"gitCommit\":\"00\"}}}},{subject}")),
     ] {
         let envelope = envelope_of(&accepted, &[&key]);
-        let verified = verify(&envelope, &keys, 1, &Limits::default()).expect(&accepted);
+        let verified = verify(&envelope, &policy(&keys, 1), &Limits::default()).expect(&accepted);
         assert!(verified.statement.names(&IMAGE));
         assert_eq!(verified.statement.predicate(), SBOM.as_bytes());
     }
@@ -238,7 +249,7 @@ fn statements() {
         );
     }
     let small = Limits { max_sbom_bytes: 10, ..Limits::default() };
-    let error = verify(&envelope_of(&good, &[&key]), &keys, 1, &small).unwrap_err();
+    let error = verify(&envelope_of(&good, &[&key]), &policy(&keys, 1), &small).unwrap_err();
     assert_eq!(error, AttestationError::SbomTooLarge { bytes: SBOM.len() as u64, limit: 10 });
 }
 
@@ -259,7 +270,7 @@ fn documents_in_strings_and_wrappers() {
         (cosign, format!("{{\"Data\":{}}}", serde_json::to_string(SBOM).unwrap()), SBOM),
     ] {
         let envelope = envelope_of(&with(kind, &predicate), &[&key]);
-        let verified = verify(&envelope, &keys, 1, &Limits::default()).expect(&predicate);
+        let verified = verify(&envelope, &policy(&keys, 1), &Limits::default()).expect(&predicate);
         assert_eq!(std::str::from_utf8(verified.statement.predicate()).unwrap(), document);
     }
     for (kind, predicate, reason) in [
@@ -293,7 +304,7 @@ fn envelopes() {
         let spaced = good.replace("\":", "\" : ").replace(",\"", "\n,\t\"");
         let extra = good.replacen('{', "{\"x\":{\"y\":[]},", 1);
         for accepted in [&good, &unpadded, &url(&good), &url(&unpadded), &escaped, &spaced, &extra] {
-            verify(accepted.as_bytes(), &keys, 1, &Limits::default()).expect(accepted);
+            verify(accepted.as_bytes(), &policy(&keys, 1), &Limits::default()).expect(accepted);
         }
     }
     let good = String::from_utf8(envelope_of(&statement_with(SBOM), &[&key])).unwrap();
@@ -321,7 +332,7 @@ fn envelopes() {
         assert!(text.contains(reason), "{bad}: {text}");
     }
     let small = Limits { max_envelope_bytes: 10, ..Limits::default() };
-    let error = verify(good.as_bytes(), &keys, 1, &small).unwrap_err();
+    let error = verify(good.as_bytes(), &policy(&keys, 1), &small).unwrap_err();
     assert_eq!(error, AttestationError::EnvelopeTooLarge { bytes: good.len() as u64, limit: 10 });
     Envelope::parse(b"{\"payloadType\":\xff", &Limits::default()).expect_err("not UTF-8");
 }
@@ -338,11 +349,7 @@ fn keys_that_are_refused() {
     let path = directory.path().join("key.pem");
     let name = path.to_str().unwrap();
     for (args, reason) in [
-        (&["genpkey", "-quiet", "-algorithm", "RSA", "-out", name][..], "found RSA;"),
-        (
-            &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", name],
-            "found P-384;",
-        ),
+        (&["genpkey", "-quiet", "-algorithm", "RSA-PSS", "-out", name][..], "found RSA for PSS only;"),
         (
             &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521", "-out", name],
             "found P-521;",
@@ -358,6 +365,12 @@ fn keys_that_are_refused() {
         let text = Keys::load(std::slice::from_ref(&path)).unwrap_err().to_string();
         assert!(text.contains("expected BEGIN PUBLIC KEY, found BEGIN PRIVATE KEY"), "{text}");
     }
+    openssl(&["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024", "-out", name]);
+    let short = openssl(&["pkey", "-in", name, "-pubout"]);
+    let text = Keys::default().add_pem(&short).unwrap_err();
+    assert!(text.contains("RSA"), "{text}");
+    let text = PrivateKey::load(&path).unwrap_err().to_string();
+    assert!(text.contains("found RSA;"), "RSA keys do not sign: {text}");
     // The compressed spelling of a good key would give it a second id.
     openssl(&["ecparam", "-genkey", "-name", "prime256v1", "-out", name]);
     let compressed = openssl(&["ec", "-in", name, "-pubout", "-conv_form", "compressed"]);
@@ -398,14 +411,14 @@ const P256_POINT_OFF_CURVE: [u8; 27] = [
 #[test]
 fn signing_refuses_what_the_agent_would_not_read() {
     let key = key(Algorithm::P256);
-    let go = |sbom: &str, size: usize, subjects: &[Subject], predicate_type| {
+    let go = |sbom: &str, size: usize, subjects: &[Subject], predicate_type: Option<&str>| {
         let limits = Limits { max_sbom_bytes: 1000, ..Limits::default() };
         sign(sbom.as_bytes(), size as u64, subjects, predicate_type, &key, &limits, Vec::new())
             .map(|_| ())
             .map_err(|error| error.to_string())
     };
     let one = subjects();
-    go(SBOM, SBOM.len(), &one, Some(PredicateType::Spdx)).unwrap();
+    go(SBOM, SBOM.len(), &one, Some("https://spdx.dev/Document/v2.3")).unwrap();
     for good in [
         "{\"schema\":{},\"artifacts\":[]}",
         "{\"bomFormat\":\"CycloneDX\"}",
@@ -419,8 +432,14 @@ fn signing_refuses_what_the_agent_would_not_read() {
         (SBOM, SBOM.len() + 1, &one, None, "changed while it was read"),
         (SBOM, 1001, &one, None, "at most 1000"),
         (SBOM, SBOM.len(), &[], None, "no subject"),
-        (SBOM, SBOM.len(), &one, Some(PredicateType::Syft), "but the SBOM is"),
-        ("{\"bomFormat\":\"CycloneDX\"}", 25, &one, Some(PredicateType::Spdx), "https://cyclonedx.org/bom"),
+        (SBOM, SBOM.len(), &one, Some("https://syft.dev/bom"), "but the SBOM is"),
+        (
+            "{\"bomFormat\":\"CycloneDX\"}",
+            25,
+            &one,
+            Some("https://spdx.dev/Document"),
+            "https://cyclonedx.org/bom",
+        ),
         ("{}", 2, &one, None, "unknown form"),
         ("{", 1, &one, None, "nor a JSON object"),
     ] {
@@ -451,12 +470,13 @@ fn envelopes_by_cosign() {
     keys.add_pem(&data("key-signed/cosign.pub")).unwrap();
     let image: Sha256 = "6af1b11bbb17f4c311e269db6530e4da2738262af5fd9064ccdf109b765860fb".parse().unwrap();
     let good = data("key-signed/alpine.att.json");
-    let verified = verify(&good, &keys, 1, &Limits::default()).unwrap();
+    let verified = verify(&good, &policy(&keys, 1), &Limits::default()).unwrap();
     assert!(verified.statement.names(&image));
     assert_eq!(verified.statement.predicate_type, PredicateType::Syft);
     assert!(verified.statement.predicate().ends_with(b"}"));
 
-    let verified = verify(&data("key-signed/alpine.cdx.att.json"), &keys, 1, &Limits::default()).unwrap();
+    let verified =
+        verify(&data("key-signed/alpine.cdx.att.json"), &policy(&keys, 1), &Limits::default()).unwrap();
     assert_eq!(verified.statement.predicate_type, PredicateType::CycloneDx);
 
     for tampered in ["key-signed/alpine-tampered.att.json", "key-signed/alpine-tampered.cdx.att.json"] {
@@ -504,11 +524,11 @@ fn envelopes_by_securesystemslib() {
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "securesystemslib signs");
     let mut foreign = keys(&[&p256, &ed25519]);
-    let verified = verify(&out.stdout, &foreign, 2, &Limits::default()).unwrap();
+    let verified = verify(&out.stdout, &policy(&foreign, 2), &Limits::default()).unwrap();
     assert!(verified.statement.names(&IMAGE));
     let mut expected = vec![p256.id(), ed25519.id()];
     expected.sort_unstable();
-    assert_eq!(verified.keys, expected);
+    assert_eq!(verified.signers.keys, expected);
     foreign = keys(&[&key(Algorithm::P256)]);
     assert!(refusal(&out.stdout, &foreign).contains("signed by 0 of the configured keys"));
 }

@@ -1,7 +1,12 @@
 //! `muster attest …`.
 
+#[cfg(test)]
+#[path = "attest/tests.rs"]
+mod data_tests;
+mod verify;
+
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,16 +16,15 @@ use clap::ValueEnum;
 
 use crate::attestation::key::Algorithm;
 use crate::attestation::sign::sign;
-use crate::attestation::{Keys, Limits, PredicateType, PrivateKey, Subject, Verified, verify};
+use crate::attestation::{Limits, PredicateType, PrivateKey, Subject};
 use crate::finding::Sha256;
-
-/// Exit status of `verify` when what it was given cannot be used, as clap's.
-const USAGE: u8 = 2;
+use verify::Verify;
 
 /// Subcommands of `muster attest`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Verify a DSSE envelope. Exit status: 0 verified, 1 refused, 2 wrong usage (unreadable file or key included).
+    /// Verify a DSSE envelope or a Sigstore bundle, offline. Exit status: 0 verified, 1 refused, 2 wrong usage (unreadable file
+    /// or key included).
     Verify(Verify),
     /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image.
     Sign(Sign),
@@ -28,39 +32,20 @@ pub enum Command {
     Keygen(Keygen),
 }
 
-/// Arguments of `muster attest verify`.
-#[derive(Debug, clap::Args)]
-pub struct Verify {
-    /// The envelope.
-    file: PathBuf,
-    /// Public key of a signer, PEM (BEGIN PUBLIC KEY), P-256 or Ed25519.
-    #[arg(long = "key", value_name = "PEM", required = true)]
-    keys: Vec<PathBuf>,
-    /// Different keys that must have signed.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threshold: usize,
-    /// Digest of the image that the statement must be about.
-    #[arg(long, value_name = "sha256:HEX")]
-    subject: Option<Sha256>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 /// Arguments of `muster attest sign`.
 #[derive(Debug, clap::Args)]
 pub struct Sign {
-    /// The SBOM: SPDX JSON or syft-json.
+    /// The SBOM: SPDX (JSON, tag-value, JSON-LD), CycloneDX JSON or syft-json.
     sbom: PathBuf,
-    /// Private key, PEM PKCS#8 (BEGIN PRIVATE KEY), P-256 or Ed25519.
+    /// Private key, PEM PKCS#8 (BEGIN PRIVATE KEY): P-256, P-384 or Ed25519.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     /// Image that the SBOM is about; may be given more than once.
     #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = subject)]
     subjects: Vec<Subject>,
-    /// Predicate type [default: what the document is].
-    #[arg(long, value_name = "URI")]
-    predicate_type: Option<PredicateType>,
+    /// Predicate type, as `https://spdx.dev/Document/v2.3` [default: what the document is].
+    #[arg(long, value_name = "URI", value_parser = predicate_type)]
+    predicate_type: Option<String>,
     /// Where the envelope goes [default: standard output].
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -84,8 +69,15 @@ pub struct Keygen {
 enum KeyKind {
     /// ECDSA over P-256, SHA-256.
     P256,
+    /// ECDSA over P-384, SHA-384.
+    P384,
     /// Ed25519.
     Ed25519,
+}
+
+/// Takes a URI as it is, if it is of a type that is read.
+fn predicate_type(uri: &str) -> Result<String, String> {
+    uri.parse::<PredicateType>().map(|_| uri.to_owned())
 }
 
 fn subject(text: &str) -> Result<Subject, String> {
@@ -108,107 +100,6 @@ impl Command {
     }
 }
 
-impl Verify {
-    fn run(self) -> anyhow::Result<ExitCode> {
-        let (keys, envelope) = match self.read() {
-            Ok(input) => input,
-            Err(error) => {
-                eprintln!("muster: {error:#}");
-                return Ok(ExitCode::from(USAGE));
-            }
-        };
-        if self.threshold == 0 || self.threshold > keys.len() {
-            let keys = keys.len();
-            eprintln!(
-                "muster: --threshold {}: expected 1 to {keys}, the number of different keys",
-                self.threshold
-            );
-            return Ok(ExitCode::from(USAGE));
-        }
-        let verified = verify(&envelope, &keys, self.threshold, &Limits::default())
-            .map_err(|error| error.to_string())
-            .and_then(|verified| self.check_subject(&verified).map(|()| verified));
-        let file = self.file.display();
-        Ok(match verified {
-            Ok(verified) if self.json => {
-                println!("{}", json(&verified));
-                ExitCode::SUCCESS
-            }
-            Ok(verified) => {
-                print(&self.file, &verified);
-                ExitCode::SUCCESS
-            }
-            Err(reason) if self.json => {
-                println!("{}", serde_json::json!({"verified": false, "reason": reason}));
-                ExitCode::FAILURE
-            }
-            Err(reason) => {
-                eprintln!("muster: {file}: refused: {reason}");
-                ExitCode::FAILURE
-            }
-        })
-    }
-
-    fn read(&self) -> anyhow::Result<(Keys, Vec<u8>)> {
-        let keys = Keys::load(&self.keys)?;
-        let mut envelope = Vec::new();
-        File::open(&self.file)
-            .and_then(|file| {
-                file.take(Limits::default().max_envelope_bytes.saturating_add(1)).read_to_end(&mut envelope)
-            })
-            .with_context(|| format!("{}: cannot read", self.file.display()))?;
-        Ok((keys, envelope))
-    }
-
-    fn check_subject(&self, verified: &Verified) -> Result<(), String> {
-        match self.subject {
-            Some(subject) if !verified.statement.names(&subject) => {
-                let found: Vec<_> = subjects(verified).map(|digest| format!("sha256:{digest}")).collect();
-                Err(format!("the statement is about {}, not about sha256:{subject}", found.join(", ")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn subjects(verified: &Verified) -> impl Iterator<Item = Sha256> + '_ {
-    verified.statement.subjects.iter().filter_map(|subject| subject.sha256)
-}
-
-fn json(verified: &Verified) -> serde_json::Value {
-    let statement = &verified.statement;
-    let subjects = statement.subjects.iter().map(|subject| {
-        serde_json::json!({
-            "name": subject.name,
-            "sha256": subject.sha256.map(|digest| digest.to_string()),
-        })
-    });
-    serde_json::json!({
-        "verified": true,
-        "envelope_sha256": verified.sha256.to_string(),
-        "keys": verified.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "subjects": subjects.collect::<Vec<_>>(),
-        "predicate_type": statement.predicate_type.uri(),
-        "document_sha256": crate::attestation::sha256(statement.predicate()).to_string(),
-        "document_bytes": statement.predicate().len(),
-    })
-}
-
-fn print(file: &Path, verified: &Verified) {
-    let statement = &verified.statement;
-    println!("{}: verified", file.display());
-    for key in &verified.keys {
-        println!("  signed by   key {key}");
-    }
-    for subject in &statement.subjects {
-        let digest = subject.sha256.map_or_else(|| "no sha256".into(), |digest| format!("sha256:{digest}"));
-        println!("  subject     {digest}  {:?}", subject.name);
-    }
-    println!("  type        {}", statement.predicate_type.uri());
-    let document = crate::attestation::sha256(statement.predicate());
-    println!("  document    sha256:{document}  {} bytes", statement.predicate().len());
-}
-
 impl Sign {
     fn run(self) -> anyhow::Result<ExitCode> {
         let key = PrivateKey::load(&self.key)?;
@@ -217,7 +108,7 @@ impl Sign {
         let size = sbom.metadata().with_context(|| format!("{name}: cannot read its size"))?.len();
         let go = |out: &mut dyn std::io::Write| {
             let out = BufWriter::with_capacity(1 << 16, out);
-            sign(sbom, size, &self.subjects, self.predicate_type, &key, &Limits::default(), out)
+            sign(sbom, size, &self.subjects, self.predicate_type.as_deref(), &key, &Limits::default(), out)
         };
         let signed = match &self.output {
             None => go(&mut std::io::stdout().lock()).with_context(|| name.to_string())?,
@@ -262,6 +153,7 @@ impl Keygen {
     fn run(self) -> anyhow::Result<ExitCode> {
         let key = PrivateKey::generate(match self.algorithm {
             KeyKind::P256 => Algorithm::P256,
+            KeyKind::P384 => Algorithm::P384,
             KeyKind::Ed25519 => Algorithm::Ed25519,
         })
         .map_err(|_| anyhow::anyhow!("the cryptographic provider made no key: no random numbers"))?;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use super::{Document, Image, ImageState, ImagesError, Refused, Register};
+use super::{Document, Facts, Image, ImageState, ImagesError, Refused, Register};
 use crate::attestation::directory::{self, FileError, Shape, Stamp};
-use crate::attestation::{self, AttestationError, Keys, Limits, PredicateType};
+use crate::attestation::{self, Limits, Policy, PredicateType, Provenance, Statement, Vex};
 use crate::config;
 use crate::event::FilePath;
 use crate::finding::Sha256;
@@ -26,8 +26,7 @@ pub(super) type Changes = FxHashSet<Sha256>;
 /// What the drop directory holds.
 pub(super) struct Loader {
     directory: PathBuf,
-    keys: Keys,
-    threshold: usize,
+    policy: Policy,
     limits: Limits,
     sbom_limits: sbom::Limits,
     /// The directory itself.
@@ -44,22 +43,28 @@ struct LoadedFile {
 /// One envelope. Of a refused one the subjects are what it claims.
 struct Loaded {
     subjects: Vec<Sha256>,
-    outcome: Result<(Document, Arc<ImageIndex>), Refused>,
+    outcome: Result<(Document, Content), Refused>,
+}
+
+/// What an accepted document says.
+enum Content {
+    Sbom(Arc<ImageIndex>),
+    Provenance(Arc<Provenance>),
+    Vex(Arc<Vex>),
 }
 
 impl Loader {
     pub(super) fn new(config: &config::Attestation) -> Result<Self, ImagesError> {
-        let keys = Keys::load(&config.keys)?;
-        if keys.is_empty() {
-            tracing::warn!("no key is configured: every attestation will be refused; set attestation.keys");
-        } else if config.threshold == 0 || config.threshold > keys.len() {
-            let error = AttestationError::Threshold { threshold: config.threshold, keys: keys.len() };
-            return Err(ImagesError::Threshold(error));
+        let policy = Policy::load(config)?;
+        if policy.is_empty() {
+            tracing::warn!(
+                "no key and no identity is configured: every attestation will be refused; set attestation.keys or \
+                 attestation.identities"
+            );
         }
         Ok(Self {
             directory: config.directory.clone(),
-            keys,
-            threshold: config.threshold,
+            policy,
             limits: Limits::from(config),
             sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
             fault: None,
@@ -159,7 +164,7 @@ impl Loader {
     }
 
     fn envelope(&self, file: String, bytes: Vec<u8>) -> Loaded {
-        let verified = match attestation::verify(&bytes, &self.keys, self.threshold, &self.limits) {
+        let verified = match attestation::verify(&bytes, &self.policy, &self.limits) {
             Ok(verified) => verified,
             Err(error) => {
                 let subjects = attestation::claimed_subjects(&bytes, &self.limits);
@@ -170,28 +175,44 @@ impl Loader {
         drop(bytes);
         let statement = &verified.statement;
         let subjects = statement.subjects.iter().filter_map(|subject| subject.sha256).collect();
-        let refused = |reason: String| Refused {
-            file: file.clone(),
-            reason: format!("its signature is good, but the SBOM is refused: {reason}"),
-        };
-        let outcome = match sbom::parse(statement.predicate(), &self.sbom_limits) {
-            Err(error) => Err(refused(error.to_string())),
-            Ok(index) if !index.formats().iter().all(|f| fits(*f, statement.predicate_type)) => {
-                let (said, found) = (statement.predicate_type.uri(), formats(&index));
-                Err(refused(format!("the predicate type is {said:?}, but the document is {found}")))
-            }
-            Ok(index) => {
+        let outcome = match self.content(statement) {
+            Err(reason) => Err(Refused { file, reason: format!("its signature is good, but {reason}") }),
+            Ok((format, content)) => {
                 let document = Document {
                     sha256: attestation::sha256(statement.predicate()),
                     envelope_sha256: verified.sha256,
-                    format: formats(&index),
+                    format,
                     file,
-                    keys: verified.keys,
+                    signers: verified.signers,
                 };
-                Ok((document, Arc::new(index)))
+                Ok((document, content))
             }
         };
         Loaded { subjects, outcome }
+    }
+
+    /// Reads a verified document; its format, and what it says.
+    fn content(&self, statement: &Statement) -> Result<(String, Content), String> {
+        let document = statement.predicate();
+        match statement.predicate_type {
+            PredicateType::SlsaProvenance => match Provenance::parse(document, &self.limits) {
+                Ok(provenance) => Ok(("slsa-provenance".into(), Content::Provenance(Arc::new(provenance)))),
+                Err(error) => Err(format!("the provenance is refused: {error}")),
+            },
+            PredicateType::OpenVex => match Vex::parse(document, &self.limits) {
+                Ok(vex) => Ok(("openvex".into(), Content::Vex(Arc::new(vex)))),
+                Err(error) => Err(format!("the VEX document is refused: {error}")),
+            },
+            said => match sbom::parse(document, &self.sbom_limits) {
+                Err(error) => Err(format!("the SBOM is refused: {error}")),
+                Ok(index) if !index.formats().iter().all(|format| fits(*format, said)) => Err(format!(
+                    "the SBOM is refused: the predicate type is {:?}, but the document is {}",
+                    statement.predicate_uri,
+                    formats(&index)
+                )),
+                Ok(index) => Ok((formats(&index), Content::Sbom(Arc::new(index)))),
+            },
+        }
     }
 
     /// Everything that was refused.
@@ -204,17 +225,18 @@ impl Loader {
     pub(super) fn resolve(&self, old: &Register, changes: Changes) -> Option<Register> {
         let mut register: Option<Register> = None;
         for digest in changes {
-            let state = self.state(&digest);
+            let (state, facts) = (self.state(&digest), self.facts(&digest));
+            let nothing = matches!(state, ImageState::NoSbom) && facts == Facts::default();
             let known = old.get(&digest);
-            if known.map_or(matches!(state, ImageState::NoSbom), |known| same(&known.state, &state)) {
+            if known.map_or(nothing, |known| same(&known.state, &state) && known.facts == facts) {
                 continue;
             }
             let register = register.get_or_insert_with(|| old.clone());
-            if matches!(state, ImageState::NoSbom) {
+            if nothing {
                 register.remove(&digest);
                 continue;
             }
-            let image = Image::new(digest, state);
+            let image = Image { facts, ..Image::new(digest, state) };
             if let Some(known) = known {
                 image.carry_over(known);
             }
@@ -223,14 +245,34 @@ impl Loader {
         register
     }
 
+    /// What was read about an image.
+    fn about(&self, digest: &Sha256) -> impl Iterator<Item = &Result<(Document, Content), Refused>> {
+        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
+        envelopes.filter(|envelope| envelope.subjects.contains(digest)).map(|envelope| &envelope.outcome)
+    }
+
+    /// What its provenance and VEX documents say.
+    fn facts(&self, digest: &Sha256) -> Facts {
+        let mut facts = Facts::default();
+        for (_, content) in self.about(digest).filter_map(|outcome| outcome.as_ref().ok()) {
+            match content {
+                Content::Provenance(provenance) => facts.provenance.push(Arc::clone(provenance)),
+                Content::Vex(vex) => facts.vex.push(Arc::clone(vex)),
+                Content::Sbom(_) => {}
+            }
+        }
+        facts
+    }
+
     fn state(&self, digest: &Sha256) -> ImageState {
-        let about = || {
-            let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-            envelopes.filter(|envelope| envelope.subjects.contains(digest)).map(|envelope| &envelope.outcome)
+        let sbom = |accepted: &'_ (Document, Content)| match &accepted.1 {
+            Content::Sbom(index) => Some((accepted.0.clone(), Arc::clone(index))),
+            Content::Provenance(_) | Content::Vex(_) => None,
         };
-        let accepted: Vec<_> = about().filter_map(|outcome| outcome.as_ref().ok()).collect();
+        let accepted: Vec<_> =
+            self.about(digest).filter_map(|outcome| outcome.as_ref().ok().and_then(sbom)).collect();
         if accepted.is_empty() {
-            let mut refused = about().filter_map(|outcome| outcome.as_ref().err());
+            let mut refused = self.about(digest).filter_map(|outcome| outcome.as_ref().err());
             return match (refused.next(), refused.count()) {
                 (None, _) => ImageState::NoSbom,
                 (Some(first), more) => ImageState::Unverified {

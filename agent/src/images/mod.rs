@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
 use crate::attestation::directory::{Change, Watcher};
-use crate::attestation::{AttestationError, KeyError, KeyId};
+use crate::attestation::{PolicyError, Provenance, Signers, Vex};
 use crate::config;
 use crate::finding::Sha256;
 use crate::metrics::{ImageKind, Metrics};
@@ -29,12 +29,9 @@ use loader::Loader;
 /// Why the register cannot be made from a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
-    /// A key is refused.
+    /// A key or the trust root is refused, or the threshold does not fit the keys.
     #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The threshold does not fit the keys.
-    #[error("attestation.threshold: {0}")]
-    Threshold(AttestationError),
+    Policy(#[from] PolicyError),
     /// The drop directory cannot be watched.
     #[error("cannot watch for attestations: {0}; fs.inotify.max_user_instances may be too low")]
     Watch(#[from] std::io::Error),
@@ -70,8 +67,17 @@ pub struct Document {
     pub format: String,
     /// File in the drop directory, with the line for `.jsonl`.
     pub file: String,
-    /// Keys that signed it.
-    pub keys: Vec<KeyId>,
+    /// Who signed it.
+    pub signers: Signers,
+}
+
+/// What verified documents other than SBOMs say of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// How it was built.
+    pub provenance: Vec<Arc<Provenance>>,
+    /// Which vulnerabilities of its packages matter.
+    pub vex: Vec<Arc<Vex>>,
 }
 
 /// A file of the drop directory, or a line of one, that was refused.
@@ -90,6 +96,8 @@ pub struct Image {
     pub digest: Sha256,
     /// What is known of it.
     pub state: ImageState,
+    /// What else is known of it.
+    pub facts: Facts,
     /// One bit per file of the index.
     used: Box<[AtomicU64]>,
 }
@@ -102,7 +110,7 @@ impl Image {
             ImageState::Unverified { .. } | ImageState::NoSbom => 0,
         };
         let words = files.div_ceil(64);
-        Self { digest, state, used: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        Self { digest, state, facts: Facts::default(), used: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Its verified SBOM.

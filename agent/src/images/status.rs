@@ -56,12 +56,7 @@ impl From<&Image> for v1::Image {
 
 impl From<&Document> for v1::Document {
     fn from(document: &Document) -> Self {
-        let Document { sha256, envelope_sha256: _, format, file, keys } = document;
-        Self {
-            sha256: sha256.to_string(),
-            format: format.clone(),
-            file: file.clone(),
-            keys: keys.iter().map(ToString::to_string).collect(),
-        }
+        let Document { sha256, envelope_sha256: _, format, file, signers } = document;
+        Self { sha256: sha256.to_string(), format: format.clone(), file: file.clone(), keys: signers.names() }
     }
 }

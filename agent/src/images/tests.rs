@@ -97,7 +97,7 @@ fn a_verified_document_gives_its_image_an_index() {
     let ImageState::Verified { index, documents } = &image.state else { panic!("{image:?}") };
     assert_eq!(documents.len(), 1);
     assert_eq!(documents[0].sha256, crate::attestation::sha256(text.as_bytes()));
-    assert_eq!(documents[0].keys, [drop.key.id()]);
+    assert_eq!(documents[0].signers.keys, [drop.key.id()]);
     assert_eq!(documents[0].file, "a.json");
     assert!(Arc::ptr_eq(index, images.get(&B).index().unwrap()), "one document, one index");
     assert!(matches!(images.get(&Sha256([1; 32])).state, ImageState::NoSbom));

@@ -120,7 +120,7 @@ fn verified() -> Arc<Image> {
         envelope_sha256: Sha256([6; 32]),
         format: "SPDX-2.3".into(),
         file: "a.json".into(),
-        keys: Vec::new(),
+        signers: crate::attestation::Signers::default(),
     };
     image(ImageState::Verified { index: Arc::new(index), documents: vec![document] })
 }

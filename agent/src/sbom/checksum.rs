@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Digests;
+use super::json::Text;
 use crate::finding::Sha256;
 
 /// Digest algorithms that are used; every other is skipped.
@@ -175,10 +176,6 @@ impl<'de, S: Spelling> Deserialize<'de> for Checksums<S> {
 }
 
 struct One<'a, S>(Algorithm, Text<'a>, PhantomData<S>);
-
-/// A string, borrowed unless it is written with escapes.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 
 impl<'de, S: Spelling> Deserialize<'de> for One<'de, S> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -13,10 +13,14 @@ pub struct Numbers {
     pub with_weak: u64,
     /// … owned by a package.
     pub owned: u64,
+    /// … with digests that were not computed from the file, but repeated from package metadata.
+    pub recorded: u64,
+    /// Files of package metadata whose digests could not be used: malformed, or contradicted by another package's.
+    pub unusable: u64,
     /// Packages listed.
     pub packages: u64,
-    /// The document says of itself that it lists every file (syft's file selection `all`), or every file that can run
-    /// (`muster sbom generate`).
+    /// The document says of itself that it lists every file (syft's file selection `all`; SPDX 3 `completeness: complete` and
+    /// CycloneDX `aggregate: complete` of what the document is about), or every file that can run (`muster sbom generate`).
     pub complete: bool,
 }
 

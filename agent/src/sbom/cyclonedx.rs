@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::checksum::{Checksums, CycloneDx};
-use super::each::each;
-use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, tool};
+use super::json::{self, Seen, Text, each};
+use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, created, shown, tool};
 
 /// Versions that are read.
 const VERSIONS: [&str; 4] = ["1.4", "1.5", "1.6", "1.7"];
@@ -19,18 +19,14 @@ const VERSIONS: [&str; 4] = ["1.4", "1.5", "1.6", "1.7"];
 const FILE_PATH: &str = "aquasecurity:trivy:FilePath";
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
-    let wrong = |error| SbomError::Content { format: Format::CycloneDx, error };
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let document = json.deserialize_map(Document::default()).map_err(wrong)?;
-    json.end().map_err(wrong)?;
-    document.index()
+    json::document(bytes, Format::CycloneDx, Document::default())?.index()
 }
 
 #[derive(Default)]
 struct Document<'a> {
     builder: Builder,
     /// The component that the document is about.
-    root: Option<Cow<'a, str>>,
+    root: Option<Text<'a>>,
     compositions: Vec<Composition<'a>>,
 }
 
@@ -45,7 +41,7 @@ struct Component<'a> {
     #[serde(borrow, default)]
     purl: Option<Cow<'a, str>>,
     #[serde(rename = "bom-ref", borrow, default)]
-    reference: Option<Cow<'a, str>>,
+    reference: Option<Text<'a>>,
     #[serde(default)]
     hashes: Checksums<CycloneDx>,
     #[serde(borrow, default)]
@@ -74,6 +70,17 @@ struct Evidence<'a> {
 struct Occurrence<'a> {
     #[serde(borrow)]
     location: Cow<'a, str>,
+    /// Of a place in a source file.
+    #[serde(default)]
+    line: Option<IgnoredAny>,
+}
+
+impl Occurrence<'_> {
+    /// Where a file of the image is. cdxgen also gives `PATH#LINE`, and paths within the source tree.
+    fn path(&self) -> Option<&str> {
+        let is_file = self.location.starts_with('/') && self.line.is_none() && !self.location.contains('#');
+        is_file.then_some(&*self.location)
+    }
 }
 
 #[derive(Deserialize)]
@@ -83,28 +90,50 @@ struct Metadata<'a> {
     #[serde(borrow, default)]
     component: Option<Component<'a>>,
     #[serde(borrow, default)]
-    tools: Option<Tools<'a>>,
+    tools: Tools<'a>,
 }
 
-/// A list until 1.4, an object since; both are allowed to this day.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Tools<'a> {
-    #[serde(borrow)]
-    List(Vec<Tool<'a>>),
-    #[serde(borrow)]
-    Object(ToolComponents<'a>),
-}
+/// The first tool: of a list until 1.4, of an object's `components` since; both are allowed to this day.
+#[derive(Default)]
+struct Tools<'a>(Option<Tool<'a>>);
 
-#[derive(Deserialize)]
-struct ToolComponents<'a> {
-    #[serde(borrow, default)]
-    components: Vec<Tool<'a>>,
+impl<'de: 'a, 'a> Deserialize<'de> for Tools<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Tools<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of tools, or an object with components")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Tools(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let first = list.next_element()?;
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Tools(first))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut seen, mut found) = (Seen::default(), Tools(None));
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key {
+                        "components" => {
+                            seen.first("components")?;
+                            found = map.next_value()?;
+                        }
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(found)
+            }
+        }
+        from.deserialize_any(Shape)
+    }
 }
 
 #[derive(Deserialize)]
 struct Tool<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
     version: Cow<'a, str>,
@@ -115,76 +144,80 @@ struct Composition<'a> {
     #[serde(borrow)]
     aggregate: Cow<'a, str>,
     #[serde(borrow, default)]
-    assemblies: Vec<Cow<'a, str>>,
+    assemblies: Vec<Text<'a>>,
     #[serde(borrow, default)]
-    dependencies: Vec<Cow<'a, str>>,
+    dependencies: Vec<Text<'a>>,
 }
 
 impl<'a> Document<'a> {
-    fn component<E: Error>(&mut self, component: &Component<'a>, owner: Option<u32>) -> Result<(), E> {
-        for property in &component.properties {
-            self.builder.origin.add_property(&property.name, &property.value);
-        }
-        let mut file = |path: &str, digests, owner: Option<u32>| {
-            let number = self.builder.file(path.as_bytes(), digests).map_err(E::custom)?;
-            if let Some(owner) = owner {
-                self.builder.own(number, owner);
+    fn component(&mut self, component: &Component<'a>, owner: Option<u32>) -> Result<(), String> {
+        self.properties(component);
+        let inner = match &*component.kind {
+            "file" => {
+                self.file_component(component, owner)?;
+                owner
             }
-            Ok(())
-        };
-        let mut inner = owner;
-        match &*component.kind {
-            "file" => file(&component.name, component.hashes.0, owner)?,
             // What an image is made of, but nothing that is installed in it.
-            "operating-system"
+            "container"
+            | "operating-system"
             | "data"
             | "device"
             | "device-driver"
             | "machine-learning-model"
-            | "cryptographic-asset" => {}
-            _ => {
-                let version = component.version.as_deref().unwrap_or_default();
-                let purl = component.purl.as_deref();
-                let package = self.builder.package(&Package { name: &component.name, version, purl });
-                inner = Some(package);
-                let mut file = |path: &str, digests| {
-                    let number = self.builder.file(path.as_bytes(), digests).map_err(E::custom)?;
-                    self.builder.own(number, package);
-                    Ok(())
-                };
-                if let Some(path) = component.properties.iter().find(|p| p.name == FILE_PATH) {
-                    file(&path.value, component.hashes.0)?;
-                }
-                let occurrences = component.evidence.iter().flat_map(|evidence| &evidence.occurrences);
-                for occurrence in occurrences.filter(|o| o.location.starts_with('/')) {
-                    // `PATH#LINE` is a place in a source file.
-                    let path = occurrence.location.split('#').next().unwrap_or_default();
-                    file(path, Digests::default())?;
-                }
-            }
-        }
+            | "cryptographic-asset" => owner,
+            _ => Some(self.package(component)?),
+        };
         component.components.iter().try_for_each(|component| self.component(component, inner))
     }
 
-    fn metadata<E: Error>(&mut self, metadata: Metadata<'a>) -> Result<(), E> {
-        if let Some(timestamp) = &metadata.timestamp {
-            let time = time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339)
-                .map_err(|e| E::custom(format_args!("metadata.timestamp {timestamp:?} is no time: {e}")))?;
-            self.builder.created = Some(time.into());
+    fn properties(&mut self, component: &Component<'a>) {
+        for property in &component.properties {
+            self.builder.origin.add_property(&property.name, &property.value);
         }
-        let tools = match metadata.tools {
-            Some(Tools::List(tools) | Tools::Object(ToolComponents { components: tools })) => tools,
-            None => Vec::new(),
-        };
-        self.builder.tool = tools.first().map(|tool| tool::named(&tool.name, &tool.version));
+    }
+
+    fn file(&mut self, path: &str, digests: Digests, owner: Option<u32>) -> Result<(), String> {
+        let number = self.builder.file(path.as_bytes(), digests).map_err(|error| error.to_string())?;
+        if let Some(owner) = owner {
+            self.builder.own(number, owner);
+        }
+        Ok(())
+    }
+
+    /// A file is at its name, unless that is none from the root and the document says where it was found.
+    fn file_component(&mut self, component: &Component<'a>, owner: Option<u32>) -> Result<(), String> {
+        let digests = component.hashes.0;
+        let mut found = component.occurrences().filter_map(Occurrence::path).peekable();
+        if component.name.starts_with('/') || found.peek().is_none() {
+            self.file(&component.name, digests, owner)?;
+        }
+        found.try_for_each(|path| self.file(path, digests, owner))
+    }
+
+    fn package(&mut self, component: &Component<'a>) -> Result<u32, String> {
+        let version = component.version.as_deref().unwrap_or_default();
+        let purl = component.purl.as_deref().filter(|purl| !purl.is_empty());
+        let package = self.builder.package(&Package { name: &component.name, version, purl });
+        // trivy's hash is that of this file; the hashes of all others are those of the package as it was downloaded.
+        if let Some(path) = component.properties.iter().find(|p| p.name == FILE_PATH) {
+            self.file(&path.value, component.hashes.0, Some(package))?;
+        }
+        for path in component.occurrences().filter_map(Occurrence::path) {
+            self.file(path, Digests::default(), Some(package))?;
+        }
+        Ok(package)
+    }
+
+    fn metadata(&mut self, metadata: Metadata<'a>) -> Result<(), String> {
+        if let Some(time) = &metadata.timestamp {
+            self.builder.created = Some(created("metadata.timestamp", time)?);
+        }
+        self.builder.tool = metadata.tools.0.map(|tool| tool::named(&tool.name, &tool.version));
         if let Some(component) = metadata.component {
-            for property in &component.properties {
-                self.builder.origin.add_property(&property.name, &property.value);
-            }
+            self.properties(&component);
+            self.builder.origin.add_purl(component.purl.as_deref().unwrap_or_default());
             // Its own parts, but not the image itself.
-            for part in &component.components {
-                self.component(part, None)?;
-            }
+            component.components.iter().try_for_each(|part| self.component(part, None))?;
             self.root = component.reference;
         }
         Ok(())
@@ -192,14 +225,28 @@ impl<'a> Document<'a> {
 
     fn index(mut self) -> Result<ImageIndex, SbomError> {
         // `aggregate: complete` of the whole, or of the component that the document is about (specification, `compositions`):
-        // no further constituents are known to exist.
-        self.builder.complete = self.compositions.iter().any(|composition| {
-            let of_all = composition.assemblies.is_empty() && composition.dependencies.is_empty();
-            let of_root = self.root.as_ref().is_some_and(|root| composition.assemblies.contains(root));
-            composition.aggregate == "complete" && (of_all || of_root)
-        });
+        // no further constituents are known to exist. Whoever also says otherwise claims nothing.
+        let mut claims = self
+            .compositions
+            .iter()
+            .filter(|composition| composition.is_about(self.root.as_ref()))
+            .peekable();
+        self.builder.complete = claims.peek().is_some() && claims.all(|claim| claim.aggregate == "complete");
         self.builder.formats.push(Format::CycloneDx);
         self.builder.finish()
+    }
+}
+
+impl Component<'_> {
+    fn occurrences(&self) -> impl Iterator<Item = &Occurrence<'_>> {
+        self.evidence.iter().flat_map(|evidence| &evidence.occurrences)
+    }
+}
+
+impl Composition<'_> {
+    fn is_about(&self, root: Option<&Text<'_>>) -> bool {
+        let of_all = self.assemblies.is_empty() && self.dependencies.is_empty();
+        of_all || root.is_some_and(|root| self.assemblies.iter().any(|assembly| **assembly == **root))
     }
 }
 
@@ -211,47 +258,42 @@ impl<'de> Visitor<'de> for Document<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        let mut seen = 0_u8;
-        let mut first = |bit: u8, name: &'static str| {
-            let again = seen & 1 << bit != 0;
-            seen |= 1 << bit;
-            if again { Err(A::Error::duplicate_field(name)) } else { Ok(()) }
-        };
+        let mut seen = Seen::default();
         let (mut format, mut version) = (false, false);
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(key) = map.next_key::<Text<'de>>()? {
             match &*key {
                 "bomFormat" => {
-                    first(0, "bomFormat")?;
-                    let found: Cow<'de, str> = map.next_value()?;
-                    if found != "CycloneDX" {
+                    seen.first("bomFormat")?;
+                    let found: Text<'de> = map.next_value()?;
+                    if &*found != "CycloneDX" {
                         return Err(A::Error::custom(format_args!(
-                            "bomFormat {found:?}; expected CycloneDX"
+                            "bomFormat {:?}; expected CycloneDX",
+                            shown(&found)
                         )));
                     }
                     format = true;
                 }
                 "specVersion" => {
-                    first(1, "specVersion")?;
-                    let found: Cow<'de, str> = map.next_value()?;
+                    seen.first("specVersion")?;
+                    let found: Text<'de> = map.next_value()?;
                     if !VERSIONS.contains(&&*found) {
                         return Err(A::Error::custom(format_args!(
-                            "specVersion {found:?}; expected 1.4 to 1.7"
+                            "specVersion {:?}; expected 1.4 to 1.7",
+                            shown(&found)
                         )));
                     }
                     version = true;
                 }
                 "metadata" => {
-                    first(2, "metadata")?;
-                    self.metadata(map.next_value()?)?;
+                    seen.first("metadata")?;
+                    self.metadata(map.next_value()?).map_err(A::Error::custom)?;
                 }
                 "components" => {
-                    first(3, "components")?;
-                    map.next_value_seed(each(|component| {
-                        self.component::<serde_json::Error>(&component, None)
-                    }))?;
+                    seen.first("components")?;
+                    map.next_value_seed(each(|component| self.component(&component, None)))?;
                 }
                 "compositions" => {
-                    first(4, "compositions")?;
+                    seen.first("compositions")?;
                     self.compositions = map.next_value()?;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),

@@ -1,49 +1,61 @@
 //! One image's files and packages: compact, immutable, searched by path and by digest.
 //!
 //! Files are sorted by directory and name. A path is found by two binary searches (directory, then name within it), a digest by one
-//! over a permutation of the files that have one. Directories are stored once, so a file costs its name, its digest and about
-//! fifteen bytes.
+//! over the distinct digests and one over a permutation of the files that have one. Directories and digests are stored once, so a
+//! file costs its name and sixteen bytes, and each distinct content 32.
+//!
+//! Digests are not shared between the indexes of different images. That was measured (`cargo run --release --example bench_sbom`
+//! prints it): images of one node do share contents, but a store for all of them has to be searched, counted and locked, and
+//! costs each distinct digest its slot and its count. What remains is in `docs/ARCHITECTURE.md`.
 
 use std::time::SystemTime;
 
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::packages::Packages;
 use super::path::{canonical, merges_into_usr};
-use super::{Digests, Format, Numbers, Origin, Package, SbomError};
+use super::{Builder, Digests, Format, Numbers, Origin, Package, SbomError};
 use crate::event::FilePath;
 use crate::finding::{Coverage, Sha256};
 
-const NO_PACKAGE: u32 = u32::MAX;
+/// The package of a file that none owns.
+pub(super) const NO_PACKAGE: u32 = u32::MAX;
+/// The digest of a file that has none.
+pub(super) const NO_DIGEST: u32 = u32::MAX;
 
 /// Everything that the accepted documents of one image say.
 #[derive(Debug, Default)]
 pub struct ImageIndex {
     /// Directory paths, one after the other; `/` is the empty text.
-    dir_bytes: Box<[u8]>,
+    pub(super) dir_bytes: Box<[u8]>,
     /// End of each directory in `dir_bytes`, sorted by path.
-    dir_ends: Box<[u32]>,
+    pub(super) dir_ends: Box<[u32]>,
     /// First file of each directory, and at the end the number of files.
-    dir_files: Box<[u32]>,
-    name_bytes: Box<[u8]>,
+    pub(super) dir_files: Box<[u32]>,
+    pub(super) name_bytes: Box<[u8]>,
     /// End of each file's name in `name_bytes`.
-    name_ends: Box<[u32]>,
-    /// SHA-256 of each file; zero when unknown.
-    sha256: Box<[Sha256]>,
+    pub(super) name_ends: Box<[u32]>,
+    /// Every distinct SHA-256, sorted.
+    pub(super) digests: Box<[Sha256]>,
+    /// Place of each file's SHA-256 in `digests`.
+    pub(super) sha256: Box<[u32]>,
     /// Files that have a SHA-256, sorted by it.
-    by_sha256: Box<[u32]>,
-    /// Weak digests of files without a SHA-256, sorted by file.
-    weak: Box<[(u32, Digests)]>,
+    pub(super) by_sha256: Box<[u32]>,
+    /// SHA-1 of files without a SHA-256, sorted by file.
+    pub(super) sha1: Box<[(u32, [u8; 20])]>,
+    /// MD5 of files without a SHA-256, sorted by file.
+    pub(super) md5: Box<[(u32, [u8; 16])]>,
+    /// Files whose digests were repeated from package metadata, sorted.
+    pub(super) recorded: Box<[u32]>,
     /// Package of each file.
-    package: Box<[u32]>,
-    packages: Packages,
-    origin: Origin,
-    tool: Option<Box<str>>,
-    merged_usr: bool,
-    created: Option<SystemTime>,
-    formats: Vec<Format>,
-    numbers: Numbers,
+    pub(super) package: Box<[u32]>,
+    pub(super) packages: Packages,
+    pub(super) origin: Origin,
+    pub(super) tool: Option<Box<str>>,
+    pub(super) merged_usr: bool,
+    pub(super) created: Option<SystemTime>,
+    pub(super) formats: Vec<Format>,
+    pub(super) numbers: Numbers,
 }
 
 /// One file of the SBOM.
@@ -60,12 +72,16 @@ impl<'a> Entry<'a> {
     }
     /// SHA-256 of its content.
     pub fn sha256(self) -> Option<Sha256> {
-        Some(self.index.sha256[at(self.id)]).filter(|s| !s.is_zero())
+        self.index.digests.get(at(self.index.sha256[at(self.id)])).copied()
     }
     /// Its weak digests; only kept for files without a SHA-256.
     pub fn weak(self) -> Option<Digests> {
-        let weak = &self.index.weak;
-        weak.binary_search_by_key(&self.id, |(id, _)| *id).ok().map(|found| weak[found].1)
+        let (sha1, md5) = (of_file(&self.index.sha1, self.id), of_file(&self.index.md5, self.id));
+        (sha1.is_some() || md5.is_some()).then_some(Digests { sha256: None, sha1, md5 })
+    }
+    /// Its digests were not computed from the file, but repeated from what its package's database records.
+    pub fn is_recorded(self) -> bool {
+        self.index.recorded.binary_search(&self.id).is_ok()
     }
     /// Name and version of the package that owns it.
     pub fn package(self) -> Option<&'a str> {
@@ -91,11 +107,15 @@ pub(super) fn at(id: u32) -> usize {
     usize::try_from(id).expect("a target with at least 32-bit addresses")
 }
 
+fn of_file<T: Copy>(sorted: &[(u32, T)], file: u32) -> Option<T> {
+    sorted.binary_search_by_key(&file, |(id, _)| *id).ok().map(|found| sorted[found].1)
+}
+
 fn start(ends: &[u32], n: usize) -> usize {
     n.checked_sub(1).map_or(0, |before| at(ends[before]))
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     let slash = memchr::memrchr(b'/', path).unwrap_or(0);
     (&path[..slash], &path[(slash + 1).min(path.len())..])
 }
@@ -111,12 +131,12 @@ impl ImageIndex {
 
     /// Number of files.
     pub fn len(&self) -> usize {
-        self.sha256.len()
+        self.name_ends.len()
     }
 
     /// No file is listed.
     pub fn is_empty(&self) -> bool {
-        self.sha256.is_empty()
+        self.name_ends.is_empty()
     }
 
     /// The file of the given number.
@@ -147,11 +167,14 @@ impl ImageIndex {
 
     /// Every file with this content, in no particular order.
     pub fn by_sha256(&self, sha256: &Sha256) -> impl Iterator<Item = Entry<'_>> {
-        let first = self.by_sha256.partition_point(|id| self.sha256[at(*id)] < *sha256);
-        let wanted = *sha256;
+        // Of a digest that is nowhere, the list starts at its end.
+        let wanted = self.digests.binary_search(sha256).ok().and_then(|place| u32::try_from(place).ok());
+        let place = |id: &u32| self.sha256[at(*id)];
+        let first = wanted
+            .map_or(self.by_sha256.len(), |wanted| self.by_sha256.partition_point(|id| place(id) < wanted));
         self.by_sha256[first..]
             .iter()
-            .take_while(move |id| self.sha256[at(**id)] == wanted)
+            .take_while(move |id| Some(self.sha256[at(**id)]) == wanted)
             .map(|id| Entry { index: self, id: *id })
     }
 
@@ -195,6 +218,11 @@ impl ImageIndex {
         &self.formats
     }
 
+    /// Every distinct SHA-256, sorted.
+    pub fn digests(&self) -> &[Sha256] {
+        &self.digests
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         // Exhaustive, so that a new field is counted, too.
@@ -204,9 +232,12 @@ impl ImageIndex {
             dir_files,
             name_bytes,
             name_ends,
+            digests,
             sha256,
             by_sha256,
-            weak,
+            sha1,
+            md5,
+            recorded,
             package,
             packages,
             origin,
@@ -221,9 +252,12 @@ impl ImageIndex {
             + size_of_val::<[u32]>(dir_files)
             + size_of_val::<[u8]>(name_bytes)
             + size_of_val::<[u32]>(name_ends)
-            + size_of_val::<[Sha256]>(sha256)
+            + size_of_val::<[Sha256]>(digests)
+            + size_of_val::<[u32]>(sha256)
             + size_of_val::<[u32]>(by_sha256)
-            + size_of_val::<[(u32, Digests)]>(weak)
+            + size_of_val::<[(u32, [u8; 20])]>(sha1)
+            + size_of_val::<[(u32, [u8; 16])]>(md5)
+            + size_of_val::<[u32]>(recorded)
             + size_of_val::<[u32]>(package)
             + packages.heap_bytes()
             + size_of_val::<[Sha256]>(&origin.layers)
@@ -245,15 +279,12 @@ impl ImageIndex {
             all.origin.unite(&part.origin);
             all.tool = all.tool.or_else(|| part.tool.clone());
             for entry in part.entries() {
-                let digests = Digests { sha256: entry.sha256(), ..entry.weak().unwrap_or_default() };
-                let file = all.file(entry.path().as_bytes(), digests)?;
-                if let Some(package) = part.package[at(entry.id)].checked_add(offset) {
-                    all.own(file, package);
-                }
+                all.entry(entry, part.package[at(entry.id)].checked_add(offset))?;
             }
             all.formats.extend(&part.formats);
             all.created = all.created.max(part.created);
             all.complete |= part.numbers.complete;
+            all.unusable += part.numbers.unusable;
         }
         all.finish()
     }
@@ -270,216 +301,4 @@ fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Option
         }
     }
     None
-}
-
-/// An index in the making.
-#[derive(Default)]
-pub struct Builder {
-    paths: Vec<u8>,
-    files: Vec<Raw>,
-    packages: Packages,
-    /// The image that the document says it was made from.
-    pub origin: Origin,
-    /// The tool that made the document.
-    pub tool: Option<Box<str>>,
-    /// Formats of the documents.
-    pub formats: Vec<Format>,
-    /// When the document was made.
-    pub created: Option<SystemTime>,
-    /// The document claims to be complete.
-    pub complete: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Raw {
-    start: u32,
-    len: u32,
-    slash: u32,
-    package: u32,
-    digests: Digests,
-}
-
-impl Builder {
-    /// Adds a file and returns its number for [`own`](Self::own).
-    ///
-    /// # Errors
-    /// The path cannot be canonical, or the document is too large for 32-bit offsets.
-    pub fn file(&mut self, path: &[u8], digests: Digests) -> Result<u32, SbomError> {
-        let refuse =
-            |reason: String| SbomError::File { path: String::from_utf8_lossy(path).into_owned(), reason };
-        let canonical = canonical(path).map_err(|e| refuse(e.to_string()))?;
-        self.push(&canonical, digests).ok_or_else(|| refuse("more than 4 GiB of paths".to_owned()))
-    }
-
-    fn push(&mut self, path: &[u8], digests: Digests) -> Option<u32> {
-        let start = u32::try_from(self.paths.len()).ok()?;
-        let len = u32::try_from(path.len()).ok()?;
-        u32::try_from(self.paths.len() + path.len()).ok()?;
-        let slash = u32::try_from(split(path).0.len()).ok()?;
-        self.paths.extend_from_slice(path);
-        self.files.push(Raw { start, len, slash, package: NO_PACKAGE, digests });
-        u32::try_from(self.files.len() - 1).ok()
-    }
-
-    /// Adds a package and returns its number for [`own`](Self::own).
-    pub fn package(&mut self, package: &Package<'_>) -> u32 {
-        self.packages.push(package).unwrap_or(NO_PACKAGE)
-    }
-
-    /// Says which package owns a file; the first one stays.
-    pub fn own(&mut self, file: u32, package: u32) {
-        if let Some(file) = self.files.get_mut(at(file)).filter(|f| f.package == NO_PACKAGE) {
-            file.package = package;
-        }
-    }
-
-    fn path(&self, file: &Raw) -> &[u8] {
-        &self.paths[at(file.start)..at(file.start) + at(file.len)]
-    }
-
-    /// Files below a top directory that merged-/usr systems have as a link, each of them listed below `/usr`, too, or none at
-    /// all: then both spellings are one file.
-    fn merged_usr(&self) -> bool {
-        let listed = |file: &&Raw| file.digests != Digests::default();
-        let mut top: FxHashMap<&[u8], ()> = FxHashMap::default();
-        for file in self.files.iter().filter(listed) {
-            let path = self.path(file);
-            if merges_into_usr(path) {
-                top.insert(path, ());
-            }
-        }
-        if top.is_empty() {
-            return true;
-        }
-        for file in self.files.iter().filter(listed) {
-            if let Some(below) = self.path(file).strip_prefix(b"/usr") {
-                top.remove(below);
-            }
-        }
-        top.is_empty()
-    }
-
-    /// Sorts and packs.
-    ///
-    /// # Errors
-    /// One path has two different digests.
-    pub fn finish(mut self) -> Result<ImageIndex, SbomError> {
-        let merged_usr = self.merged_usr();
-        if merged_usr {
-            self.move_into_usr()?;
-        }
-        let paths = &self.paths;
-        let parts = |f: &Raw| {
-            let path = &paths[at(f.start)..at(f.start) + at(f.len)];
-            path.split_at(at(f.slash))
-        };
-        self.files.sort_by(|a, b| parts(a).cmp(&parts(b)));
-        let files = self.merge_equal_paths()?;
-        let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
-
-        let mut index = ImageIndex {
-            merged_usr,
-            created: self.created,
-            numbers: Numbers {
-                files: u64::from(count),
-                packages: self.packages.len() as u64,
-                complete: self.complete,
-                ..Numbers::default()
-            },
-            ..ImageIndex::default()
-        };
-        let (mut dir_bytes, mut dir_ends, mut dir_files) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut name_bytes, mut name_ends) = (Vec::new(), Vec::with_capacity(files.len()));
-        let mut weak = Vec::new();
-        let end = |bytes: &Vec<u8>| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let mut last: Option<&[u8]> = None;
-        for (id, file) in (0..count).zip(&files) {
-            let (dir, name) = split(self.path(file));
-            if last != Some(dir) {
-                dir_bytes.extend_from_slice(dir);
-                dir_ends.push(end(&dir_bytes));
-                dir_files.push(id);
-                last = Some(dir);
-            }
-            name_bytes.extend_from_slice(name);
-            name_ends.push(end(&name_bytes));
-            let numbers = &mut index.numbers;
-            numbers.owned += u64::from(file.package != NO_PACKAGE);
-            if file.digests.sha256.is_some() {
-                numbers.with_sha256 += 1;
-            } else if file.digests != Digests::default() {
-                numbers.with_weak += 1;
-                weak.push((id, file.digests));
-            }
-        }
-        dir_files.push(count);
-        let sha256: Box<[Sha256]> = files.iter().map(|f| f.digests.sha256.unwrap_or_default()).collect();
-        let mut by_sha256: Vec<u32> = (0..count).filter(|id| !sha256[at(*id)].is_zero()).collect();
-        by_sha256.sort_unstable_by_key(|id| sha256[at(*id)]);
-        self.formats.dedup();
-        index.package = files.iter().map(|f| f.package).collect();
-        index.dir_bytes = dir_bytes.into();
-        index.dir_ends = dir_ends.into();
-        index.dir_files = dir_files.into();
-        index.name_bytes = name_bytes.into();
-        index.name_ends = name_ends.into();
-        index.sha256 = sha256;
-        index.by_sha256 = by_sha256.into();
-        index.weak = weak.into();
-        index.packages = self.packages.packed();
-        index.origin = self.origin;
-        index.tool = self.tool;
-        index.formats = self.formats;
-        Ok(index)
-    }
-
-    fn move_into_usr(&mut self) -> Result<(), SbomError> {
-        for n in 0..self.files.len() {
-            let path = self.path(&self.files[n]);
-            if merges_into_usr(path) {
-                let merged = [b"/usr", path].concat();
-                let Raw { package, digests, .. } = self.files[n];
-                let moved = self.file(&merged, digests)?;
-                let mut moved = self.files.swap_remove(at(moved));
-                moved.package = package;
-                self.files[n] = moved;
-            }
-        }
-        Ok(())
-    }
-
-    /// The sorted files with one entry per path: what one listing leaves out, another may have.
-    fn merge_equal_paths(&self) -> Result<Vec<Raw>, SbomError> {
-        let mut out: Vec<Raw> = Vec::with_capacity(self.files.len());
-        for file in &self.files {
-            match out.last_mut().filter(|last| self.path(last) == self.path(file)) {
-                None => out.push(*file),
-                Some(last) => {
-                    last.digests = unite(last.digests, file.digests).ok_or_else(|| SbomError::File {
-                        path: String::from_utf8_lossy(self.path(file)).into_owned(),
-                        reason: "listed twice with different digests".to_owned(),
-                    })?;
-                    if last.package == NO_PACKAGE {
-                        last.package = file.package;
-                    }
-                }
-            }
-        }
-        Ok(out)
-    }
-}
-
-fn unite(a: Digests, b: Digests) -> Option<Digests> {
-    fn one<T: PartialEq + Copy>(a: Option<T>, b: Option<T>) -> Option<Option<T>> {
-        match (a, b) {
-            (Some(a), Some(b)) if a != b => None,
-            _ => Some(a.or(b)),
-        }
-    }
-    // A SHA-256 decides alone: weak digests come from package metadata, which may be of another time.
-    let sha256 = one(a.sha256, b.sha256)?;
-    if sha256.is_some() {
-        return Some(Digests { sha256, ..Digests::default() });
-    }
-    Some(Digests { sha256, sha1: one(a.sha1, b.sha1)?, md5: one(a.md5, b.md5)? })
 }

@@ -5,16 +5,19 @@
 //! checksums, zero digests, directories among the files) and strict where it matters: digests by algorithm and length, paths,
 //! duplicate keys of every object that is read, one path with two digests.
 
+mod builder;
 mod checksum;
 mod coverage;
 mod cyclonedx;
 pub mod diff;
-mod each;
 pub mod generate;
+mod graph;
 mod index;
+mod json;
 mod origin;
 mod packages;
 mod path;
+mod recorded;
 mod scan;
 mod spdx;
 mod spdx3;
@@ -24,12 +27,15 @@ mod tag_value;
 mod tests;
 pub mod tool;
 
+pub use builder::Builder;
 pub use checksum::{Algorithm, hex};
 pub use coverage::Numbers;
-pub use index::{Builder, Entry, ImageIndex};
+pub use index::{Entry, ImageIndex};
 pub use origin::Origin;
 pub use packages::Package;
 pub use path::{PathError, canonical};
+
+use std::time::SystemTime;
 
 use crate::finding::Sha256;
 
@@ -126,14 +132,37 @@ pub enum SbomError {
         /// What is wrong.
         reason: String,
     },
-    /// Right as JSON, wrong as an SBOM.
-    #[error("file {path:?}: {reason}")]
+    /// Well-formed, but wrong as an SBOM.
+    #[error("{at}file {path:?}: {reason}", at = Position::words(*.position), path = shown(.path))]
     File {
         /// Its path as the document has it.
         path: String,
         /// What is wrong.
         reason: String,
+        /// Where the document names it last.
+        position: Option<Position>,
     },
+}
+
+/// A place in a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in bytes, from 1.
+    pub column: usize,
+}
+
+impl Position {
+    fn of(bytes: &[u8], at: usize) -> Self {
+        let before = &bytes[..at];
+        let line = memchr::memchr_iter(b'\n', before).count() + 1;
+        Self { line, column: at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1 }
+    }
+
+    fn words(position: Option<Self>) -> String {
+        position.map_or_else(String::new, |Self { line, column }| format!("line {line}, column {column}: "))
+    }
 }
 
 /// Reads a document of any accepted format.
@@ -151,12 +180,48 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
         scan::depth(bytes, limits.max_depth)?;
         scan::format(bytes)?
     };
-    match format {
+    let parsed = match format {
         Format::Spdx2 => spdx::parse(bytes),
         Format::SpdxTagValue => tag_value::parse(bytes),
         Format::Spdx3 => spdx3::parse(bytes),
         Format::CycloneDx => cyclonedx::parse(bytes),
         Format::Syft => syft::parse(bytes),
+    };
+    parsed.map_err(|error| match error {
+        SbomError::File { path, reason, position: None } => {
+            let position = last_mention(bytes, &path).map(|at| Position::of(bytes, at));
+            SbomError::File { path, reason, position }
+        }
+        error => error,
+    })
+}
+
+/// Where a document has a path, in some spelling, for the last time; `None` when it is written with escapes.
+fn last_mention(bytes: &[u8], path: &str) -> Option<usize> {
+    let find = |name: &str| {
+        memchr::memmem::rfind_iter(bytes, name.as_bytes()).find(|at| {
+            let before = bytes[..*at].iter().rev().find(|b| !matches!(b, b'/' | b'.'));
+            let after = bytes.get(at + name.len());
+            before.is_some_and(|b| matches!(b, b'"' | b' ' | b':'))
+                && after.is_none_or(|b| matches!(b, b'"' | b'\r' | b'\n'))
+        })
+    };
+    let name = path.trim_start_matches('/');
+    find(name).or_else(|| find(name.strip_prefix("usr/")?))
+}
+
+/// A time of a document (RFC 3339).
+fn created(field: &str, text: &str) -> Result<SystemTime, String> {
+    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .map(SystemTime::from)
+        .map_err(|error| format!("{field} {:?} is no time: {error}", shown(text)))
+}
+
+/// As much of a text from outside as a message may hold.
+fn shown(text: &str) -> &str {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::finding::Sha256;
 
-/// Layers that an image may have; the runtimes refuse far fewer (127 with overlayfs).
-const MAX_LAYERS: usize = 1024;
+/// Layers that a document may name; an image has at most 127 (overlayfs).
+const MAX_LAYERS: usize = 256;
 
 /// What a document itself says of its image. A statement whose subject is an image *index* names several platforms: this tells
 /// which of them the document is about.
@@ -69,6 +69,18 @@ impl Origin {
         }
     }
 
+    /// Takes the architecture of an image's package URL: `pkg:oci/NAME@DIGEST?arch=amd64&…`. The digest in it is left out: syft's
+    /// is the manifest digest.
+    pub(super) fn add_purl(&mut self, purl: &str) {
+        if !purl.starts_with("pkg:oci/") || self.architecture.is_some() {
+            return;
+        }
+        let qualifiers =
+            purl.split_once('?').map_or("", |(_, rest)| rest.split('#').next().unwrap_or_default());
+        let arch = qualifiers.split('&').find_map(|pair| pair.strip_prefix("arch="));
+        self.architecture = arch.filter(|arch| !arch.is_empty()).map(str::to_owned);
+    }
+
     /// Adds what another document of the same image says.
     pub(super) fn unite(&mut self, other: &Self) {
         if let Some(config) = other.config {
@@ -108,6 +120,11 @@ mod tests {
         assert_eq!(origin.config, None);
         origin.add_attribution(&format!("ImageID: {one}"));
         assert_eq!(origin.config, one.parse().ok());
+        origin.add_purl("pkg:deb/x@1?arch=arm64");
+        origin.add_purl("pkg:oci/x@sha256:1?arch=");
+        assert_eq!(origin.architecture, None);
+        origin.add_purl("pkg:oci/x@sha256:1?tag=a&arch=amd64#p");
+        assert_eq!(origin.architecture.as_deref(), Some("amd64"));
         origin.add_property("aquasecurity:trivy:ImageID", &two);
         assert_eq!(origin.config, Some(Sha256::default()), "two image ids prove none");
     }

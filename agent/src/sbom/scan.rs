@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Format, SbomError};
+use super::{Format, Position, SbomError};
 
 /// Refuses JSON that is nested deeper than `limit`. Strings are skipped; anything else wrong with the JSON is the parser's to find.
 pub(super) fn depth(bytes: &[u8], limit: u32) -> Result<(), SbomError> {
@@ -24,9 +24,7 @@ pub(super) fn depth(bytes: &[u8], limit: u32) -> Result<(), SbomError> {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > limit {
-                    let before = &bytes[..at];
-                    let line = memchr::memchr_iter(b'\n', before).count() + 1;
-                    let column = at - memchr::memrchr(b'\n', before).map_or(0, |n| n + 1) + 1;
+                    let Position { line, column } = Position::of(bytes, at);
                     return Err(SbomError::TooDeep { line, column, limit });
                 }
             }
@@ -75,6 +73,9 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, SbomError> {
     let mut near = MARKS.iter().filter(|(key, _)| is_near(key));
     if let (Some((_, format)), None) = (near.next(), near.next()) {
         return Ok(*format);
+    }
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        return Err(SbomError::Format { found: "XML".to_owned() });
     }
     let marks: Marks<'_> = serde_json::from_slice(bytes)
         .map_err(|e| SbomError::Format { found: format!("not a JSON object that can be read ({e})") })?;

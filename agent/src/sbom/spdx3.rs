@@ -7,34 +7,30 @@ use std::fmt;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, Spdx3};
-use super::each::each;
-use super::{Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical, tool};
+use super::graph::Graph;
+use super::json::{self, OneOrMore, Seen, Text, each};
+use super::{Builder, Format, ImageIndex, Package, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
-    let wrong = |error| SbomError::Content { format: Format::Spdx3, error };
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let document = json.deserialize_map(Document::default()).map_err(wrong)?;
-    json.end().map_err(wrong)?;
-    document.index()
+    json::document(bytes, Format::Spdx3, Document::default())?.index()
 }
 
 #[derive(Default)]
 struct Document<'a> {
     builder: Builder,
-    files: FxHashMap<Cow<'a, str>, u32>,
-    packages: FxHashMap<Cow<'a, str>, u32>,
+    graph: Graph<Text<'a>>,
     contains: Vec<Contains<'a>>,
     /// What the document, and the SBOM in it, are about.
-    roots: FxHashMap<Cow<'a, str>, Vec<Cow<'a, str>>>,
-    documents: Vec<Cow<'a, str>>,
+    roots: FxHashMap<Text<'a>, Vec<Id<'a>>>,
+    documents: Vec<Text<'a>>,
 }
 
 struct Contains<'a> {
-    from: Cow<'a, str>,
-    to: Vec<Cow<'a, str>>,
+    from: Text<'a>,
+    to: Vec<Id<'a>>,
     complete: bool,
 }
 
@@ -44,7 +40,7 @@ struct Element<'a> {
     #[serde(rename = "type", alias = "@type", borrow)]
     kind: Cow<'a, str>,
     #[serde(rename = "spdxId", alias = "@id", borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<Text<'a>>,
     #[serde(borrow, default)]
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -56,6 +52,8 @@ struct Element<'a> {
     created: Option<Cow<'a, str>>,
     #[serde(rename = "software_fileKind", borrow, default)]
     file_kind: Option<Cow<'a, str>>,
+    #[serde(rename = "software_primaryPurpose", borrow, default)]
+    purpose: Option<Cow<'a, str>>,
     #[serde(rename = "software_packageVersion", borrow, default)]
     version: Option<Cow<'a, str>>,
     #[serde(rename = "software_packageUrl", borrow, default)]
@@ -63,15 +61,15 @@ struct Element<'a> {
     #[serde(rename = "externalIdentifier", borrow, default)]
     identifiers: Vec<Identifier<'a>>,
     #[serde(borrow, default)]
-    from: Option<Cow<'a, str>>,
+    from: Option<Text<'a>>,
     #[serde(borrow, default)]
-    to: OneOrMore<'a>,
+    to: OneOrMore<Id<'a>>,
     #[serde(rename = "relationshipType", borrow, default)]
     relationship: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     completeness: Option<Cow<'a, str>>,
     #[serde(rename = "rootElement", borrow, default)]
-    roots: OneOrMore<'a>,
+    roots: OneOrMore<Id<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -82,67 +80,57 @@ struct Identifier<'a> {
     identifier: Cow<'a, str>,
 }
 
-/// JSON-LD lets a list of one be written without brackets. What is no id (an element written in place) is left out.
-#[derive(Default)]
-struct OneOrMore<'a>(Vec<Cow<'a, str>>);
+/// An id, or an element written in place, which nothing else can name.
+enum Id<'a> {
+    Of(Text<'a>),
+    InPlace,
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for OneOrMore<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Ids;
-        impl<'de> Visitor<'de> for Ids {
-            type Value = OneOrMore<'de>;
+impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Id<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an id or an array of ids")
-            }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(OneOrMore::default())
+                f.write_str("an id or an element")
             }
             fn visit_borrowed_str<E>(self, id: &'de str) -> Result<Self::Value, E> {
-                Ok(OneOrMore(vec![Cow::Borrowed(id)]))
+                Ok(Id::Of(Text(Cow::Borrowed(id))))
             }
             fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
-                Ok(OneOrMore(vec![Cow::Owned(id.to_owned())]))
+                Ok(Id::Of(Text(Cow::Owned(id.to_owned()))))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(OneOrMore::default())
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut ids = Vec::new();
-                while let Some(OneOrMore(more)) = list.next_element()? {
-                    ids.extend(more);
-                }
-                Ok(OneOrMore(ids))
+                Ok(Id::InPlace)
             }
         }
-        from.deserialize_any(Ids)
+        from.deserialize_any(Shape)
+    }
+}
+
+impl<'a> Id<'a> {
+    fn text(&self) -> Option<&Text<'a>> {
+        match self {
+            Self::Of(text) => Some(text),
+            Self::InPlace => None,
+        }
     }
 }
 
 impl<'a> Document<'a> {
-    fn element<E: Error>(&mut self, element: Element<'a>) -> Result<(), E> {
+    fn element(&mut self, element: Element<'a>) -> Result<(), String> {
         match &*element.kind {
             "software_File" => self.file(element),
-            "software_Package" => {
-                let purl = element.purl.as_deref().or_else(|| {
-                    let named = element.identifiers.iter().find(|i| i.kind == "packageUrl");
-                    named.map(|identifier| &*identifier.identifier)
-                });
-                let (name, version) = (element.name.unwrap_or_default(), element.version.unwrap_or_default());
-                let number = self.builder.package(&Package { name: &name, version: &version, purl });
-                if let Some(id) = element.id {
-                    self.packages.insert(id, number);
-                }
-                Ok(())
-            }
+            "software_Package" => self.package(element),
             "Relationship" if element.relationship.as_deref() == Some("contains") => {
-                let from = element.from.ok_or_else(|| E::missing_field("from"))?;
+                let from = element.from.ok_or("missing field `from`")?;
                 let complete = element.completeness.as_deref() == Some("complete");
                 self.contains.push(Contains { from, to: element.to.0, complete });
                 Ok(())
             }
             "SpdxDocument" | "software_Sbom" => {
-                let id = element.id.ok_or_else(|| E::missing_field("spdxId"))?;
+                let id = element.id.ok_or("missing field `spdxId`")?;
                 if element.kind == "SpdxDocument" {
                     self.documents.push(id.clone());
                 }
@@ -154,42 +142,52 @@ impl<'a> Document<'a> {
                 Ok(())
             }
             "CreationInfo" => {
-                let Some(created) = element.created else { return Ok(()) };
-                let time =
-                    time::OffsetDateTime::parse(&created, &time::format_description::well_known::Rfc3339)
-                        .map_err(|e| E::custom(format_args!("created {created:?} is no time: {e}")))?;
-                self.builder.created = self.builder.created.max(Some(time.into()));
+                let Some(time) = element.created else { return Ok(()) };
+                self.builder.created = self.builder.created.max(Some(created("created", &time)?));
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn file<E: Error>(&mut self, element: Element<'a>) -> Result<(), E> {
-        let name = element.name.ok_or_else(|| E::missing_field("name"))?;
-        let digests = element.hashes.0;
-        let is_root = digests == Digests::default() && canonical(name.as_bytes()) == Err(PathError::Empty);
-        if is_root || element.file_kind.is_some_and(|kind| kind == "directory") {
+    fn package(&mut self, element: Element<'a>) -> Result<(), String> {
+        let purl = element.purl.as_deref().or_else(|| {
+            let named = element.identifiers.iter().find(|i| i.kind == "packageUrl");
+            named.map(|identifier| &*identifier.identifier)
+        });
+        let (name, version) = (element.name.unwrap_or_default(), element.version.unwrap_or_default());
+        // What stands for the image itself, or for its distribution, is nothing that is installed in it.
+        let number = if matches!(element.purpose.as_deref(), Some("container" | "operatingSystem")) {
+            self.builder.origin.add_purl(purl.unwrap_or_default());
+            None
+        } else {
+            Some(self.builder.package(&Package { name: &name, version: &version, purl }))
+        };
+        match element.id {
+            Some(id) => self.graph.package(id, &name, number),
+            None => Ok(()),
+        }
+    }
+
+    fn file(&mut self, element: Element<'a>) -> Result<(), String> {
+        let name = element.name.ok_or("missing field `name`")?;
+        if element.file_kind.is_some_and(|kind| kind == "directory") {
             return Ok(());
         }
         if let Some(comment) = &element.comment {
             self.builder.origin.add_comment(comment);
         }
-        let number = self.builder.file(name.as_bytes(), digests).map_err(E::custom)?;
-        let id = element.id.ok_or_else(|| E::missing_field("spdxId"))?;
-        match self.files.insert(id, number) {
-            None => Ok(()),
-            Some(_) => Err(E::custom(format_args!("the spdxId of {name:?} is used twice"))),
-        }
+        let id = element.id.ok_or("missing field `spdxId`")?;
+        self.graph.file(&mut self.builder, id, &name, element.hashes.0).map(|_| ())
     }
 
     /// Everything between the document and what it is about.
-    fn root_elements(&self) -> FxHashSet<&Cow<'a, str>> {
+    fn root_elements(&self) -> FxHashSet<&Text<'a>> {
         let mut found = FxHashSet::default();
         let mut open: Vec<_> = self.documents.iter().collect();
         while let Some(id) = open.pop() {
             if found.insert(id) {
-                open.extend(self.roots.get(id).into_iter().flatten());
+                open.extend(self.roots.get(id).into_iter().flatten().filter_map(Id::text));
             }
         }
         found
@@ -201,11 +199,11 @@ impl<'a> Document<'a> {
         let mut of_root = self.contains.iter().filter(|contains| roots.contains(&contains.from)).peekable();
         self.builder.complete = of_root.peek().is_some() && of_root.all(|contains| contains.complete);
         for Contains { from, to, .. } in &self.contains {
-            let Some(package) = self.packages.get(from) else { continue };
-            for file in to.iter().filter_map(|id| self.files.get(id)) {
-                self.builder.own(*file, *package);
+            for file in to.iter().filter_map(Id::text) {
+                self.graph.contains(from.clone(), file.clone());
             }
         }
+        self.graph.own(&mut self.builder);
         self.builder.formats.push(Format::Spdx3);
         self.builder.finish()
     }
@@ -219,27 +217,26 @@ impl<'de> Visitor<'de> for Document<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        let mut seen = Seen::default();
         let (mut context, mut graph) = (false, false);
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(key) = map.next_key::<Text<'de>>()? {
             match &*key {
                 "@context" => {
-                    if std::mem::replace(&mut context, true) {
-                        return Err(A::Error::duplicate_field("@context"));
-                    }
-                    let OneOrMore(found) = map.next_value()?;
-                    let is_known = |url: &Cow<'_, str>| url.contains("//spdx.org/rdf/3.0");
-                    if !found.iter().any(is_known) {
+                    seen.first("@context")?;
+                    let OneOrMore(found) = map.next_value::<OneOrMore<Id<'de>>>()?;
+                    let mut urls = found.iter().filter_map(Id::text);
+                    if !urls.clone().any(|url| url.contains("//spdx.org/rdf/3.0")) {
                         return Err(A::Error::custom(format_args!(
                             "@context {:?}; expected https://spdx.org/rdf/3.0.…/spdx-context.jsonld",
-                            found.first().map(|url| &**url).unwrap_or_default()
+                            urls.next().map_or("", |url| shown(url))
                         )));
                     }
+                    context = true;
                 }
                 "@graph" => {
-                    if std::mem::replace(&mut graph, true) {
-                        return Err(A::Error::duplicate_field("@graph"));
-                    }
-                    map.next_value_seed(each(|element| self.element::<serde_json::Error>(element)))?;
+                    seen.first("@graph")?;
+                    map.next_value_seed(each(|element| self.element(element)))?;
+                    graph = true;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

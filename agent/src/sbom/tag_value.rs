@@ -1,11 +1,10 @@
 //! SPDX 2.2 and 2.3, tag-value: lines of `Tag: value`, where a value between `<text>` and `</text>` may have several lines
 //! (specification 2.3, clause 6.1 and annex on tag-value). Files that follow a package are contained in it.
 
-use rustc_hash::FxHashMap;
-
 use super::checksum::Algorithm;
-use super::spdx::COMPLETE;
-use super::{Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical, tool};
+use super::graph::Graph;
+use super::spdx::{COMPLETE, is_root};
+use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     let refuse = |line: usize, reason: String| SbomError::Line { format: Format::SpdxTagValue, line, reason };
@@ -75,10 +74,6 @@ impl<'a> Lines<'a> {
     }
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
 /// The element whose tags are being read.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Section {
@@ -102,9 +97,10 @@ struct Document<'a> {
     digests: Digests,
     /// The package that files belong to which follow it.
     package: Option<u32>,
-    files: FxHashMap<&'a str, u32>,
-    packages: FxHashMap<&'a str, u32>,
-    contains: Vec<(&'a str, &'a str)>,
+    purpose: &'a str,
+    /// The package that a file of the list follows.
+    followed: Vec<(u32, u32)>,
+    graph: Graph<&'a str>,
 }
 
 impl<'a> Document<'a> {
@@ -119,14 +115,9 @@ impl<'a> Document<'a> {
                 }
             }
             ("Created", _) => {
-                let time = time::OffsetDateTime::parse(value, &time::format_description::well_known::Rfc3339)
-                    .map_err(|e| format!("Created {:?} is no time: {e}", shown(value)))?;
-                self.builder.created = Some(time.into());
+                self.builder.created = Some(created("Created", value)?);
             }
-            ("Creator", _) => {
-                let tool = tool::of_creator(value);
-                self.builder.tool = self.builder.tool.take().or(tool);
-            }
+            ("Creator", _) if self.builder.tool.is_none() => self.builder.tool = tool::of_creator(value),
             ("CreatorComment", _) => self.builder.complete = value == COMPLETE,
             ("PackageName", _) => self.begin(Section::Package, value)?,
             ("FileName", _) => self.begin(Section::File, value)?,
@@ -138,6 +129,7 @@ impl<'a> Document<'a> {
                 self.id = value;
             }
             ("PackageVersion", Section::Package) => self.package_version = value,
+            ("PrimaryPackagePurpose", Section::Package) => self.purpose = value,
             ("PackageAttributionText", Section::Package) => self.builder.origin.add_attribution(value),
             ("ExternalRef", Section::Package) => {
                 let mut words = value.split_whitespace().skip(1);
@@ -155,7 +147,7 @@ impl<'a> Document<'a> {
             ("Relationship", _) => {
                 let mut words = value.split_whitespace();
                 if let (Some(from), Some("CONTAINS"), Some(to)) = (words.next(), words.next(), words.next()) {
-                    self.contains.push((from, to));
+                    self.graph.contains(from, to);
                 }
             }
             _ => {}
@@ -177,22 +169,18 @@ impl<'a> Document<'a> {
         match std::mem::take(&mut self.section) {
             Section::Package => {
                 let version = std::mem::take(&mut self.package_version);
-                let package = Package { name, version, purl: self.purl.take() };
-                let number = self.builder.package(&package);
-                self.package = Some(number);
-                self.packages.insert(id, number);
+                let (purl, purpose) = (self.purl.take(), std::mem::take(&mut self.purpose));
+                self.package = if is_root(purpose) {
+                    self.builder.origin.add_purl(purl.unwrap_or_default());
+                    None
+                } else {
+                    Some(self.builder.package(&Package { name, version, purl }))
+                };
+                self.graph.package(id, name, self.package)?;
             }
             Section::File => {
-                if digests == Digests::default() && canonical(name.as_bytes()) == Err(PathError::Empty) {
-                    return Ok(());
-                }
-                let number = self.builder.file(name.as_bytes(), digests).map_err(|e| e.to_string())?;
-                if let Some(package) = self.package {
-                    self.builder.own(number, package);
-                }
-                if self.files.insert(id, number).is_some() {
-                    return Err(format!("the SPDXID of {:?} is used twice", shown(name)));
-                }
+                let number = self.graph.file(&mut self.builder, id, name, digests)?;
+                self.followed.extend(number.zip(self.package));
             }
             Section::Document | Section::Other => {}
         }
@@ -204,10 +192,10 @@ impl<'a> Document<'a> {
             let reason = "no SPDXVersion".to_owned();
             return Err(SbomError::Line { format: Format::SpdxTagValue, line: 1, reason });
         }
-        for (package, file) in &self.contains {
-            if let (Some(package), Some(file)) = (self.packages.get(package), self.files.get(file)) {
-                self.builder.own(*file, *package);
-            }
+        // What is said of a file counts before where it stands.
+        self.graph.own(&mut self.builder);
+        for (file, package) in self.followed {
+            self.builder.own(file, package);
         }
         self.builder.formats.push(Format::SpdxTagValue);
         self.builder.finish()

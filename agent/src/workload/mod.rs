@@ -6,7 +6,6 @@
 //! for it, and [`Stats::unresolved`] counts it.
 
 mod cgroup;
-mod glob;
 mod hierarchy;
 mod processes;
 
@@ -358,7 +357,7 @@ impl Workloads {
             .max_by_key(|(_, _, c)| c.end);
         let fits = |entry: &&config::Workload| match (&entry.container, &entry.cgroup) {
             (Some(prefix), _) => own.is_some_and(|(_, _, c)| c.id.starts_with(prefix.as_str())),
-            (None, Some(pattern)) => paths.iter().any(|(_, path)| glob::matches(pattern, path)),
+            (None, Some(pattern)) => paths.iter().any(|(_, path)| crate::glob::matches(pattern, path)),
             (None, None) => false,
         };
         let entry = self.entries.iter().find(fits);
@@ -368,7 +367,8 @@ impl Workloads {
             }
             (None, Some(entry)) => {
                 let pattern = entry.cgroup.as_deref().unwrap_or_default();
-                let Some((controllers, path)) = paths.iter().find(|(_, path)| glob::matches(pattern, path))
+                let Some((controllers, path)) =
+                    paths.iter().find(|(_, path)| crate::glob::matches(pattern, path))
                 else {
                     return Arc::clone(&self.host);
                 };

@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use muster_proto::v1::Flavour;
 use muster_tests::agent::Agent;
+use muster_tests::life::{self, Setting};
 use muster_tests::scenarios::{self, Stage};
 use muster_tests::world::{AGENT_LOG, INPUTS, World};
 
@@ -57,64 +58,21 @@ fn suite(args: &Args) -> anyhow::Result<usize> {
         failed += usize::from(result.is_err());
         report(scenario.name, begun.elapsed(), &result);
     }
-    for (name, result) in [
-        ("SIGTERM drains", ends(stage)),
-        ("SIGKILL leaves nothing", killed(&program, &config, &socket)),
-        ("missing privilege is explained", unprivileged(&program, &config)),
-    ] {
+    let begun = Instant::now();
+    let result = life::ends(stage);
+    failed += usize::from(result.is_err());
+    report("SIGTERM drains", begun.elapsed(), &result);
+    let setting = Setting { program, config, socket, flavour: expected };
+    for (name, run) in life::all() {
+        let begun = Instant::now();
+        let result = run(&setting);
         failed += usize::from(result.is_err());
-        report(name, Duration::ZERO, &result);
+        report(name, begun.elapsed(), &result);
     }
     if failed > 0 {
         eprintln!("--- agent log\n{}", std::fs::read_to_string(log).unwrap_or_default());
     }
     Ok(failed)
-}
-
-fn ends(stage: Stage) -> anyhow::Result<()> {
-    let took = stage.agent.stop()?;
-    // The agent's own limit is 5 s; an emulated machine gets a margin.
-    ensure!(took < Duration::from_secs(20), "it took {took:?}");
-    Ok(())
-}
-
-fn killed(program: &Path, config: &Path, socket: &Path) -> anyhow::Result<()> {
-    let before = programs()?;
-    let agent = Agent::start(program, config, socket, Path::new("/run/muster-test/agent-2.log"))?;
-    ensure!(programs()? > before, "the agent loaded no kernel program");
-    agent.kill()?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while programs()? > before {
-        ensure!(Instant::now() < deadline, "kernel programs are left behind");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    // And it starts again over the socket that was left.
-    Agent::start(program, config, socket, Path::new("/run/muster-test/agent-3.log"))?.stop()?;
-    Ok(())
-}
-
-/// Without privilege the agent ends at once and names what it needs.
-fn unprivileged(program: &Path, config: &Path) -> anyhow::Result<()> {
-    let output = std::process::Command::new("/usr/bin/setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(program)
-        .args(["agent", "--config"])
-        .arg(config)
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.status.success(), "the agent runs without privilege");
-    ensure!(said.contains("CAP_BPF") && said.contains("setcap"), "it does not say what is missing: {said}");
-    Ok(())
-}
-
-/// Number of kernel programs loaded on this machine.
-fn programs() -> anyhow::Result<usize> {
-    let mut count = 0;
-    for program in aya::programs::loaded_programs() {
-        program?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 fn report(name: &str, took: Duration, result: &anyhow::Result<()>) {

@@ -28,6 +28,10 @@ enum Tool {
     Memfd { file: PathBuf, args: Vec<String> },
     /// Change one byte of FILE through a shared writable mapping.
     MapWrite { file: PathBuf },
+    /// Fail to run FILE, and then map it executable in the same thread.
+    FailedExec { file: PathBuf },
+    /// Map FILE for reading, and then make the mapping executable.
+    Mprotect { file: PathBuf },
     /// Run PROGRAM this many times, one after the other, and report how many ran.
     Execs { count: u64, program: PathBuf, args: Vec<String> },
     /// Open, write and close this many different files in DIR, and remove them again.
@@ -54,6 +58,8 @@ fn main() -> anyhow::Result<()> {
         }
         Tool::Memfd { file, args } => memfd(&file, &args),
         Tool::MapWrite { file } => map_write(&file),
+        Tool::FailedExec { file } => failed_exec(&file),
+        Tool::Mprotect { file } => mprotect(&file),
         Tool::Execs { count, program, args } => {
             for done in 0..count {
                 let status = Command::new(&program)
@@ -112,5 +118,32 @@ fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
     drop(opened);
     *map.get_mut(15).context("the file is shorter than an ELF identification")? ^= 1;
     map.flush()?;
+    Ok(())
+}
+
+/// The kernel's loader refuses `file` (for its interpreter, after the check of its credentials); a dynamic linker maps it all
+/// the same.
+fn failed_exec(file: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let error = Command::new(file).exec();
+    ensure!(error.kind() == std::io::ErrorKind::NotFound, "running {} gave: {error}", file.display());
+    let opened = std::fs::File::open(file)?;
+    #[expect(unsafe_code, reason = "an executable mapping is what this subcommand is for")]
+    // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.
+    let map = unsafe { memmap2::MmapOptions::new().map_exec(&opened)? };
+    drop(map);
+    Ok(())
+}
+
+fn mprotect(file: &std::path::Path) -> anyhow::Result<()> {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect};
+    let opened = std::fs::File::open(file)?;
+    let length = std::num::NonZeroUsize::new(4096).context("a page")?;
+    #[expect(unsafe_code, reason = "a mapping that becomes executable is what this subcommand is for")]
+    // SAFETY: a new private mapping at an address of the kernel's choice, which is not read, written or run.
+    unsafe {
+        let map = mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &opened, 0)?;
+        mprotect(map, length.get(), ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
+    }
     Ok(())
 }

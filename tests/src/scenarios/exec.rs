@@ -10,7 +10,7 @@ use crate::expect::Expect;
 use crate::world::{self, CONTAINER, run};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let seen = |name, run| Scenario { name, run, blind: None };
+    let seen = |name, run| Scenario { name, run, may_lose: &[] };
     vec![
         seen("attested program is silent and counted as in use", attested),
         seen("attested program copied on disk", relocated),
@@ -23,6 +23,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown script under an attested interpreter", script),
         seen("unknown program started by the dynamic linker", dynamic_linker),
         seen("unknown library by LD_PRELOAD", preload),
+        seen("unknown file mapped executable after its exec failed", failed_exec),
+        seen("unknown library made executable by mprotect", mprotect),
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
         seen("attested and unknown programs in a container", container),
@@ -120,6 +122,24 @@ fn preload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let library = stage.world.disk.join("libunknown.so");
     run(Command::new("/usr/bin/true").env("LD_PRELOAD", &library))?;
     Ok(vec![found(Library, Unauthorized, &library)?.parent("suite")])
+}
+
+fn failed_exec(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = stage.world.disk.join("no-interpreter");
+    stage.world.run_tool(&["failed-exec", &file.display().to_string()])?;
+    Ok(vec![
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        found(Library, Unauthorized, &file)?.parent("suite"),
+    ])
+}
+
+fn mprotect(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let library = stage.world.disk.join("libprotected.so");
+    stage.world.run_tool(&["mprotect", &library.display().to_string()])?;
+    Ok(vec![
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        found(Library, Unauthorized, &library)?.parent("suite").blind("mprotect"),
+    ])
 }
 
 fn hard_link(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {

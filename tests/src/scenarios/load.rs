@@ -11,11 +11,15 @@ use crate::expect::{Expect, describe};
 use crate::world::{AGENT_LOG, run};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let seen = |name, run| Scenario { name, run, blind: None };
+    let seen = |name, run| Scenario { name, run, may_lose: &[] };
     vec![
         seen("clean run of the image's programs", clean_run),
-        seen("burst of 10,000 execs", burst),
-        seen("write flood costs no exec", flood),
+        Scenario {
+            name: "burst of 10,000 execs",
+            run: burst,
+            may_lose: &[Kind::Exec, Kind::Library, Kind::Fork, Kind::Exit],
+        },
+        Scenario { name: "write flood costs no exec", run: flood, may_lose: &[Kind::File] },
         seen("reload keeps the old configuration if the new one is bad", reload),
     ]
 }
@@ -36,14 +40,13 @@ fn burst(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let delivered = after.submitted - before.submitted;
     // And the tool itself.
     ensure!(delivered + lost == COUNT + 1, "{delivered} execs delivered and {lost} lost, {} made", COUNT + 1);
-    ensure!(after.malformed == before.malformed, "malformed records: {}", after.malformed - before.malformed);
-    // Each that was delivered is a finding of its own; a loss would be one more.
+    // Each that was delivered is a finding of its own.
     let came = stage.settle()?;
     let found = |path: &str| came.iter().filter(|f| f.kind() == Kind::Exec && f.path == path).count() as u64;
     let tool = found(&stage.world.tool.display().to_string());
     let others: Vec<_> = came.iter().filter(|f| f.path != tiny).map(describe).collect();
     ensure!(found(&tiny) + tool == delivered, "{} findings of {delivered} execs", found(&tiny) + tool);
-    ensure!(others.len() as u64 == tool + u64::from(lost > 0), "other findings:\n{}", others.join("\n"));
+    ensure!(others.len() as u64 == tool, "other findings:\n{}", others.join("\n"));
     Ok(Vec::new())
 }
 
@@ -117,15 +120,14 @@ fn reload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         }
         Ok(())
     };
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(stage.agent.pid())?);
     std::fs::write(&config, format!("{good}\n[nonsense]\nkey = 1\n"))?;
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP)?;
+    stage.agent.reload()?;
     let result = logged("unknown field `nonsense`");
     std::fs::write(&config, &good)?;
     result?;
     let status = stage.agent.status()?;
     ensure!(status.images.iter().any(|i| i.state == "verified"), "no image is verified after the bad reload");
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP)?;
+    stage.agent.reload()?;
     logged("configuration taken")?;
     stage.world.run_tool(&["exit"])?;
     Ok(vec![found(Kind::Exec, v1::Verdict::Unauthorized, &stage.world.tool)?])

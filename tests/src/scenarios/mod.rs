@@ -7,12 +7,14 @@ mod load;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use muster_proto::v1::{self, Kind, Verdict};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, PATIENCE};
 use crate::expect::{Difference, Expect};
+use crate::losses::Losses;
 use crate::world::{self, World};
 
 /// What a scenario may use.
@@ -22,6 +24,8 @@ pub struct Stage {
     /// The agent under test.
     pub agent: Agent,
     marks: u64,
+    /// Records that findings told as lost.
+    told: Losses,
 }
 
 /// One scenario.
@@ -30,9 +34,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Does it, and says what must be found.
     pub run: fn(&mut Stage) -> anyhow::Result<Vec<Expect>>,
-    /// Words of the blind spot because of which the tracepoint flavour finds nothing here. `muster probe` must list a blind
-    /// spot with these words.
-    pub blind: Option<&'static str>,
+    /// Kinds of which records may be lost: those of the ring that the scenario fills. Each loss must be told.
+    pub may_lose: &'static [Kind],
 }
 
 /// Every scenario, in the order in which they run.
@@ -46,13 +49,13 @@ pub fn all() -> Vec<Scenario> {
 impl Stage {
     /// A stage on which nothing happened yet.
     pub fn new(world: World, agent: Agent) -> Self {
-        Self { world, agent, marks: 0 }
+        Self { world, agent, marks: 0, told: Losses::default() }
     }
 
-    /// Runs one scenario and compares.
+    /// Runs one scenario and compares findings and losses.
     ///
     /// # Errors
-    /// The scenario could not be done, or gave other findings than it must; the message lists them.
+    /// The scenario could not be done, gave other findings than it must, or lost records; the message lists them.
     pub fn play(
         &mut self,
         scenario: &Scenario,
@@ -60,23 +63,55 @@ impl Stage {
         blind_spots: &[String],
     ) -> anyhow::Result<()> {
         self.settle().context("before the scenario")?;
+        let (before, told) = (self.agent.status()?, self.told.clone());
         let mut expected = (scenario.run)(self)?;
-        if let Some(words) = scenario.blind
-            && flavour == v1::Flavour::Tracepoint
-        {
-            anyhow::ensure!(
-                blind_spots.iter().any(|b| b.contains(words)),
-                "the agent does not name the blind spot {words:?}; it names {blind_spots:?}"
-            );
-            expected.clear();
+        if flavour == v1::Flavour::Tracepoint {
+            for words in expected.iter().filter_map(Expect::blind_spot) {
+                ensure!(
+                    blind_spots.iter().any(|b| b.contains(words)),
+                    "the agent does not name the blind spot {words:?}; it names {blind_spots:?}"
+                );
+            }
+            expected.retain(|e| e.blind_spot().is_none());
         }
-        let came = self.settle()?;
+        let mut came = self.settle()?;
+        self.account(scenario, &before, &told, &mut came)?;
         let difference = Difference::of(&expected, &came);
-        anyhow::ensure!(difference.is_empty(), "the findings differ:{difference}");
+        ensure!(difference.is_empty(), "the findings differ:{difference}");
         Ok(())
     }
 
-    /// Runs a fresh unknown program as a mark and returns every finding that came before its own. Events keep their order within
+    /// No record refused, none lost but those that may be, and of those each told. `told`: before the scenario.
+    fn account(
+        &mut self,
+        scenario: &Scenario,
+        before: &v1::Status,
+        told: &Losses,
+        came: &mut Vec<v1::Finding>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let after = self.agent.status()?;
+            let refused = Losses::refused(&after).since(&Losses::refused(before));
+            ensure!(refused.is_empty(), "records were refused: {refused}");
+            let lost = Losses::counted(&after).since(&Losses::counted(before));
+            let unexpected = lost.without(scenario.may_lose);
+            ensure!(unexpected.is_empty(), "records were lost: {unexpected}");
+            let told = self.told.since(told);
+            if told == lost {
+                if !lost.is_empty() {
+                    eprintln!("{}: lost and told: {lost}", scenario.name);
+                }
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "lost: {lost}; told by findings: {told}");
+            // A loss is told when its counter is read, which may be after the mark.
+            came.extend(self.settle()?);
+        }
+    }
+
+    /// Runs a fresh unknown program as a mark and returns every finding that came before its own, but for losses, which
+    /// [`Self::play`] accounts for. Events keep their order within
     /// a workload, so nothing of the host can be outstanding after it.
     ///
     /// # Errors
@@ -91,6 +126,8 @@ impl Stage {
         // The mark's own file was dropped before it ran: that is a finding, too, and not the scenario's.
         came.retain(|f| f.path != path);
         std::fs::remove_file(&mark)?;
+        let (losses, came): (Vec<_>, Vec<_>) = came.into_iter().partition(|f| f.kind() == Kind::Lost);
+        losses.iter().try_for_each(|f| self.told.tell(f))?;
         Ok(came)
     }
 }

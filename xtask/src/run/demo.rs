@@ -20,11 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The directory, ready to be misused. Made before the agent starts, so that making it is no finding.
 pub(super) struct Demo {
     directory: PathBuf,
+    temporary: bool,
 }
 
-/// Kind, verdict and file of a finding that must come.
+/// Severity, kind, verdict and file of a finding that must come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Expected {
+    severity: &'static str,
     kind: &'static str,
     verdict: &'static str,
     path: PathBuf,
@@ -40,7 +42,7 @@ struct Step {
 impl Demo {
     /// Makes a fresh directory. One script of it is in an attested SBOM of its own; everything else came after the attestation.
     pub(super) fn prepare(place: &Place, image: &str) -> anyhow::Result<Self> {
-        let demo = Self { directory: place.file("demo") };
+        let demo = Self { directory: place.file("demo"), temporary: is_temporary(&place.directory)? };
         // The SBOM is made of a root in which the script has the path that it has on this host.
         let root = place.file("demo-root");
         for old in [&demo.directory, &root] {
@@ -92,17 +94,23 @@ impl Demo {
     }
 
     fn steps(&self, port: u16) -> Vec<Step> {
-        let step =
-            |what, program: &str, args: &[&str], expected: &[(&'static str, &'static str, &str)]| Step {
-                what,
-                program: self.file(program),
-                args: args.iter().map(|a| (*a).to_owned()).collect(),
-                expected: expected
-                    .iter()
-                    .map(|&(kind, verdict, path)| Expected { kind, verdict, path: self.file(path) })
-                    .collect(),
-            };
-        let unknown = ("exec", "unauthorized", "unknown");
+        type Row<'a> = (&'static str, &'static str, &'static str, &'a str);
+        let step = |what, program: &str, args: &[&str], expected: &[Row<'_>]| Step {
+            what,
+            program: self.file(program),
+            args: args.iter().map(|a| (*a).to_owned()).collect(),
+            expected: expected
+                .iter()
+                .map(|&(severity, kind, verdict, path)| Expected {
+                    severity,
+                    kind,
+                    verdict,
+                    path: self.file(path),
+                })
+                .collect(),
+        };
+        let unknown = ("critical", "exec", "unauthorized", "unknown");
+        let copied = if self.temporary { "high" } else { "low" };
         let listed = self.file("listed.sh");
         let change = format!("echo '# changed' >> '{}'", listed.display());
         vec![
@@ -111,27 +119,32 @@ impl Demo {
                 "the same bytes copied elsewhere",
                 "copied-true",
                 &[],
-                &[("exec", "relocated", "copied-true")],
+                &[(copied, "exec", "relocated", "copied-true")],
             ),
             step(
                 "a copy with one byte changed",
                 "changed-true",
                 &[],
-                &[("exec", "unauthorized", "changed-true")],
+                &[("critical", "exec", "unauthorized", "changed-true")],
             ),
             step("an unknown program", "unknown", &["exit"], &[unknown]),
-            step("a shebang script", "unknown.sh", &[], &[("exec", "unauthorized", "unknown.sh")]),
+            step(
+                "a shebang script",
+                "unknown.sh",
+                &[],
+                &[("critical", "exec", "unauthorized", "unknown.sh")],
+            ),
             step(
                 "a file of the SBOM changed",
                 "/bin/sh",
                 &["-c", &change],
-                &[("file", "modified", "listed.sh")],
+                &[("high", "file", "modified", "listed.sh")],
             ),
             step(
                 "a connect to loopback by the unknown program",
                 "unknown",
                 &["tcp", &format!("127.0.0.1:{port}")],
-                &[unknown, ("connect", "unauthorized", "unknown")],
+                &[unknown, ("critical", "connect", "unauthorized", "unknown")],
             ),
         ]
     }
@@ -161,6 +174,14 @@ impl Demo {
     }
 }
 
+/// Where a copy that runs is no accident, and so a graver finding than elsewhere.
+fn is_temporary(directory: &Path) -> anyhow::Result<bool> {
+    use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+    let found = statfs(directory).with_context(|| directory.display().to_string())?;
+    Ok(found.filesystem_type() == TMPFS_MAGIC
+        || ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|place| directory.starts_with(place)))
+}
+
 fn write_script(file: &Path, line: &str) -> anyhow::Result<()> {
     fs::write(file, format!("#!/bin/sh\n{line}\n"))?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o755))?;
@@ -178,20 +199,21 @@ pub(super) fn append(file: &Path) -> anyhow::Result<()> {
 fn compare(steps: &[Step], came: &[Finding]) -> (String, bool) {
     let mut left: Vec<&Finding> = came.iter().collect();
     let mut passed = true;
-    let mut text = format!("{:<46} {:<24} {:<38} \n", "what was done", "expected", "found");
+    let mut text = format!("{:<46} {:<30} {:<38} \n", "what was done", "expected", "found");
     for step in steps {
         let mut rows = Vec::new();
         for expected in &step.expected {
             let fits = |f: &&Finding| {
-                f.kind == expected.kind
+                f.severity == expected.severity
+                    && f.kind == expected.kind
                     && f.verdict == expected.verdict
                     && Path::new(&f.path) == expected.path
             };
             let found = left.iter().position(fits).map(|at| left.remove(at));
-            rows.push((format!("{} {}", expected.kind, expected.verdict), found));
+            rows.push((format!("{} {} {}", expected.severity, expected.kind, expected.verdict), found));
         }
         if rows.is_empty() {
-            text += &format!("{:<46} {:<24} {:<38} ok\n", step.what, "silence", "silence");
+            text += &format!("{:<46} {:<30} {:<38} ok\n", step.what, "silence", "silence");
         }
         for (n, (expected, found)) in rows.into_iter().enumerate() {
             let what = if n == 0 { step.what } else { "" };
@@ -200,12 +222,12 @@ fn compare(steps: &[Step], came: &[Finding]) -> (String, bool) {
                 None => ("nothing".to_owned(), "FAILED"),
             };
             passed &= mark == "ok";
-            text += &format!("{what:<46} {expected:<24} {found:<38} {mark}\n");
+            text += &format!("{what:<46} {expected:<30} {found:<38} {mark}\n");
         }
     }
     for finding in left {
         passed = false;
-        text += &format!("{:<46} {:<24} {:<38} FAILED\n", "", "nothing", describe(finding));
+        text += &format!("{:<46} {:<30} {:<38} FAILED\n", "", "nothing", describe(finding));
     }
     (text, passed)
 }
@@ -219,10 +241,10 @@ fn describe(finding: &Finding) -> String {
 mod tests {
     use super::*;
 
-    fn finding(kind: &str, verdict: &str, path: &str) -> Finding {
+    fn finding(severity: &str, kind: &str, verdict: &str, path: &str) -> Finding {
         Finding {
             verdict: verdict.into(),
-            severity: "high".into(),
+            severity: severity.into(),
             kind: kind.into(),
             path: path.into(),
             operation: String::new(),
@@ -232,24 +254,29 @@ mod tests {
 
     #[test]
     fn missing_wrong_and_unexpected_findings_fail() {
-        let demo = Demo { directory: "/d".into() };
+        let demo = Demo { directory: "/d".into(), temporary: false };
         let steps = demo.steps(1);
         let good = [
-            finding("exec", "relocated", "/d/copied-true"),
-            finding("exec", "unauthorized", "/d/changed-true"),
-            finding("exec", "unauthorized", "/d/unknown"),
-            finding("exec", "unauthorized", "/d/unknown.sh"),
-            finding("file", "modified", "/d/listed.sh"),
-            finding("exec", "unauthorized", "/d/unknown"),
-            finding("connect", "unauthorized", "/d/unknown"),
+            finding("low", "exec", "relocated", "/d/copied-true"),
+            finding("critical", "exec", "unauthorized", "/d/changed-true"),
+            finding("critical", "exec", "unauthorized", "/d/unknown"),
+            finding("critical", "exec", "unauthorized", "/d/unknown.sh"),
+            finding("high", "file", "modified", "/d/listed.sh"),
+            finding("critical", "exec", "unauthorized", "/d/unknown"),
+            finding("critical", "connect", "unauthorized", "/d/unknown"),
         ];
         let (table, passed) = compare(&steps, &good);
         assert!(passed, "{table}");
         assert!(!compare(&steps, &good[1..]).1);
-        let extra: Vec<_> = good.iter().cloned().chain([finding("file", "unauthorized", "/d/x")]).collect();
+        let extra: Vec<_> =
+            good.iter().cloned().chain([finding("high", "file", "unauthorized", "/d/x")]).collect();
         assert!(!compare(&steps, &extra).1);
-        let mut wrong = good.clone();
-        wrong[0].verdict = "unauthorized".into();
-        assert!(!compare(&steps, &wrong).1);
+        let verdict = |f: &mut Finding| f.verdict = "unauthorized".into();
+        let severity = |f: &mut Finding| f.severity = "high".into();
+        for change in [&verdict as &dyn Fn(&mut Finding), &severity] {
+            let mut wrong = good.clone();
+            change(&mut wrong[0]);
+            assert!(!compare(&steps, &wrong).1);
+        }
     }
 }

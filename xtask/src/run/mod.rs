@@ -30,7 +30,7 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         if !nix::unistd::geteuid().is_root() {
             bail!(
-                "attaching kernel programs takes root, found user {}; run: sudo --preserve-env=PATH,HOME cargo xtask run",
+                "attaching kernel programs takes root, found user {}; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask run",
                 nix::unistd::geteuid()
             );
         }

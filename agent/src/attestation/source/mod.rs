@@ -7,7 +7,7 @@
 //! 1. referrers (OCI 1.1), else the tag `sha256-<hex>`: Sigstore bundles and DSSE envelopes;
 //! 2. the tag `sha256-<hex>.att`: cosign's DSSE envelopes, with the certificate and the log entry as annotations;
 //! 3. BuildKit's attestation manifests in the index. They are not signed: they count only through a signature over the index
-//!    ([`Form::Statement`], [`signed_index`]);
+//!    ([`Form::Statement`], [`Found::verify`]);
 //! 4. the tag `sha256-<hex>.sbom` (`cosign attach sbom`) is looked for to be able to say that it is never evidence: nobody signed it.
 
 mod layout;
@@ -15,7 +15,7 @@ pub mod oci;
 mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;
-pub mod signed_index;
+mod signed_index;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use layout::Layout;
 pub use reference::{NotReference, Reference};
 
-use super::Limits;
+use super::{AttestationError, Limits, Policy, Statement, Verified, cosign, verify};
 use crate::config;
 use crate::finding::Sha256;
 use oci::{Malformed, Platform};
@@ -136,11 +136,15 @@ pub enum Form {
         /// The index through which it was reached, by digests all the way.
         needs_signed_index: Sha256,
     },
-    /// cosign's signature over an image: the payload ("simple signing").
-    ImageSignature {
+    /// cosign's signature over an image of before bundles: the payload ("simple signing").
+    SimpleSigning {
         /// The signature over the payload, base64.
         signature: String,
+        /// Annotations of the layer, as those of an envelope.
+        annotations: BTreeMap<String, String>,
     },
+    /// cosign's signature over an image since bundles: a Sigstore bundle whose statement says no more than that.
+    ImageBundle,
 }
 
 impl Form {
@@ -150,7 +154,7 @@ impl Form {
             Self::Bundle => "Sigstore bundle",
             Self::Envelope { .. } => "DSSE envelope",
             Self::Statement { .. } => "unsigned in-toto statement",
-            Self::ImageSignature { .. } => "image signature",
+            Self::SimpleSigning { .. } | Self::ImageBundle => "image signature",
         }
     }
 }
@@ -166,6 +170,20 @@ pub struct Candidate {
     pub form: Form,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+impl Candidate {
+    /// As a file of the drop directory: the envelope or bundle, put together where the source has it in parts. `None` for what is not
+    /// authentic by itself.
+    pub fn to_file(&self) -> Option<Result<Vec<u8>, AttestationError>> {
+        match &self.form {
+            Form::Bundle => Some(Ok(self.bytes.clone())),
+            Form::Envelope { annotations } => {
+                Some(cosign::assemble(&self.bytes, |key| annotations.get(key).map(String::as_str)))
+            }
+            Form::Statement { .. } | Form::SimpleSigning { .. } | Form::ImageBundle => None,
+        }
+    }
 }
 
 /// Something that was not taken.
@@ -223,6 +241,33 @@ pub struct Found {
 }
 
 impl Found {
+    /// Verifies one of the candidates as [`verify`](super::verify) does; an unsigned statement by a signature over its index, whose
+    /// signers are then the statement's. `None`: it is a signature over the image, which says nothing but that.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn verify(
+        &self,
+        candidate: &Candidate,
+        policy: &Policy,
+        limits: &Limits,
+    ) -> Option<Result<Verified, AttestationError>> {
+        Some(match &candidate.form {
+            Form::SimpleSigning { .. } | Form::ImageBundle => return None,
+            Form::Bundle => verify(&candidate.bytes, policy, limits),
+            Form::Envelope { .. } => candidate
+                .to_file()
+                .unwrap_or(Err(AttestationError::NotAnAttestation))
+                .and_then(|bytes| verify(&bytes, policy, limits)),
+            Form::Statement { needs_signed_index } => {
+                signed_index::verify(self, needs_signed_index, policy, limits).and_then(|(signers, time)| {
+                    let statement = Statement::parse(candidate.bytes.clone(), 0, limits)?;
+                    Ok(Verified { statement, signers, sha256: candidate.sha256, time })
+                })
+            }
+        })
+    }
+
     fn add(&mut self, other: Self) {
         let Self { digests, candidates, refused, others, unreachable } = other;
         self.digests.index = self.digests.index.or(digests.index);

@@ -1,12 +1,14 @@
 //! From an image's digest to everything that may be its attestation. The same way for each kind of source.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashSet;
 
 use super::layout::Open;
 use super::oci::{Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT_BYTES, Manifest};
 #[cfg(feature = "registry")]
 use super::registry::Repository;
-use super::{Candidate, Form, Found, Left, PlatformDigests, Scope, SourceError};
+use super::{Candidate, Form, Found, Left, PlatformDigests, Scope, SourceError, signed_index};
 use crate::attestation::json::shown;
 use crate::attestation::{Limits, PredicateType, sha256};
 use crate::finding::Sha256;
@@ -360,9 +362,7 @@ impl Walk<'_> {
         };
         for bytes in manifests {
             match Document::parse(&bytes) {
-                Ok(Document::Manifest(manifest)) => {
-                    self.layers(&from, &manifest, &Default::default()).await?
-                }
+                Ok(Document::Manifest(manifest)) => self.layers(&from, &manifest, &BTreeMap::new()).await?,
                 Ok(Document::Index(_)) => {
                     self.refused(from.clone(), "it is an index; expected a manifest".to_owned())
                 }
@@ -394,7 +394,7 @@ impl Walk<'_> {
         };
         let before = self.found.candidates.len();
         for layer in self.bounded(&from, &manifest.layers) {
-            if layer.media_type != STATEMENT || !self.is_read(&from, layer) {
+            if layer.media_type != STATEMENT || !self.is_read(&from, predicate_type(layer)) {
                 continue;
             }
             self.take(&from, layer, Form::Statement { needs_signed_index: *index }).await?;
@@ -407,23 +407,24 @@ impl Walk<'_> {
         &mut self,
         from: &str,
         manifest: &Manifest,
-        annotations: &std::collections::BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
     ) -> Ended {
         for layer in self.bounded(from, &manifest.layers) {
+            let said = predicate_type(layer).or_else(|| predicate_type_of(annotations));
             let form = if layer.media_type == ENVELOPE {
                 Form::Envelope { annotations: layer.annotations.clone() }
             } else if layer.media_type.starts_with(BUNDLE) {
-                Form::Bundle
+                if said == Some(signed_index::PREDICATE_TYPE) { Form::ImageBundle } else { Form::Bundle }
             } else if let (SIMPLE_SIGNING, Some(signature)) =
                 (&*layer.media_type, layer.annotation(SIGNATURE))
             {
-                Form::ImageSignature { signature: signature.to_owned() }
+                let (signature, annotations) = (signature.to_owned(), layer.annotations.clone());
+                Form::SimpleSigning { signature, annotations }
             } else {
                 self.other(from.to_owned(), not_evidence(&layer.media_type));
                 continue;
             };
-            let described = Descriptor { annotations: annotations.clone(), ..layer.clone() };
-            if self.is_read(from, layer) && self.is_read(from, &described) {
+            if form == Form::ImageBundle || self.is_read(from, said) {
                 self.take(from, layer, form).await?;
             }
         }
@@ -442,18 +443,14 @@ impl Walk<'_> {
         layers.iter().take(MAX_LAYERS)
     }
 
-    /// Whether its predicate is of a type that is read, as far as its annotations say: saves reading it, proves nothing.
-    fn is_read(&mut self, from: &str, layer: &Descriptor) -> bool {
-        let said = PREDICATE_TYPE.iter().find_map(|key| layer.annotation(key));
-        match said.map(str::parse::<PredicateType>) {
-            Some(Err(_)) => {
-                self.other(
-                    from.to_owned(),
-                    format!("predicate type {:?} is not read", shown(said.unwrap_or_default())),
-                );
+    /// Whether a predicate of this type is read, if it is said: saves reading the rest, proves nothing.
+    fn is_read(&mut self, from: &str, said: Option<&str>) -> bool {
+        match said {
+            Some(uri) if uri.parse::<PredicateType>().is_err() => {
+                self.other(from.to_owned(), format!("predicate type {:?} is not read", shown(uri)));
                 false
             }
-            Some(Ok(_)) | None => true,
+            Some(_) | None => true,
         }
     }
 
@@ -463,7 +460,7 @@ impl Walk<'_> {
             return Ok(());
         };
         // Signatures of several keys over an image have the same payload.
-        if !matches!(form, Form::ImageSignature { .. }) && !self.taken.insert(digest) {
+        if !matches!(form, Form::SimpleSigning { .. }) && !self.taken.insert(digest) {
             return Ok(());
         }
         if self.found.candidates.len() == MAX_CANDIDATES {
@@ -501,6 +498,14 @@ impl Walk<'_> {
     fn other(&mut self, from: String, reason: String) {
         self.found.others.push(Left { from, reason });
     }
+}
+
+fn predicate_type(layer: &Descriptor) -> Option<&str> {
+    predicate_type_of(&layer.annotations)
+}
+
+fn predicate_type_of(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    PREDICATE_TYPE.iter().find_map(|key| annotations.get(*key)).map(String::as_str)
 }
 
 /// Whether artifacts of this type can be evidence.

@@ -1,7 +1,9 @@
 //! `muster sbom generate`.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -10,17 +12,54 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 
-use crate::sbom::generate::{self, Options, Progress, Report};
+use super::load;
+use crate::sbom::ImageIndex;
+use crate::sbom::generate::{self, Options, Output, Platform, Progress, Report, Source};
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// SPDX 2.3, JSON.
+    Spdx,
+    /// CycloneDX 1.6, JSON.
+    Cyclonedx,
+}
+
+/// What the command line names.
+fn source(named: Option<OsString>, host: bool, platform: Option<Platform>) -> Source {
+    let named = named.unwrap_or_default();
+    let bytes = named.as_bytes();
+    let image = bytes.strip_prefix(b"oci:").or_else(|| bytes.strip_prefix(b"oci-archive:"));
+    match image {
+        _ if host => Source::Host,
+        Some(path) => Source::Image {
+            path: OsStr::from_bytes(path).into(),
+            platform: platform.unwrap_or_else(Platform::this),
+        },
+        None => Source::Tree(named.into()),
+    }
+}
 
 /// `muster sbom generate`.
 #[derive(Debug, clap::Args)]
 pub struct Generate {
-    /// Root of the file tree.
+    /// Root of the file tree (a directory, /proc/PID/root of a container, the rootfs of a bundle), oci:DIR for an OCI layout, or
+    /// oci-archive:FILE for an archive of one.
     #[arg(required_unless_present = "host", conflicts_with = "host")]
-    path: Option<PathBuf>,
+    source: Option<OsString>,
     /// This host: every real disk, without /proc, /sys, /dev and /run.
     #[arg(long)]
     host: bool,
+    /// Of an OCI layout with images for several platforms: which one. Default: this machine's.
+    #[arg(long, value_name = "OS/ARCH", conflicts_with = "host")]
+    platform: Option<Platform>,
+    /// An SBOM of the same files in any format that is read: all that it names is taken over, and what it lacks is added. Refused
+    /// where the two contradict each other.
+    #[arg(long, value_name = "SBOM")]
+    complete: Option<PathBuf>,
+    /// Format of the document.
+    #[arg(long, value_enum, default_value_t = Format::Spdx)]
+    format: Format,
     /// Every regular file, not only what can run.
     #[arg(long)]
     all: bool,
@@ -34,23 +73,27 @@ pub struct Generate {
 
 impl Generate {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let root = self.path.unwrap_or_else(|| "/".into());
+        let source = source(self.source, self.host, self.platform);
+        let base = self.complete.as_deref().map(load).transpose()?;
         let options = Options {
-            name: generate::default_name(&root, self.host),
-            root,
-            host: self.host,
+            name: generate::default_name(&source),
+            source,
+            output: match self.format {
+                Format::Spdx => Output::Spdx,
+                Format::Cyclonedx => Output::CycloneDx,
+            },
             all: self.all,
             exclude: self.exclude,
             created: created()?,
         };
         let start = Instant::now();
         let report = match &self.output {
-            None => make(&options, &mut BufWriter::new(io::stdout().lock()))?,
+            None => make(&options, base.as_ref(), &mut BufWriter::new(io::stdout().lock()))?,
             // A device or a pipe is written as it is: renaming over /dev/null would replace it.
             Some(file) if file.metadata().is_ok_and(|m| !m.is_file()) => {
                 let open = File::options().write(true).open(file);
                 let open = open.with_context(|| format!("opening {}", file.display()))?;
-                make(&options, &mut BufWriter::with_capacity(1 << 20, open))?
+                make(&options, base.as_ref(), &mut BufWriter::with_capacity(1 << 20, open))?
             }
             Some(file) => {
                 // Whoever reads the file never sees half a document.
@@ -59,7 +102,9 @@ impl Generate {
                 let part = PathBuf::from(part);
                 let written = File::create(&part)
                     .with_context(|| format!("creating {}", part.display()))
-                    .and_then(|open| make(&options, &mut BufWriter::with_capacity(1 << 20, open)))
+                    .and_then(|open| {
+                        make(&options, base.as_ref(), &mut BufWriter::with_capacity(1 << 20, open))
+                    })
                     .and_then(|report| {
                         std::fs::rename(&part, file)
                             .with_context(|| format!("renaming to {}", file.display()))?;
@@ -85,13 +130,13 @@ fn created() -> anyhow::Result<SystemTime> {
 }
 
 /// Makes the document while another thread shows how far it is.
-fn make(options: &Options, out: &mut dyn io::Write) -> anyhow::Result<Report> {
+fn make(options: &Options, base: Option<&ImageIndex>, out: &mut dyn io::Write) -> anyhow::Result<Report> {
     let progress = Progress::default();
     let (done, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let seen = &progress;
         let shown = scope.spawn(move || show(seen, &ended));
-        let report = generate::generate(options, &progress, out);
+        let report = generate::generate(options, base, &progress, out);
         drop(done);
         let _ = shown.join();
         Ok(report?)

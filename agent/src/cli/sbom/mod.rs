@@ -16,7 +16,7 @@ use crate::sbom::{ImageIndex, Limits};
 /// Subcommands of `muster sbom`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make an SBOM (SPDX 2.3, JSON) of a file tree or of this host: every executable, shared library and script. Exit status: 0
+    /// Make an SBOM (SPDX or CycloneDX, JSON) of a file tree, an OCI image or this host: every executable, shared library and script. Exit status: 0
     /// every file was read, 1 nothing was made, 3 the SBOM was made but lacks the files named on standard error.
     Generate(generate::Generate),
     /// Show what an SBOM can answer for, and what it lacks.

@@ -130,9 +130,8 @@ async fn client_that_stops_reading_is_told_exactly_what_it_missed() {
     let mut client = connect(&path).await.expect("connected");
     let mut answers = watch(&mut client, &Filter::default(), None).await;
     assert_eq!(next(&mut answers).await, Answer::Subscribed(v1::Subscribed { sequence: 0 }));
-    let started = std::time::Instant::now();
+    // Were a client waited for, this would hang: nobody reads yet.
     (0..MADE).for_each(|_| feed.publish(full()));
-    assert!(started.elapsed() < Duration::from_secs(5), "publishing took {:?}", started.elapsed());
     let (mut received, mut missed, mut expected) = (0, 0, 1);
     while received + missed < MADE {
         match next(&mut answers).await {
@@ -167,7 +166,8 @@ async fn shutdown_cuts_off_a_client_that_does_not_read() {
     let started = std::time::Instant::now();
     feed.shutdown(Duration::from_millis(300)).await;
     let took = started.elapsed();
-    assert!((Duration::from_millis(250)..Duration::from_secs(3)).contains(&took), "took {took:?}");
+    assert!(took >= Duration::from_millis(250), "the client had no time to read: {took:?}");
+    assert!(took < Duration::from_secs(30), "the client that does not read was waited for: {took:?}");
 }
 
 #[tokio::test]

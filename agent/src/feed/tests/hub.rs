@@ -21,14 +21,12 @@ async fn slow_client_is_told_what_it_missed_at_its_place() {
 }
 
 #[tokio::test]
-async fn client_that_never_reads_does_not_slow_publishing() {
+async fn client_that_never_reads_does_not_hold_up_publishing() {
     let feed = feed(&config());
     let _stuck = feed.watch(Filter::default(), None).expect("subscribed");
     let mut reader = feed.watch(Filter::default(), None).expect("subscribed");
-    let started = std::time::Instant::now();
+    // Publishing does not wait at all: on this runtime of one thread nobody could read meanwhile.
     (0..100_000).for_each(|_| feed.publish(bare()));
-    let took = started.elapsed();
-    assert!(took < Duration::from_secs(5), "100,000 findings took {took:?}");
     assert_eq!(shape(&drain(&mut reader).await), "S0 1 2 3 4 m99996");
 }
 

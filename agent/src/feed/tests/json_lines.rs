@@ -151,7 +151,7 @@ impl SmallDisk {
         let mounted = mounted.expect("mount(8) is needed: apt-get install mount");
         assert!(
             mounted.status.success(),
-            "a small tmpfs is needed, run as root (sudo -E cargo test): {}",
+            "a small tmpfs is needed, run as root (sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo test): {}",
             String::from_utf8_lossy(&mounted.stderr)
         );
         Self(at.to_owned())

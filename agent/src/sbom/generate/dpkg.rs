@@ -28,11 +28,28 @@ pub(super) struct Database {
     owners: FxHashMap<Box<[u8]>, u32>,
 }
 
+/// Where the database is.
+pub(super) trait Root {
+    /// A regular file, by its path relative to the root; `None` when it is not there.
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>>;
+    /// A symbolic link is there.
+    fn is_link(&self, path: &str) -> bool;
+}
+
+impl Root for Path {
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        read(&self.join(path))
+    }
+    fn is_link(&self, path: &str) -> bool {
+        self.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink())
+    }
+}
+
 impl Database {
     /// The database below a root, and what of it could not be used.
-    pub(super) fn load(root: &Path) -> (Self, Vec<String>) {
+    pub(super) fn load(root: &(impl Root + ?Sized)) -> (Self, Vec<String>) {
         let mut trouble = Vec::new();
-        let mut read = |path: &str| match read(&root.join(path)) {
+        let mut read = |path: &str| match root.read(path) {
             Ok(bytes) => bytes,
             Err(error) => {
                 trouble.push(format!("/{path}: {error}"));
@@ -133,11 +150,10 @@ fn diversions_of(text: &[u8]) -> FxHashMap<&[u8], (&[u8], &[u8])> {
 }
 
 /// Top directories that are symbolic links: dpkg lists `/bin/sh` where the image has `/usr/bin/sh`.
-fn links(root: &Path) -> Vec<&'static [u8]> {
+fn links(root: &(impl Root + ?Sized)) -> Vec<&'static [u8]> {
     let tops = ["bin/", "sbin/", "lib/", "lib32/", "lib64/", "libx32/"];
     let paths: [&[u8]; 6] = [b"/bin/", b"/sbin/", b"/lib/", b"/lib32/", b"/lib64/", b"/libx32/"];
-    let is_link =
-        |top: &str| root.join(top.trim_end_matches('/')).symlink_metadata().is_ok_and(|m| m.is_symlink());
+    let is_link = |top: &str| root.is_link(top.trim_end_matches('/'));
     std::iter::zip(tops, paths).filter(|(top, _)| is_link(top)).map(|(_, path)| path).collect()
 }
 

@@ -1,8 +1,8 @@
 //! One file: whether it can run, and its digests.
 
 use std::cell::RefCell;
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read as _};
+use std::fs::{Metadata, OpenOptions};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -54,7 +54,7 @@ pub(super) fn look(path: &Path, all: bool, progress: &Progress) -> io::Result<Op
         if !before.is_file() {
             return Ok(None);
         }
-        let looked = BUFFER.with_borrow_mut(|buffer| hash(&file, &before, all, progress, buffer))?;
+        let looked = hash(&file, before.mode(), all, progress)?;
         if looked.is_none() || same(&before, &file.metadata()?) {
             return Ok(looked);
         }
@@ -69,35 +69,43 @@ fn same(a: &Metadata, b: &Metadata) -> bool {
     key(a) == key(b)
 }
 
-fn hash(
-    mut file: &File,
-    metadata: &Metadata,
+/// Looks at a regular file's content. `None`: it cannot run, and not `all` are wanted; then it is not read to its end.
+pub(super) fn hash(
+    mut file: impl io::Read,
+    mode: u32,
     all: bool,
     progress: &Progress,
-    buffer: &mut [u8],
 ) -> io::Result<Option<Looked>> {
-    // What cannot run is told by its first bytes; the rest of it need not be read.
-    let mut length = file.read(&mut buffer[..4096])?;
-    let class = match &buffer[..length] {
-        [0x7f, b'E', b'L', b'F', ..] => Class::Elf,
-        [b'#', b'!', ..] => Class::Script,
-        _ => Class::Other,
-    };
-    if !all && class == Class::Other && metadata.mode() & 0o111 == 0 {
-        return Ok(None);
-    }
-    let mut sha256 = digest::Context::new(&digest::SHA256);
-    let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    while length > 0 {
-        sha256.update(&buffer[..length]);
-        sha1.update(&buffer[..length]);
-        progress.bytes.fetch_add(u64::try_from(length).unwrap_or(0), Ordering::Relaxed);
-        length = file.read(buffer)?;
-    }
-    let (sha256, sha1) = (sha256.finish(), sha1.finish());
-    Ok(Some(Looked {
-        class,
-        sha256: Sha256(sha256.as_ref().try_into().expect("a SHA-256 has 32 bytes")),
-        sha1: sha1.as_ref().try_into().expect("a SHA-1 has 20 bytes"),
-    }))
+    BUFFER.with_borrow_mut(|buffer| {
+        // What cannot run is told by its first bytes. A pipe may give fewer at once than it has.
+        let mut length = 0;
+        while length < 4 {
+            match file.read(&mut buffer[length..4096])? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        let class = match &buffer[..length] {
+            [0x7f, b'E', b'L', b'F', ..] => Class::Elf,
+            [b'#', b'!', ..] => Class::Script,
+            _ => Class::Other,
+        };
+        if !all && class == Class::Other && mode & 0o111 == 0 {
+            return Ok(None);
+        }
+        let mut sha256 = digest::Context::new(&digest::SHA256);
+        let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+        while length > 0 {
+            sha256.update(&buffer[..length]);
+            sha1.update(&buffer[..length]);
+            progress.bytes.fetch_add(u64::try_from(length).unwrap_or(0), Ordering::Relaxed);
+            length = file.read(buffer)?;
+        }
+        let (sha256, sha1) = (sha256.finish(), sha1.finish());
+        Ok(Some(Looked {
+            class,
+            sha256: Sha256(sha256.as_ref().try_into().expect("a SHA-256 has 32 bytes")),
+            sha1: sha1.as_ref().try_into().expect("a SHA-1 has 20 bytes"),
+        }))
+    })
 }

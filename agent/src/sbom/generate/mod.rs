@@ -1,4 +1,5 @@
-//! Making an SBOM of a file tree: SPDX 2.3 in JSON, in one pass over the disk.
+//! Making an SBOM of a file tree, in one pass over the disk, or of an OCI image, in one pass over its layers: SPDX 2.3 or CycloneDX
+//! 1.6, both JSON.
 //!
 //! Listed are regular files that can run: ELF files, files with an execute bit, and scripts (`#!`); with
 //! [`Options::all`] every regular file. Symbolic links are not followed and not listed: the kernel reports what they
@@ -14,23 +15,69 @@ use rustc_hash::FxHashSet;
 
 use super::spdx::COMPLETE;
 
+mod complete;
+mod cyclonedx;
+mod document;
 mod dpkg;
 mod file;
+mod oci;
+mod spdx;
 #[cfg(test)]
 mod tests;
 mod walk;
-mod write;
+
+pub use complete::Contradiction;
+pub use oci::{ImageError, Platform};
+
+use super::ImageIndex;
+use document::{Document, Listed, Of};
 
 /// Name of this generator in `creators`, before its version.
 const TOOL: &str = "muster-";
 
+/// What an SBOM is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file tree, by its root.
+    Tree(PathBuf),
+    /// The running host: `/` without `/proc`, `/sys`, `/dev` and `/run`.
+    Host,
+    /// An OCI layout directory, or an archive of one.
+    Image {
+        /// Where it is.
+        path: PathBuf,
+        /// Which of its images.
+        platform: Platform,
+    },
+}
+
+impl Source {
+    fn root(&self) -> &Path {
+        match self {
+            Self::Tree(root) => root,
+            Self::Host => Path::new("/"),
+            Self::Image { path, .. } => path,
+        }
+    }
+}
+
+/// The format of the document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// SPDX 2.3, JSON.
+    #[default]
+    Spdx,
+    /// CycloneDX 1.6, JSON.
+    CycloneDx,
+}
+
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Root of the tree.
-    pub root: PathBuf,
-    /// The tree is the running host: leave out `/proc`, `/sys`, `/dev` and `/run`.
-    pub host: bool,
+    /// Of what.
+    pub source: Source,
+    /// In which format.
+    pub output: Output,
     /// Every regular file, not only what can run.
     pub all: bool,
     /// Directories left out, as the document would write them (`/work`).
@@ -82,6 +129,12 @@ pub enum GenerateError {
         /// What the system said.
         source: io::Error,
     },
+    /// The image cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The SBOM to complete says otherwise.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// An excluded directory is not absolute and plain.
     #[error(
         "cannot exclude {0:?}: expected an absolute path below the root, without \"..\", as the SBOM would write it"
@@ -92,53 +145,128 @@ pub enum GenerateError {
     Write(#[from] io::Error),
 }
 
-/// Makes an SBOM of a tree. Files come in the order of their paths: the same tree gives the same bytes.
+/// Makes an SBOM. Files come in the order of their paths: the same source gives the same bytes. With a `base`, everything that it
+/// names is in the document, too.
 ///
 /// # Errors
-/// [`GenerateError`]: the root cannot be read, or the document cannot be written. Files that cannot be read are in the
-/// report.
+/// [`GenerateError`]: the source cannot be read, the base contradicts it, or the document cannot be written. Files that cannot be
+/// read are in the report.
 pub fn generate(
     options: &Options,
+    base: Option<&ImageIndex>,
     progress: &Progress,
     out: &mut dyn Write,
 ) -> Result<Report, GenerateError> {
+    let (mut document, mut report) = match &options.source {
+        Source::Tree(_) | Source::Host => of_tree(options, base, progress)?,
+        Source::Image { path, platform } => of_image(options, path, platform, base, progress)?,
+    };
+    if let Some(base) = base {
+        complete::complete(&mut document, base)?;
+    }
+    document.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    report.unread.sort();
+    report.files = document.files.len();
+    report.owned = document.files.iter().filter(|file| file.owner.is_some()).count();
+    report.packages = document.packages.len();
+    document.unread = report.unread.len();
+    match options.output {
+        Output::Spdx => spdx::write(options, &document, out)?,
+        Output::CycloneDx => cyclonedx::write(options, &document, out)?,
+    }
+    Ok(report)
+}
+
+fn of_tree(
+    options: &Options,
+    base: Option<&ImageIndex>,
+    progress: &Progress,
+) -> Result<(Document, Report), GenerateError> {
+    let root = options.source.root();
     let excluded = excluded(options)?;
     let tree = walk::walk(options, &excluded, progress)
-        .map_err(|source| GenerateError::Root { root: options.root.clone(), source })?;
+        .map_err(|source| GenerateError::Root { root: root.to_owned(), source })?;
     progress.walked.store(true, Ordering::Relaxed);
-    let (database, trouble) = dpkg::Database::load(&options.root);
+    let (database, trouble) = dpkg::Database::load(root);
     let looked: Vec<_> = tree
         .files
         .into_par_iter()
         .map(|path| {
-            let looked = file::look(&options.root.join(&path), options.all, progress);
+            // What the base lists is compared with it, whether it can run or not.
+            let is_listed = |base: &ImageIndex| {
+                use std::os::unix::ffi::OsStrExt as _;
+                base.by_path(path.as_os_str().as_bytes()).is_some()
+            };
+            let all = options.all || base.is_some_and(is_listed);
+            let looked = file::look(&root.join(&path), all, progress);
             progress.done.fetch_add(1, Ordering::Relaxed);
             (path, looked)
         })
         .collect();
     let mut report = Report { left_out: tree.left_out, unread: tree.unread, ..Report::default() };
     report.database = trouble;
-    let mut listed = Vec::new();
+    let mut files = Vec::new();
     for (path, looked) in looked {
         match (looked, path.to_str()) {
             (Ok(None), _) => {}
             (Ok(Some(file)), Some(name)) => {
                 let owner = database.owner(name);
-                report.owned += usize::from(owner.is_some());
-                listed.push(write::Listed { path: name.into(), file, owner });
+                files.push(Listed { path: name.into(), file: Some(file), stated: None, owner, layer: None });
             }
-            (Ok(Some(_)), None) => {
-                report.unread.push((path, "its name is not UTF-8, which JSON cannot hold".to_owned()));
-            }
+            (Ok(Some(_)), None) => report.unread.push((path, NOT_UTF8.to_owned())),
             (Err(error), _) => report.unread.push((path, error.to_string())),
         }
     }
-    listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    report.unread.sort();
-    report.files = listed.len();
-    report.packages = database.packages.len();
-    write::document(options, &listed, &database.packages, report.unread.len(), out)?;
-    Ok(report)
+    Ok((Document { of: Of::Tree, files, packages: database.packages, unread: 0 }, report))
+}
+
+const NOT_UTF8: &str = "its name is not UTF-8, which JSON cannot hold";
+
+fn of_image(
+    options: &Options,
+    path: &Path,
+    platform: &Platform,
+    base: Option<&ImageIndex>,
+    progress: &Progress,
+) -> Result<(Document, Report), GenerateError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (mut store, image) = oci::open(path, platform)?;
+    // A base may list any file: all are hashed then.
+    let tree = oci::read(&mut store, &image, options.all || base.is_some(), progress)?;
+    progress.walked.store(true, Ordering::Relaxed);
+    let (database, trouble) = dpkg::Database::load(&tree);
+    let mut report = Report { database: trouble, ..Report::default() };
+    let mut files = Vec::new();
+    for (path, content) in tree.files() {
+        let Some(looked) = &content.looked else { continue };
+        let name = &path[1..];
+        let Ok(name) = std::str::from_utf8(name) else {
+            let path = PathBuf::from(std::ffi::OsStr::from_bytes(name));
+            report.unread.push((path, NOT_UTF8.to_owned()));
+            continue;
+        };
+        if base.is_some_and(|base| {
+            !options.all && !can_run(looked, content.executable) && base.by_path(path).is_none()
+        }) {
+            continue;
+        }
+        let (owner, layer) = (database.owner(name), Some(content.layer));
+        files.push(Listed { path: name.into(), file: Some(looked.clone()), stated: None, owner, layer });
+    }
+    Ok((Document { of: Of::Image(image), files, packages: database.packages, unread: 0 }, report))
+}
+
+fn can_run(looked: &file::Looked, executable: bool) -> bool {
+    executable || looked.class != file::Class::Other
+}
+
+impl dpkg::Root for oci::Tree {
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.kept(path).map(<[u8]>::to_vec))
+    }
+    fn is_link(&self, path: &str) -> bool {
+        self.is_link(path)
+    }
 }
 
 /// Excluded directories, relative to the root.
@@ -157,13 +285,15 @@ fn excluded(options: &Options) -> Result<FxHashSet<PathBuf>, GenerateError> {
         .collect()
 }
 
-/// The name for a document about a tree: the host's name, or the directory's.
-pub fn default_name(root: &Path, host: bool) -> String {
-    if host {
+/// The name for a document: the host's name, or that of the directory or file.
+pub fn default_name(source: &Source) -> String {
+    if *source == Source::Host {
         return nix::unistd::gethostname()
             .map_or_else(|_| "host".into(), |n| n.to_string_lossy().into_owned());
     }
-    root.canonicalize()
+    source
+        .root()
+        .canonicalize()
         .ok()
         .and_then(|root| root.file_name().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "root".into())

@@ -39,8 +39,8 @@ fn tree() -> tempfile::TempDir {
 
 fn options(root: &Path, all: bool) -> Options {
     Options {
-        root: root.to_owned(),
-        host: false,
+        source: Source::Tree(root.to_owned()),
+        output: Output::Spdx,
         all,
         exclude: Vec::new(),
         name: "a \"tree\"".to_owned(),
@@ -50,7 +50,7 @@ fn options(root: &Path, all: bool) -> Options {
 
 fn make(options: &Options) -> (Vec<u8>, Report) {
     let mut document = Vec::new();
-    let report = generate(options, &Progress::default(), &mut document).unwrap();
+    let report = generate(options, None, &Progress::default(), &mut document).unwrap();
     (document, report)
 }
 
@@ -119,7 +119,8 @@ fn a_name_that_json_cannot_hold_is_reported() {
 
 #[test]
 fn a_root_that_is_not_there_is_named() {
-    let error = generate(&options(Path::new("/nonexistent"), false), &Progress::default(), &mut Vec::new());
+    let error =
+        generate(&options(Path::new("/nonexistent"), false), None, &Progress::default(), &mut Vec::new());
     assert!(error.is_err_and(|e| e.to_string().contains("/nonexistent")));
 }
 
@@ -136,7 +137,7 @@ fn excluded_directories() {
     assert_eq!(index.coverage(), Coverage::Full);
     for wrong in ["usr", "/", "/a/../b"] {
         let options = Options { exclude: vec![wrong.into()], ..options(tree.path(), false) };
-        let error = generate(&options, &Progress::default(), &mut Vec::new());
+        let error = generate(&options, None, &Progress::default(), &mut Vec::new());
         assert!(matches!(error, Err(GenerateError::Exclude(_))), "{wrong}: {error:?}");
     }
 }
@@ -216,4 +217,128 @@ fn what_cannot_be_read_is_named() {
     assert_eq!(report.unread.len(), 1, "{:?}", report.unread);
     let index = parse(&document, &Limits::default()).unwrap();
     assert_eq!((index.len(), index.coverage()), (4, Coverage::Owned));
+}
+
+fn written(options: &Options, base: Option<&ImageIndex>) -> Result<Vec<u8>, GenerateError> {
+    let mut document = Vec::new();
+    generate(options, base, &Progress::default(), &mut document).map(|_| document)
+}
+
+/// All that an index says.
+fn said(index: &ImageIndex) -> Vec<String> {
+    let file =
+        |e: crate::sbom::Entry<'_>| format!("{} {:?} {:?} {:?}", e.path(), e.sha256(), e.weak(), e.package());
+    let package = |p: crate::sbom::Package<'_>| format!("{p:?}");
+    let mut packages: Vec<_> = index.packages().filter(|p| p.purl.is_some()).map(package).collect();
+    packages.sort_unstable();
+    index.entries().map(file).chain(packages).collect()
+}
+
+#[test]
+fn both_formats_say_the_same() {
+    let tree = tree();
+    for all in [false, true] {
+        let options = options(tree.path(), all);
+        let spdx = parse(&written(&options, None).unwrap(), &Limits::default()).unwrap();
+        let options = Options { output: Output::CycloneDx, ..options };
+        let document = written(&options, None).unwrap();
+        let cyclonedx = parse(&document, &Limits::default()).unwrap();
+        assert_eq!(said(&cyclonedx), said(&spdx));
+        assert_eq!((cyclonedx.coverage(), cyclonedx.tool()), (spdx.coverage(), spdx.tool()));
+        assert_eq!(cyclonedx.created(), spdx.created());
+        assert_eq!(written(&options, None).unwrap(), document, "the same tree gives the same bytes");
+    }
+}
+
+#[test]
+fn a_base_is_completed() {
+    let tree = tree();
+    fs::write(tree.path().join("usr/bin/copied-in"), "#!the program that a Dockerfile copied in").unwrap();
+    let sha256 = |content: &str| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
+        Sha256(digest.as_ref().try_into().unwrap()).to_string()
+    };
+    // As syft lists what packages own: a data file and a script, a file that is not there, and a link without a digest.
+    let base = |plain: &str| {
+        let file = |id: &str, path: &str, sha256: &str| serde_json::json!({ "SPDXID": id, "fileName": path, "checksums": [{ "algorithm": "SHA256", "checksumValue": sha256 }] });
+        let base = serde_json::json!({
+            "spdxVersion": "SPDX-2.3",
+            "packages": [
+                { "SPDXID": "p", "name": "shells", "versionInfo": "7", "externalRefs":
+                    [{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": "pkg:deb/debian/shells@7" }] },
+                { "SPDXID": "q", "name": "tool", "versionInfo": "1:2+b1" },
+            ],
+            "files": [
+                file("a", "/etc/plain", &sha256(plain)), file("b", "/usr/bin/script", &sha256("#!/bin/sh\n")),
+                file("c", "/usr/share/doc/gone", &sha256("x")), { "SPDXID": "d", "fileName": "/usr/bin/link" },
+            ],
+            "relationships": [{ "spdxElementId": "p", "relationshipType": "CONTAINS", "relatedSpdxElement": "b" }],
+        });
+        parse(base.to_string().as_bytes(), &Limits::default()).unwrap()
+    };
+    for output in [Output::Spdx, Output::CycloneDx] {
+        let options = Options { output, ..options(tree.path(), false) };
+        let index = parse(&written(&options, Some(&base("plain"))).unwrap(), &Limits::default()).unwrap();
+        let found: Vec<_> = index
+            .entries()
+            .map(|e| (e.path().to_string(), e.sha256().is_some(), e.package().map(str::to_owned)))
+            .collect();
+        let row =
+            |path: &str, digest, owner: Option<&str>| (path.to_owned(), digest, owner.map(str::to_owned));
+        assert_eq!(
+            found,
+            [
+                row("/etc/plain", true, None),
+                row("/usr/bin/copied-in", true, None),
+                row("/usr/bin/elf", true, Some("tool 1:2+b1")),
+                row("/usr/bin/link", false, None),
+                row("/usr/bin/other \"quoted\"\\x5c", true, None),
+                row("/usr/bin/script", true, Some("shells 7")),
+                row("/usr/lib/lib.so", true, Some("tool 1:2+b1")),
+                row("/usr/share/doc/gone", true, None),
+            ],
+            "{output:?}"
+        );
+        assert_eq!(index.coverage(), Coverage::Full);
+        assert!(index.packages().any(|p| p.purl == Some("pkg:deb/debian/shells@7")));
+        let error = written(&options, Some(&base("changed"))).unwrap_err().to_string();
+        assert!(error.contains("another SHA-256 for 1 file(s)") && error.contains("/etc/plain"), "{error}");
+    }
+}
+
+/// Reads documents with the public tools and prints what they object to.
+const VALIDATE: &str = r#"
+import sys
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+spdx, cyclonedx = sys.argv[1:]
+for message in validate_full_spdx_document(parse_file(spdx), "SPDX-2.3"):
+    print(spdx, message.validation_message)
+error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(cyclonedx).read())
+if error:
+    print(cyclonedx, error)
+print("validated")
+"#;
+
+#[test]
+fn the_public_validators_object_to_nothing() {
+    let tree = tree();
+    let made = tempfile::tempdir().unwrap();
+    let [spdx, cyclonedx] = ["made.spdx.json", "made.cdx.json"].map(|name| made.path().join(name));
+    for (output, file) in [(Output::Spdx, &spdx), (Output::CycloneDx, &cyclonedx)] {
+        fs::write(file, written(&Options { output, ..options(tree.path(), true) }, None).unwrap()).unwrap();
+    }
+    let validate = |spdx: &Path, cyclonedx: &Path| {
+        let mut command = crate::python::program("python3");
+        let out = command.args(["-c", VALIDATE]).args([spdx, cyclonedx]).output().expect("python3 runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert_eq!(validate(&spdx, &cyclonedx), "validated\n");
+    // They do object.
+    let broken = made.path().join("broken.cdx.json");
+    fs::write(&broken, fs::read_to_string(&cyclonedx).unwrap().replace("\"SHA-1\"", "\"SHA-2\"")).unwrap();
+    assert!(validate(&spdx, &broken).contains("SHA-2"));
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use nix::sys::statfs::{self, FsType};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Options, Progress};
+use super::{Options, Progress, Source};
 
 /// What was found; paths are relative to the root.
 pub(super) struct Tree {
@@ -38,7 +38,7 @@ pub(super) fn walk(
     excluded: &FxHashSet<PathBuf>,
     progress: &Progress,
 ) -> io::Result<Tree> {
-    let root = &options.root;
+    let root = options.source.root();
     let (home, home_kind) = (root.metadata()?.dev(), kind(root)?);
     let mut tree = Tree { files: Vec::new(), unread: Vec::new(), left_out: Vec::new() };
     // By device: why its files are left out, if they are.
@@ -65,7 +65,7 @@ pub(super) fn walk(
             progress.found.fetch_add(1, Ordering::Relaxed);
         } else if file_type.is_dir() && entry.depth() > 0 {
             let path = relative(entry.path());
-            if options.host && HOST_SKIPS.iter().any(|skip| path == Path::new(skip)) {
+            if options.source == Source::Host && HOST_SKIPS.iter().any(|skip| path == Path::new(skip)) {
                 entries.skip_current_dir();
                 continue;
             }

@@ -206,3 +206,84 @@ fn incomplete_claims_are_none() {
         assert_eq!(index.coverage(), Coverage::Owned, "{format:?}");
     }
 }
+
+/// syft-json with one package that has recorded `recorded`, and the document's own `files`.
+fn syft(site_packages: &str, recorded: &[(&str, &str, &str)], files: &[(&str, &str)]) -> String {
+    let recorded: Vec<_> = recorded
+        .iter()
+        .map(|(path, algorithm, value)| {
+            serde_json::json!({ "path": path, "digest": { "algorithm": algorithm, "value": value } })
+        })
+        .collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, sha256)| {
+            serde_json::json!({ "id": path, "location": { "path": path }, "digests": [{ "algorithm": "sha256", "value": sha256 }] })
+        })
+        .collect();
+    serde_json::json!({
+        "schema": { "version": "16.0.0" }, "files": files, "artifactRelationships": [],
+        "artifacts": [{ "id": "p", "name": "p", "version": "1",
+            "metadata": { "sitePackagesRootPath": site_packages, "files": recorded } }],
+    })
+    .to_string()
+}
+
+#[test]
+fn what_package_managers_recorded() {
+    let base64 = "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqo";
+    let (q1, md5) = ("Q1u7u7u7u7u7u7u7u7u7u7u7u7u7s=", "c".repeat(32));
+    let own = "d".repeat(64);
+    let text = syft(
+        "/usr/lib/python3/site-packages",
+        &[
+            ("/rpm", "sha256", A),
+            ("pip/x.py", "sha256", base64),
+            ("../../../bin/pip", "sha256", base64),
+            ("../../../../../bin/out", "sha256", base64),
+            ("/apk", "'Q1'+base64(sha1)", q1),
+            ("/dpkg", "md5", &md5),
+            ("/twice", "sha256", A),
+            ("/twice", "sha256", &own),
+            ("/own", "sha256", A),
+            ("/odd", "sha256", "not a digest"),
+            ("/none", "crc", "00"),
+        ],
+        &[("/own", &own)],
+    );
+    let index = parse(text.as_bytes(), &Limits::default()).expect("a good document");
+    let found: Vec<_> = index
+        .entries()
+        .map(|e| {
+            let weak = e.weak().unwrap_or_default();
+            (
+                e.path().to_string(),
+                e.sha256().map(|s| s.to_string()[..2].to_owned()),
+                weak.sha1.is_some(),
+                weak.md5.is_some(),
+            )
+        })
+        .collect();
+    let row =
+        |path: &str, sha256: Option<&str>, sha1, md5| (path.to_owned(), sha256.map(str::to_owned), sha1, md5);
+    assert_eq!(
+        found,
+        [
+            row("/apk", None, true, false),
+            row("/dpkg", None, false, true),
+            row("/own", Some("dd"), false, false),
+            row("/rpm", Some("aa"), false, false),
+            row("/twice", None, false, false),
+            row("/usr/bin/pip", Some("aa"), false, false),
+            row("/usr/lib/python3/site-packages/pip/x.py", Some("aa"), false, false),
+        ]
+    );
+    assert!(index.entries().all(|e| e.package() == Some("p 1")));
+    assert!(
+        index
+            .entries()
+            .all(|e| e.is_recorded() == (e.path().as_bytes() != b"/own" && e.path().as_bytes() != b"/twice"))
+    );
+    // `/twice` and `/odd`.
+    assert_eq!((index.numbers().recorded, index.numbers().unusable), (5, 2));
+}

@@ -1,7 +1,7 @@
-//! Patterns over cgroup paths: `*` stands for any characters but `/`, `**` for any.
+//! Patterns over cgroup paths and signers' identities: `*` stands for any characters but `/`, `**` for any.
 
 /// The pattern covers the whole of `path`. Takes time proportional to the product of the lengths at worst.
-pub(super) fn matches(pattern: &str, path: &str) -> bool {
+pub(crate) fn matches(pattern: &str, path: &str) -> bool {
     let (p, t) = (pattern.as_bytes(), path.as_bytes());
     let (mut pi, mut ti) = (0, 0);
     // Where to go on when a literal does not fit: (pattern after the star, text up to where it reached). A `*` may

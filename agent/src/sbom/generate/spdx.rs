@@ -1,21 +1,13 @@
-//! The document: SPDX 2.3, one file, package or relationship per line.
+//! SPDX 2.3: one file, package or relationship per line.
 
 use std::io::{self, Write};
 
 use aws_lc_rs::digest;
 use serde::Serialize;
 
-use super::dpkg::Package;
-use super::file::{Class, Looked};
-use super::{COMPLETE, Options, TOOL};
-
-/// One file of the document.
-pub(super) struct Listed {
-    /// Relative to the root.
-    pub(super) path: Box<str>,
-    pub(super) file: Looked,
-    pub(super) owner: Option<u32>,
-}
+use super::Options;
+use super::document::{Document, Listed, created, hex, selection, tool};
+use super::file::Class;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,6 +17,8 @@ struct FileLine<'a> {
     id: String,
     file_types: [&'static str; 1],
     checksums: [Checksum; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -34,68 +28,44 @@ struct Checksum {
     checksum_value: String,
 }
 
-pub(super) fn document(
-    options: &Options,
-    files: &[Listed],
-    packages: &[Package],
-    unread: usize,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let what = if options.all { "every regular file" } else { "every executable, shared library and script" };
-    let claim = match unread {
-        0 => COMPLETE.to_owned(),
-        _ => format!("muster: incomplete, {unread} files or directories could not be read"),
-    };
-    // The namespace must be unique to the content (SPDX 2.3, clause 6.5).
-    let mut content = digest::Context::new(&digest::SHA256);
-    for listed in files {
-        content.update(listed.path.as_bytes());
-        content.update(&[0]);
-        content.update(&listed.file.sha256.0);
-    }
-    let content = hex(content.finish().as_ref());
-    let created = time::OffsetDateTime::from(options.created)
-        .replace_nanosecond(0)
-        .map_err(io::Error::other)?
-        .format(&time::format_description::well_known::Rfc3339)
-        .map_err(io::Error::other)?;
+pub(super) fn write(options: &Options, document: &Document, out: &mut dyn Write) -> io::Result<()> {
+    let Document { files, packages, .. } = document;
     let head = serde_json::json!({
-        "created": created,
-        "creators": [format!("Tool: {TOOL}{}", env!("CARGO_PKG_VERSION"))],
-        "comment": claim,
+        "created": created(options)?,
+        "creators": [format!("Tool: {}", tool())],
+        "comment": document.claim(),
     });
     let name = serde_json::to_string(&options.name)?;
     writeln!(
         out,
         "{{\"spdxVersion\":\"SPDX-2.3\",\"dataLicense\":\"CC0-1.0\",\"SPDXID\":\"SPDXRef-DOCUMENT\","
     )?;
+    // The namespace must be unique to the content (SPDX 2.3, clause 6.5).
+    let content = hex(&document.content());
     writeln!(out, "\"name\":{name},\"documentNamespace\":\"urn:muster:sbom:{content}\",")?;
-    writeln!(out, "\"comment\":\"Lists {what}.\",")?;
+    writeln!(out, "\"comment\":\"Lists {}.\",", selection(options))?;
     writeln!(out, "\"creationInfo\":{head},")?;
     write!(out, "\"packages\":[")?;
-    let root = serde_json::json!({
-        "SPDXID": "SPDXRef-Root",
-        "name": options.name,
-        "downloadLocation": "NOASSERTION",
-        "filesAnalyzed": false,
-        "primaryPackagePurpose": "OPERATING-SYSTEM",
-    });
-    write!(out, "\n{root}")?;
+    write!(out, "\n{}", root(options, document))?;
     for ((number, package), code) in
         packages.iter().enumerate().zip(verification_codes(files, packages.len()))
     {
         let mut line = serde_json::json!({
             "SPDXID": format!("SPDXRef-Package-{number}"),
             "name": package.name,
-            "versionInfo": package.version,
             "downloadLocation": "NOASSERTION",
             "filesAnalyzed": code.is_some(),
-            "externalRefs": [{
+        });
+        if !package.version.is_empty() {
+            line["versionInfo"] = package.version.as_str().into();
+        }
+        if !package.purl.is_empty() {
+            line["externalRefs"] = serde_json::json!([{
                 "referenceCategory": "PACKAGE-MANAGER",
                 "referenceType": "purl",
                 "referenceLocator": package.purl,
-            }],
-        });
+            }]);
+        }
         if let Some(code) = code {
             line["packageVerificationCode"] = serde_json::json!({ "packageVerificationCodeValue": code });
         }
@@ -107,18 +77,24 @@ pub(super) fn document(
         name.clear();
         name.push_str("./");
         name.push_str(&listed.path);
+        let file = listed.file.as_ref();
         let line = FileLine {
             file_name: &name,
             id: format!("SPDXRef-File-{number}"),
-            file_types: [match listed.file.class {
-                Class::Elf => "BINARY",
-                Class::Script => "SOURCE",
-                Class::Other => "OTHER",
+            file_types: [match file.map(|file| file.class) {
+                Some(Class::Elf) => "BINARY",
+                Some(Class::Script) => "SOURCE",
+                Some(Class::Other) | None => "OTHER",
             }],
+            // Zeros are what generators write for a digest that they do not have: clause 8.4 wants one.
             checksums: [
-                Checksum { algorithm: "SHA1", checksum_value: hex(&listed.file.sha1) },
-                Checksum { algorithm: "SHA256", checksum_value: listed.file.sha256.to_string() },
+                Checksum { algorithm: "SHA1", checksum_value: hex(&file.map_or([0; 20], |file| file.sha1)) },
+                Checksum {
+                    algorithm: "SHA256",
+                    checksum_value: listed.sha256().unwrap_or_default().to_string(),
+                },
             ],
+            comment: document.layer(listed).map(|layer| format!("layerID: sha256:{layer}")),
         };
         writeln!(out, "{}", if number == 0 { "" } else { "," })?;
         serde_json::to_writer(&mut *out, &line)?;
@@ -151,7 +127,7 @@ fn verification_codes(files: &[Listed], packages: usize) -> impl Iterator<Item =
     for listed in files {
         let owner = listed.owner.and_then(|owner| usize::try_from(owner).ok());
         if let Some(owned) = owner.and_then(|owner| owned.get_mut(owner)) {
-            owned.push(listed.file.sha1);
+            owned.push(listed.file.as_ref().map_or([0; 20], |file| file.sha1));
         }
     }
     owned.into_iter().map(|mut files| {
@@ -162,11 +138,25 @@ fn verification_codes(files: &[Listed], packages: usize) -> impl Iterator<Item =
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// What the document describes.
+fn root(options: &Options, document: &Document) -> serde_json::Value {
+    let mut root = serde_json::json!({
+        "SPDXID": "SPDXRef-Root",
+        "name": options.name,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": false,
+        "primaryPackagePurpose": "OPERATING-SYSTEM",
+    });
+    if let Some(image) = document.image() {
+        root["primaryPackagePurpose"] = "CONTAINER".into();
+        root["versionInfo"] = format!("sha256:{}", image.manifest).into();
+        root["checksums"] =
+            serde_json::json!([{ "algorithm": "SHA256", "checksumValue": image.manifest.to_string() }]);
+        // As trivy writes them.
+        let mut texts = vec![format!("ImageID: sha256:{}", image.config)];
+        texts.extend(image.diff_ids.iter().map(|id| format!("DiffID: sha256:{id}")));
+        root["attributionTexts"] = texts.into();
+        root["comment"] = format!("platform: {}", image.platform).into();
+    }
+    root
 }

@@ -1,0 +1,284 @@
+//! `muster attest verify`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::attestation::{
+    self, AttestationError, Keys, Limits, Policy, PredicateType, Provenance, Signed, Signers, TrustRoot,
+    Verified, VerifiedArtifact, Vex, is_over_artifact, verify, verify_artifact,
+};
+use crate::config::{self, Identity};
+use crate::finding::Sha256;
+
+/// Exit status when what it was given cannot be used, as clap's.
+const USAGE: u8 = 2;
+/// An artifact is held in memory, since some keys sign all of it and not its digest.
+const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
+
+/// Arguments of `muster attest verify`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("signer").args(["keys", "identity"]).required(true).multiple(true))]
+pub struct Verify {
+    /// A DSSE envelope, or a Sigstore bundle (v0.1 to v0.3) of an attestation or of a signature over an artifact.
+    file: PathBuf,
+    /// Public key of a signer, PEM (BEGIN PUBLIC KEY): P-256, P-384, Ed25519 or RSA.
+    #[arg(long = "key", value_name = "PEM")]
+    keys: Vec<PathBuf>,
+    /// Different keys that must have signed.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threshold: usize,
+    /// Trust root: a trusted_root.json, the directory of a TUF cache, `embedded` (Sigstore's public services) or
+    /// `embedded:github`.
+    #[arg(long, value_name = "FILE", default_value = "embedded")]
+    trust_root: String,
+    /// Signer whom the certificate must name: email address or URI, `*` for any characters but `/`, `**` for any.
+    #[arg(long, value_name = "ID", requires = "issuer")]
+    identity: Option<String>,
+    /// Issuer who vouches for the identity.
+    #[arg(long, value_name = "URL", requires = "identity")]
+    issuer: Option<String>,
+    /// Digest of the image (or artifact) that it must be about.
+    #[arg(long, value_name = "sha256:HEX", conflicts_with = "artifact")]
+    subject: Option<Sha256>,
+    /// File that it must be about.
+    #[arg(long, value_name = "FILE")]
+    artifact: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was verified.
+enum Good {
+    Attestation(Box<Verified>, Predicate),
+    Artifact(VerifiedArtifact),
+}
+
+/// What a predicate that is not an SBOM says.
+enum Predicate {
+    Sbom,
+    Provenance(Provenance),
+    Vex(Vex),
+}
+
+/// What the file must be about.
+enum About {
+    Anything,
+    Digest(Sha256),
+    Bytes(Vec<u8>),
+}
+
+impl Verify {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (policy, about, bytes) = match self.read() {
+            Ok(input) => input,
+            Err(error) => {
+                eprintln!("muster: {error:#}");
+                return Ok(ExitCode::from(USAGE));
+            }
+        };
+        let file = self.file.display();
+        let over_artifact = is_over_artifact(&bytes, &Limits::default());
+        if let (Ok(true), About::Anything) = (&over_artifact, &about) {
+            eprintln!(
+                "muster: {file}: a signature over an artifact; name it with --artifact FILE (or --subject sha256:HEX)"
+            );
+            return Ok(ExitCode::from(USAGE));
+        }
+        let good = over_artifact.map_err(|error| error.to_string()).and_then(|over_artifact| {
+            if over_artifact {
+                artifact(&bytes, &about, &policy)
+            } else {
+                attestation(&bytes, &about, &policy)
+            }
+        });
+        Ok(match good {
+            Ok(good) => {
+                if self.json {
+                    println!("{}", good.json());
+                } else {
+                    good.print(&self.file);
+                }
+                ExitCode::SUCCESS
+            }
+            Err(reason) if self.json => {
+                println!("{}", json!({"verified": false, "reason": reason}));
+                ExitCode::FAILURE
+            }
+            Err(reason) => {
+                eprintln!("muster: {file}: refused: {reason}");
+                ExitCode::FAILURE
+            }
+        })
+    }
+
+    fn read(&self) -> anyhow::Result<(Policy, About, Vec<u8>)> {
+        let keys = Keys::load(&self.keys)?;
+        let count = keys.len();
+        if !keys.is_empty() && !(1..=count).contains(&self.threshold) {
+            anyhow::bail!(
+                "--threshold {}: expected 1 to {count}, the number of different keys",
+                self.threshold
+            );
+        }
+        let identity = self.identity.clone().zip(self.issuer.clone());
+        let identities: Vec<_> =
+            identity.into_iter().map(|(identity, issuer)| Identity { identity, issuer }).collect();
+        if let Some((member, reason)) = identities.iter().find_map(Identity::fault) {
+            anyhow::bail!("--{member}: {reason}");
+        }
+        let trust_root = TrustRoot::load(&config::TrustRoot::from(self.trust_root.clone()))?;
+        let policy = Policy::new(keys, self.threshold, identities, trust_root)?;
+        let about = match (&self.subject, &self.artifact) {
+            (Some(digest), _) => About::Digest(*digest),
+            (None, Some(artifact)) => About::Bytes(read(artifact, MAX_ARTIFACT_BYTES)?),
+            (None, None) => About::Anything,
+        };
+        Ok((policy, about, read(&self.file, Limits::default().max_envelope_bytes)?))
+    }
+}
+
+/// The file, and of a longer one a byte more than `limit`.
+fn read(file: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|opened| opened.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .with_context(|| format!("{}: cannot read", file.display()))?;
+    Ok(bytes)
+}
+
+fn artifact(bytes: &[u8], about: &About, policy: &Policy) -> Result<Good, String> {
+    let signed = match about {
+        About::Anything => return Err(AttestationError::NotAnAttestation.to_string()),
+        About::Digest(digest) => Signed::Digest(*digest),
+        About::Bytes(bytes) => Signed::Bytes(bytes),
+    };
+    let verified = verify_artifact(bytes, signed, policy, &Limits::default());
+    verified.map(Good::Artifact).map_err(|error| error.to_string())
+}
+
+fn attestation(bytes: &[u8], about: &About, policy: &Policy) -> Result<Good, String> {
+    let limits = Limits::default();
+    let verified = verify(bytes, policy, &limits).map_err(|error| error.to_string())?;
+    let wanted = match about {
+        About::Anything => None,
+        About::Digest(digest) => Some(*digest),
+        About::Bytes(bytes) => Some(attestation::sha256(bytes)),
+    };
+    if let Some(wanted) = wanted.filter(|wanted| !verified.statement.names(wanted)) {
+        let found: Vec<_> = subjects(&verified).map(|digest| format!("sha256:{digest}")).collect();
+        return Err(format!("the statement is about {}, not about sha256:{wanted}", found.join(", ")));
+    }
+    let document = verified.statement.predicate();
+    let predicate = match verified.statement.predicate_type {
+        PredicateType::SlsaProvenance => Provenance::parse(document, &limits).map(Predicate::Provenance),
+        PredicateType::OpenVex => Vex::parse(document, &limits).map(Predicate::Vex),
+        _ => Ok(Predicate::Sbom),
+    };
+    let predicate = predicate.map_err(|error| format!("its signature is good, but {error}"))?;
+    Ok(Good::Attestation(Box::new(verified), predicate))
+}
+
+fn subjects(verified: &Verified) -> impl Iterator<Item = Sha256> + '_ {
+    verified.statement.subjects.iter().filter_map(|subject| subject.sha256)
+}
+
+fn rfc3339(time: Option<SystemTime>) -> Option<String> {
+    time.and_then(|time| OffsetDateTime::from(time).format(&Rfc3339).ok())
+}
+
+impl Good {
+    fn json(&self) -> Value {
+        let (sha256, signers, time) = match self {
+            Self::Attestation(verified, _) => (verified.sha256, &verified.signers, verified.time),
+            Self::Artifact(verified) => (verified.sha256, &verified.signers, verified.time),
+        };
+        let mut out = json!({
+            "verified": true,
+            "envelope_sha256": sha256.to_string(),
+            "keys": signers.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "identity": signers.identity.as_ref().map(|signer| &signer.identity),
+            "issuer": signers.identity.as_ref().map(|signer| &signer.issuer),
+            "signed_at": rfc3339(time),
+        });
+        let Self::Attestation(verified, predicate) = self else { return out };
+        let statement = &verified.statement;
+        let subjects = statement.subjects.iter().map(|subject| {
+            json!({"name": subject.name, "sha256": subject.sha256.map(|digest| digest.to_string())})
+        });
+        out["subjects"] = subjects.collect();
+        out["predicate_type"] = json!(statement.predicate_uri);
+        out["document_sha256"] = json!(attestation::sha256(statement.predicate()).to_string());
+        out["document_bytes"] = json!(statement.predicate().len());
+        match predicate {
+            Predicate::Sbom => {}
+            Predicate::Provenance(Provenance { builder, source, commit }) => {
+                out["provenance"] = json!({"builder": builder, "source": source, "commit": commit});
+            }
+            Predicate::Vex(vex) => out["vex_packages"] = json!(vex.packages().count()),
+        }
+        out
+    }
+
+    fn print(&self, file: &Path) {
+        println!("{}: verified", file.display());
+        match self {
+            Self::Artifact(verified) => print_signers(&verified.signers, verified.time),
+            Self::Attestation(verified, predicate) => {
+                print_signers(&verified.signers, verified.time);
+                let statement = &verified.statement;
+                for subject in &statement.subjects {
+                    let digest = subject
+                        .sha256
+                        .map_or_else(|| "no sha256".into(), |digest| format!("sha256:{digest}"));
+                    println!("  subject     {digest}  {:?}", subject.name);
+                }
+                println!("  type        {}", statement.predicate_uri);
+                let document = attestation::sha256(statement.predicate());
+                println!("  document    sha256:{document}  {} bytes", statement.predicate().len());
+                predicate.print();
+            }
+        }
+    }
+}
+
+impl Predicate {
+    fn print(&self) {
+        match self {
+            Self::Sbom => {}
+            Self::Provenance(Provenance { builder, source, commit }) => {
+                println!("  builder     {builder:?}");
+                println!("  source      {:?}", source.as_deref().unwrap_or("not stated"));
+                println!("  commit      {:?}", commit.as_deref().unwrap_or("not stated"));
+            }
+            Self::Vex(vex) => {
+                println!(
+                    "  packages    {} ({} products have no package URL)",
+                    vex.packages().count(),
+                    vex.without_purl
+                );
+            }
+        }
+    }
+}
+
+fn print_signers(signers: &Signers, time: Option<SystemTime>) {
+    for key in &signers.keys {
+        println!("  signed by   key {key}");
+    }
+    if let Some(signer) = &signers.identity {
+        println!("  signed by   {:?}", signer.identity);
+        println!("  issuer      {:?}", signer.issuer);
+    }
+    if let Some(time) = rfc3339(time) {
+        println!("  signed at   {time}");
+    }
+}

@@ -1,0 +1,319 @@
+//! An index in the making.
+
+use std::time::SystemTime;
+
+use rustc_hash::FxHashMap;
+
+use super::index::{NO_DIGEST, NO_PACKAGE, at, split};
+use super::packages::Packages;
+use super::path::{canonical, merges_into_usr};
+use super::{Digests, Entry, Format, ImageIndex, Numbers, Origin, Package, SbomError};
+use crate::finding::Sha256;
+
+/// Takes the files and packages of documents in any order.
+#[derive(Default)]
+pub struct Builder {
+    paths: Vec<u8>,
+    files: Vec<Raw>,
+    pub(super) packages: Packages,
+    /// The image that the document says it was made from.
+    pub origin: Origin,
+    /// The tool that made the document.
+    pub tool: Option<Box<str>>,
+    /// Formats of the documents.
+    pub formats: Vec<Format>,
+    /// When the document was made.
+    pub created: Option<SystemTime>,
+    /// The document claims to be complete.
+    pub complete: bool,
+    /// Files of package metadata whose digest is malformed, or contradicted by another package's.
+    pub unusable: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Raw {
+    start: u32,
+    len: u32,
+    slash: u32,
+    package: u32,
+    digests: Digests,
+    /// The digests are not of the file, but what a package database records.
+    recorded: bool,
+}
+
+impl Builder {
+    /// Adds a file and returns its number for [`own`](Self::own).
+    ///
+    /// # Errors
+    /// The path cannot be canonical, or the document is too large for 32-bit offsets.
+    pub fn file(&mut self, path: &[u8], digests: Digests) -> Result<u32, SbomError> {
+        let refuse = |reason: String| SbomError::File {
+            path: String::from_utf8_lossy(path).into_owned(),
+            reason,
+            position: None,
+        };
+        let canonical = canonical(path).map_err(|e| refuse(e.to_string()))?;
+        self.push(&canonical, digests, false).ok_or_else(|| refuse("more than 4 GiB of paths".to_owned()))
+    }
+
+    /// Adds what a package's metadata records of a file that it brings. This counts only where no document has a digest of the
+    /// file itself, and not where packages contradict each other. False when the path cannot be canonical.
+    pub fn recorded(&mut self, path: &[u8], digests: Digests, package: u32) -> bool {
+        let Some(file) = canonical(path).ok().and_then(|path| self.push(&path, digests, true)) else {
+            return false;
+        };
+        self.own(file, package);
+        true
+    }
+
+    /// Adds a file of another index, with its owner among the packages of this one.
+    pub(super) fn entry(&mut self, entry: Entry<'_>, package: Option<u32>) -> Result<(), SbomError> {
+        let digests = Digests { sha256: entry.sha256(), ..entry.weak().unwrap_or_default() };
+        let file = self.file(entry.path().as_bytes(), digests)?;
+        self.files[at(file)].recorded = entry.is_recorded();
+        if let Some(package) = package {
+            self.own(file, package);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, path: &[u8], digests: Digests, recorded: bool) -> Option<u32> {
+        let start = u32::try_from(self.paths.len()).ok()?;
+        let len = u32::try_from(path.len()).ok()?;
+        u32::try_from(self.paths.len() + path.len()).ok()?;
+        let slash = u32::try_from(split(path).0.len()).ok()?;
+        self.paths.extend_from_slice(path);
+        self.files.push(Raw { start, len, slash, package: NO_PACKAGE, digests, recorded });
+        u32::try_from(self.files.len() - 1).ok()
+    }
+
+    /// Adds a package and returns its number for [`own`](Self::own).
+    pub fn package(&mut self, package: &Package<'_>) -> u32 {
+        self.packages.push(package).unwrap_or(NO_PACKAGE)
+    }
+
+    /// Says which package owns a file; the first one stays.
+    pub fn own(&mut self, file: u32, package: u32) {
+        if let Some(file) = self.files.get_mut(at(file)).filter(|f| f.package == NO_PACKAGE) {
+            file.package = package;
+        }
+    }
+
+    fn path(&self, file: &Raw) -> &[u8] {
+        &self.paths[at(file.start)..at(file.start) + at(file.len)]
+    }
+
+    /// `/bin` and its like are links to the directories below `/usr`, so that both spellings of a path are one file.
+    ///
+    /// The files themselves decide: one that has a digest in a top directory, and is not the same below `/usr`, is really there.
+    /// (What has no digest there may be a link.) Package databases cannot tell, for dpkg records `/bin/bash` on either system; where
+    /// only they name such paths, it counts at which of the two the files are listed, and that both being one contradicts nothing.
+    fn merged_usr(&self) -> bool {
+        type Paths<'a> = FxHashMap<&'a [u8], Digests>;
+        let (mut there, mut recorded) = (Paths::default(), Paths::default());
+        for file in self.files.iter().filter(|file| file.digests != Digests::default()) {
+            let path = self.path(file);
+            if merges_into_usr(path) {
+                let paths = if file.recorded { &mut recorded } else { &mut there };
+                paths.insert(path, file.digests);
+            }
+        }
+        let (mut at_top, mut below_usr, mut contradicted) = (0, 0, false);
+        for file in &self.files {
+            let path = self.path(file);
+            let Some(below) = path.strip_prefix(b"/usr") else {
+                at_top += u64::from(!file.recorded && recorded.contains_key(path));
+                continue;
+            };
+            if there.get(below).is_some_and(|top| file.recorded || unite(*top, file.digests).is_some()) {
+                there.remove(below);
+            }
+            if let Some(top) = recorded.get(below) {
+                below_usr += u64::from(!file.recorded);
+                contradicted |= file.recorded && unite(*top, file.digests).is_none();
+            }
+        }
+        there.is_empty() && (below_usr > at_top || at_top == 0 && !contradicted)
+    }
+
+    /// Sorts and packs.
+    ///
+    /// # Errors
+    /// One path has two different digests.
+    pub fn finish(mut self) -> Result<ImageIndex, SbomError> {
+        let merged_usr = self.merged_usr();
+        if merged_usr {
+            self.move_into_usr()?;
+        }
+        let paths = &self.paths;
+        let parts = |f: &Raw| {
+            let path = &paths[at(f.start)..at(f.start) + at(f.len)];
+            path.split_at(at(f.slash))
+        };
+        self.files.sort_by(|a, b| parts(a).cmp(&parts(b)));
+        let files = self.merge_equal_paths()?;
+        let mut index = ImageIndex {
+            merged_usr,
+            created: self.created,
+            numbers: Numbers {
+                files: files.len() as u64,
+                packages: self.packages.len() as u64,
+                complete: self.complete,
+                unusable: self.unusable,
+                ..Numbers::default()
+            },
+            ..ImageIndex::default()
+        };
+        self.pack_names(&files, &mut index);
+        pack_digests(&files, &mut index);
+        self.formats.dedup();
+        index.numbers.owned = files.iter().filter(|file| file.package != NO_PACKAGE).count() as u64;
+        index.package = files.iter().map(|f| f.package).collect();
+        index.packages = self.packages.packed();
+        index.origin = self.origin;
+        index.tool = self.tool;
+        index.formats = self.formats;
+        Ok(index)
+    }
+
+    fn pack_names(&self, files: &[Raw], index: &mut ImageIndex) {
+        let (mut dir_bytes, mut dir_ends, mut dir_files) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut name_bytes, mut name_ends) = (Vec::new(), Vec::with_capacity(files.len()));
+        // Paths have 32-bit offsets already, and there are no more files than bytes of paths.
+        let end = |bytes: &Vec<u8>| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut last: Option<&[u8]> = None;
+        for (id, file) in (0..).zip(files) {
+            let (dir, name) = split(self.path(file));
+            if last != Some(dir) {
+                dir_bytes.extend_from_slice(dir);
+                dir_ends.push(end(&dir_bytes));
+                dir_files.push(id);
+                last = Some(dir);
+            }
+            name_bytes.extend_from_slice(name);
+            name_ends.push(end(&name_bytes));
+        }
+        dir_files.push(u32::try_from(files.len()).unwrap_or(u32::MAX));
+        index.dir_bytes = dir_bytes.into();
+        index.dir_ends = dir_ends.into();
+        index.dir_files = dir_files.into();
+        index.name_bytes = name_bytes.into();
+        index.name_ends = name_ends.into();
+    }
+
+    fn move_into_usr(&mut self) -> Result<(), SbomError> {
+        for n in 0..self.files.len() {
+            let path = self.path(&self.files[n]);
+            if merges_into_usr(path) {
+                let merged = [b"/usr", path].concat();
+                let Raw { package, digests, recorded, .. } = self.files[n];
+                let moved = self.file(&merged, digests)?;
+                let moved = self.files.swap_remove(at(moved));
+                self.files[n] = Raw { package, recorded, ..moved };
+            }
+        }
+        Ok(())
+    }
+
+    /// The sorted files with one entry per path: what one listing leaves out, another may have.
+    fn merge_equal_paths(&mut self) -> Result<Vec<Raw>, SbomError> {
+        let mut out: Vec<Raw> = Vec::with_capacity(self.files.len());
+        let mut unusable = 0;
+        for group in self.files.chunk_by(|a, b| self.path(a) == self.path(b)) {
+            let [first, rest @ ..] = group else { continue };
+            let mut file = *first;
+            if rest.is_empty() {
+                out.push(file);
+                continue;
+            }
+            let computed = group.iter().filter(|f| !f.recorded).map(|f| f.digests);
+            let computed =
+                computed.clone().try_fold(Digests::default(), unite).ok_or_else(|| SbomError::File {
+                    path: String::from_utf8_lossy(self.path(first)).into_owned(),
+                    reason: "listed twice with different digests".to_owned(),
+                    position: None,
+                })?;
+            file.recorded = computed == Digests::default();
+            file.digests = computed;
+            if file.recorded {
+                let (agreed, contradicted) = agree(group.iter().filter(|f| f.recorded).map(|f| f.digests));
+                file.digests = agreed;
+                file.recorded = agreed != Digests::default();
+                unusable += u64::from(contradicted);
+            }
+            // Who contains the file by the document itself counts before whose metadata names it.
+            let owned = |recorded: bool| {
+                group.iter().filter(move |f| f.recorded == recorded && f.package != NO_PACKAGE)
+            };
+            file.package = owned(false).chain(owned(true)).next().map_or(NO_PACKAGE, |f| f.package);
+            out.push(file);
+        }
+        self.unusable += unusable;
+        Ok(out)
+    }
+}
+
+fn pack_digests(files: &[Raw], index: &mut ImageIndex) {
+    let known = |file: &Raw| file.digests.sha256;
+    let mut distinct: Vec<Sha256> = files.iter().filter_map(known).collect();
+    let with_sha256 = distinct.len();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct.shrink_to_fit();
+    let place =
+        |sha256: Sha256| distinct.binary_search(&sha256).ok().and_then(|place| u32::try_from(place).ok());
+    let sha256: Box<[u32]> =
+        files.iter().map(|file| known(file).and_then(place).unwrap_or(NO_DIGEST)).collect();
+    let mut by_sha256: Vec<u32> = Vec::with_capacity(with_sha256);
+    by_sha256.extend((0..).zip(&sha256).filter(|(_, place)| **place != NO_DIGEST).map(|(id, _)| id));
+    by_sha256.sort_by_key(|id: &u32| sha256[at(*id)]);
+    let weak = || (0..).zip(files).filter(|(_, file)| file.digests.sha256.is_none());
+    index.numbers.with_sha256 = with_sha256 as u64;
+    index.numbers.with_weak = weak().filter(|(_, file)| file.digests != Digests::default()).count() as u64;
+    index.sha1 = weak().filter_map(|(id, file)| Some((id, file.digests.sha1?))).collect();
+    index.md5 = weak().filter_map(|(id, file)| Some((id, file.digests.md5?))).collect();
+    index.recorded = (0..).zip(files).filter(|(_, file)| file.recorded).map(|(id, _)| id).collect();
+    index.numbers.recorded = index.recorded.len() as u64;
+    index.digests = distinct.into();
+    index.sha256 = sha256;
+    index.by_sha256 = by_sha256.into();
+}
+
+/// Two listings of one file; `None` when they cannot both be true.
+fn unite(a: Digests, b: Digests) -> Option<Digests> {
+    fn one<T: PartialEq + Copy>(a: Option<T>, b: Option<T>) -> Option<Option<T>> {
+        match (a, b) {
+            (Some(a), Some(b)) if a != b => None,
+            _ => Some(a.or(b)),
+        }
+    }
+    // A SHA-256 decides alone: weak digests come from package metadata, which may be of another time.
+    let sha256 = one(a.sha256, b.sha256)?;
+    if sha256.is_some() {
+        return Some(Digests { sha256, ..Digests::default() });
+    }
+    Some(Digests { sha256, sha1: one(a.sha1, b.sha1)?, md5: one(a.md5, b.md5)? })
+}
+
+/// What several packages record of one file, without that on which they disagree (dpkg keeps the digest of a file that another
+/// package has taken over); and whether they do.
+fn agree(all: impl Iterator<Item = Digests> + Clone) -> (Digests, bool) {
+    fn one<T: PartialEq>(values: impl Iterator<Item = Option<T>>, contradicted: &mut bool) -> Option<T> {
+        let mut values = values.flatten();
+        let first = values.next()?;
+        let same = values.all(|value| value == first);
+        *contradicted |= !same;
+        same.then_some(first)
+    }
+    let mut contradicted = false;
+    let sha256 = one(all.clone().map(|d| d.sha256), &mut contradicted);
+    let sha1 = one(all.clone().map(|d| d.sha1), &mut contradicted);
+    let md5 = one(all.map(|d| d.md5), &mut contradicted);
+    let agreed = match (contradicted, sha256) {
+        // The weaker ones are of the same files.
+        (true, None) => Digests::default(),
+        (_, Some(_)) => Digests { sha256, ..Digests::default() },
+        (false, None) => Digests { sha256, sha1, md5 },
+    };
+    (agreed, contradicted)
+}

@@ -1,0 +1,106 @@
+//! What a document lists, before it is written in a format.
+
+use std::io;
+
+use aws_lc_rs::digest;
+
+use super::dpkg::Package;
+use super::file::Looked;
+use super::oci::Image;
+use super::{COMPLETE, Options, TOOL};
+use crate::finding::Sha256;
+
+/// Everything of a document.
+pub(super) struct Document {
+    pub(super) of: Of,
+    pub(super) files: Vec<Listed>,
+    pub(super) packages: Vec<Package>,
+    /// How many files and directories could not be read.
+    pub(super) unread: usize,
+}
+
+/// What it is about.
+pub(super) enum Of {
+    Tree,
+    Image(Image),
+}
+
+/// One file of the document.
+pub(super) struct Listed {
+    /// Relative to the root.
+    pub(super) path: Box<str>,
+    /// `None`: only a base lists it; it is not there, or is no regular file.
+    pub(super) file: Option<Looked>,
+    /// What the base has for a file that is not there.
+    pub(super) stated: Option<Sha256>,
+    pub(super) owner: Option<u32>,
+    /// Number of the layer it came with.
+    pub(super) layer: Option<usize>,
+}
+
+impl Listed {
+    pub(super) fn sha256(&self) -> Option<Sha256> {
+        self.file.as_ref().map(|file| file.sha256).or(self.stated)
+    }
+}
+
+impl Document {
+    pub(super) fn image(&self) -> Option<&Image> {
+        match &self.of {
+            Of::Tree => None,
+            Of::Image(image) => Some(image),
+        }
+    }
+
+    /// The layer of a file.
+    pub(super) fn layer(&self, listed: &Listed) -> Option<&Sha256> {
+        self.image()?.diff_ids.get(listed.layer?)
+    }
+
+    /// Digest of all that is listed: what makes an identifier that is unique to the content.
+    pub(super) fn content(&self) -> [u8; 32] {
+        let mut content = digest::Context::new(&digest::SHA256);
+        for listed in &self.files {
+            content.update(listed.path.as_bytes());
+            content.update(&[0]);
+            content.update(&listed.sha256().unwrap_or_default().0);
+        }
+        content.finish().as_ref().try_into().expect("a SHA-256 has 32 bytes")
+    }
+
+    /// Whether everything is listed, in the words that [`sbom::parse`](crate::sbom::parse) knows.
+    pub(super) fn claim(&self) -> String {
+        match self.unread {
+            0 => COMPLETE.to_owned(),
+            unread => format!("muster: incomplete, {unread} files or directories could not be read"),
+        }
+    }
+}
+
+/// Which files a document lists, for people.
+pub(super) fn selection(options: &Options) -> &'static str {
+    if options.all { "every regular file" } else { "every executable, shared library and script" }
+}
+
+/// Name of this generator, with its version.
+pub(super) fn tool() -> String {
+    format!("{TOOL}{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Time of making, RFC 3339, whole seconds.
+pub(super) fn created(options: &Options) -> io::Result<String> {
+    time::OffsetDateTime::from(options.created)
+        .replace_nanosecond(0)
+        .map_err(io::Error::other)?
+        .format(&time::format_description::well_known::Rfc3339)
+        .map_err(io::Error::other)
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,69 @@
+//! Elements that name each other by the ids a document gives them.
+
+use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
+
+use super::{Builder, Digests, PathError, canonical};
+
+/// Files, packages, and which package contains which file. An id may be used before its element is there.
+pub(super) struct Graph<Id> {
+    files: FxHashMap<Id, u32>,
+    /// `None` for what is listed as a package but stands for the image itself.
+    packages: FxHashMap<Id, Option<u32>>,
+    contains: Vec<(Id, Id)>,
+}
+
+impl<Id> Default for Graph<Id> {
+    fn default() -> Self {
+        Self { files: FxHashMap::default(), packages: FxHashMap::default(), contains: Vec::new() }
+    }
+}
+
+impl<Id: Eq + Hash> Graph<Id> {
+    /// Adds a file to the index, under this id; `None` for the root directory, which syft lists as a file with an empty name.
+    ///
+    /// # Errors
+    /// The path is refused, or the id is used already.
+    pub(super) fn file(
+        &mut self,
+        index: &mut Builder,
+        id: Id,
+        path: &str,
+        digests: Digests,
+    ) -> Result<Option<u32>, String> {
+        if digests == Digests::default() && canonical(path.as_bytes()) == Err(PathError::Empty) {
+            return Ok(None);
+        }
+        let number = index.file(path.as_bytes(), digests).map_err(|error| error.to_string())?;
+        match self.files.insert(id, number) {
+            None => Ok(Some(number)),
+            Some(_) => Err(format!("the id of file {path:?} is used twice")),
+        }
+    }
+
+    /// Names a package of the index by this id; `None` for the image itself.
+    ///
+    /// # Errors
+    /// The id is used already.
+    pub(super) fn package(&mut self, id: Id, name: &str, number: Option<u32>) -> Result<(), String> {
+        match self.packages.insert(id, number) {
+            None => Ok(()),
+            Some(_) => Err(format!("the id of package {name:?} is used twice")),
+        }
+    }
+
+    /// The package contains the file.
+    pub(super) fn contains(&mut self, package: Id, file: Id) {
+        self.contains.push((package, file));
+    }
+
+    /// Tells the index who owns what.
+    pub(super) fn own(&self, index: &mut Builder) {
+        for (package, file) in &self.contains {
+            if let (Some(Some(package)), Some(file)) = (self.packages.get(package), self.files.get(file)) {
+                index.own(*file, *package);
+            }
+        }
+    }
+}

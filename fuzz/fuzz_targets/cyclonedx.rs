@@ -1,0 +1,4 @@
+//! CycloneDX documents.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| muster_fuzz::sbom(data));

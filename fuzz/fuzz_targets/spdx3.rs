@@ -1,0 +1,4 @@
+//! SPDX 3 documents.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| muster_fuzz::sbom(data));
