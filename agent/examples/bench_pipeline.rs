@@ -16,14 +16,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use muster::config;
-use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Task};
+use muster::config::{self, Config};
+use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Owner, Task};
 use muster::finding::{Sha256, WorkloadInfo};
-use muster::images::{Image, ImageState, Images};
-use muster::judge::{Ancestry, Facts, Judge};
+use muster::images::{Digests, Image, ImageState, Images};
+use muster::judge::{Ancestry, Facts, Judge, Settled, Unsettled};
 use muster::metrics::Metrics;
 use muster::record::{Frame, Reader, Recorded, Replayed, process_of};
-use muster::sbom;
+use muster::sbom::{self, ImageIndex};
 use muster::sensor::decode::decode;
 use muster::workload::Workload;
 use muster_common::{
@@ -85,6 +85,15 @@ impl Facts for World {
     fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
         Err("gone".into())
     }
+    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
+        None
+    }
+    fn in_host_root(&mut self, _: &Task) -> bool {
+        true
+    }
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        vec![Settled::default(); files.len()]
+    }
     fn ancestry(&mut self, task: &Task) -> Ancestry {
         (process_of(task), vec![process_of(task); 4])
     }
@@ -106,11 +115,16 @@ fn synthetic(limit: Duration) -> anyhow::Result<()> {
         image_digest: format!("sha256:{IMAGE}"),
         ..WorkloadInfo::default()
     };
-    let workload =
-        Workload { info: Arc::new(info), image: Some(IMAGE), is_host: true, started: None, root: None };
+    let workload = Workload {
+        info: Arc::new(info),
+        image: Some(Arc::new(Digests::named(IMAGE))),
+        is_host: true,
+        started: None,
+        root: None,
+    };
     let image = image()?;
     let mut findings = 0_u64;
-    let source = Box::new(move |_: &Sha256| Arc::clone(&image));
+    let source = Box::new(move |_: &Digests| Arc::clone(&image));
     let facts = World { workload: Arc::new(workload) };
     let mut judge = Judge::new(facts, source, Metrics::new(), |_| findings += 1);
     let bytes: usize = stream.iter().map(Vec::len).sum();
@@ -152,10 +166,14 @@ fn recorded(
         }
     }
     ensure!(!frames.is_empty(), "{}: no events", recording.display());
-    let config = config::Attestation {
-        directory: attestations.to_owned(),
-        keys: keys.to_owned(),
-        ..config::Attestation::default()
+    let config = Config {
+        attestation: config::Attestation {
+            directory: attestations.to_owned(),
+            keys: keys.to_owned(),
+            ..config::Attestation::default()
+        },
+        host: config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() },
+        ..Config::default()
     };
     let images = Images::new(&config, Metrics::new())?;
     images.load_now();

@@ -1,15 +1,21 @@
-//! How fast an SBOM is read and how large its index is: lines of JSON for `cargo xtask bench`.
+//! How fast an SBOM is read and how large its index is, against `serde_json::Value` and jq on the same documents: lines of JSON for
+//! `cargo xtask bench`.
 //!
-//! Documents: those given as arguments, else a real one of the test data and one made up in the shape of a Debian host with
-//! 130,000 files.
+//! Documents: those given as arguments; else real ones of the test data, the files of one of them (8,289) in every format, and one
+//! made up in the shape of a Debian host with 130,000 files.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use muster::sbom::{Limits, parse};
+use anyhow::{Context as _, ensure};
+use muster::sbom::{Format, ImageIndex, Limits, parse};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
+
+#[path = "../src/sbom/tests/write.rs"]
+mod write;
 
 /// Files of the made-up host.
 const FILES: u32 = 130_000;
@@ -20,48 +26,146 @@ const BYTES_PER_FILE: f64 = 120.0;
 fn main() -> anyhow::Result<()> {
     let mut documents = Vec::new();
     for file in std::env::args_os().skip(1) {
-        let bytes =
-            std::fs::read(&file).with_context(|| format!("reading {}", Path::new(&file).display()))?;
-        documents.push((file.to_string_lossy().into_owned(), bytes));
+        documents.push((file.to_string_lossy().into_owned(), read(Path::new(&file))?));
     }
     if documents.is_empty() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/sbom/ubi9.spdx.json");
-        let bytes = std::fs::read(&file)
-            .with_context(|| format!("{}: the test data belongs beside the source tree", file.display()))?;
-        documents.push(("ubi9.spdx.json".to_owned(), bytes));
+        for name in ["ubi9.spdx.json", "web.syft.json", "kubescape-nginx.syft.json"] {
+            documents.push((name.to_owned(), read(&data(name))?));
+        }
+        let index = parse(&documents[0].1, &Limits::default())?;
+        for (format, write) in write::WRITERS {
+            documents.push((format!("files of ubi9 as {format}"), write(&content(&index)).into_bytes()));
+        }
         documents.push((format!("host of {FILES} files"), host()));
+        shared_digests()?;
     }
-    documents.iter().try_for_each(|(name, bytes)| measure(name, bytes))
+    let folder = tempfile::tempdir()?;
+    documents.iter().try_for_each(|(name, bytes)| measure(name, bytes, folder.path()))
 }
 
-fn measure(name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/sbom").join(name)
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file)
+        .with_context(|| format!("{}: the test data belongs beside the source tree", file.display()))
+}
+
+fn line(name: &str, value: f64, unit: &str) -> serde_json::Value {
+    serde_json::json!({ "name": format!("SBOM {name}"), "value": value, "unit": unit })
+}
+
+fn measure(name: &str, bytes: &[u8], folder: &Path) -> anyhow::Result<()> {
     let limits = Limits::default();
-    let mut index = parse(bytes, &limits).with_context(|| name.to_owned())?;
-    let (mut seconds, begin) = (Vec::new(), Instant::now());
-    // Long enough to be steady, short enough for the largest document.
-    while seconds.len() < 5 || begin.elapsed().as_secs() < 2 {
-        let start = processor_time()?;
-        index = parse(bytes, &limits)?;
-        seconds.push((processor_time()? - start).as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
+    let index = parse(bytes, &limits).with_context(|| name.to_owned())?;
     let megabytes = f64::from(u32::try_from(bytes.len())?) / 1e6;
-    let speed = megabytes / seconds[seconds.len() / 2];
-    let size = f64::from(u32::try_from(index.heap_bytes())?) / f64::from(u32::try_from(index.len().max(1))?);
-    let line = |what, value: f64, unit, goal, limit: f64| {
-        let mut line =
-            serde_json::json!({ "name": format!("SBOM {what}, {name}"), "value": value, "unit": unit });
-        line[goal] = limit.into();
-        println!("{line}");
-    };
-    line("read", speed, "MB/s", "at_least", MEGABYTES_PER_SECOND);
-    line("index per file", size, "bytes", "at_most", BYTES_PER_FILE);
+    let ours = median(|| parse(bytes, &limits).map(drop).map_err(Into::into), thread_time)?;
+    let mut read = line(&format!("read, {name}"), megabytes / ours, "MB/s");
+    read["at_least"] = MEGABYTES_PER_SECOND.into();
+    println!("{read}");
+    if !index.is_empty() {
+        let files = f64::from(u32::try_from(index.len())?);
+        let size = f64::from(u32::try_from(index.heap_bytes())?) / files;
+        let mut size = line(&format!("index per file, {name}"), size, "bytes");
+        size["at_most"] = BYTES_PER_FILE.into();
+        println!("{size}");
+    }
+    if index.formats() == [Format::SpdxTagValue] {
+        return Ok(());
+    }
+    let value = || serde_json::from_slice::<serde_json::Value>(bytes).map(drop).map_err(Into::into);
+    let value = median(value, thread_time)?;
+    println!("{}", line(&format!("read by serde_json::Value, {name}"), megabytes / value, "MB/s"));
+    let file = folder.join("document.json");
+    std::fs::write(&file, bytes)?;
+    let jq = median(|| jq(&file), children_time)?;
+    println!("{}", line(&format!("read by jq, {name}"), megabytes / jq, "MB/s"));
     Ok(())
 }
 
+/// Seconds of processor time, the median of several runs: long enough to be steady, short enough for the largest document.
+fn median(
+    mut run: impl FnMut() -> anyhow::Result<()>,
+    time: impl Fn() -> anyhow::Result<Duration>,
+) -> anyhow::Result<f64> {
+    let (mut seconds, begin) = (Vec::new(), Instant::now());
+    while seconds.len() < 3 || begin.elapsed().as_secs() < 1 {
+        let start = time()?;
+        run()?;
+        seconds.push((time()? - start).as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
+/// Reads the document, and does nothing with it.
+fn jq(file: &Path) -> anyhow::Result<()> {
+    let status = Command::new("jq").arg("empty").arg(file).stdin(Stdio::null()).status();
+    let status = status.context("jq is what the readers are compared with: apt-get install --yes jq")?;
+    ensure!(status.success(), "jq empty {}: {status}", file.display());
+    Ok(())
+}
+
+/// What one store of all digests would save on a node that runs every image of the test data: the reason why there is none.
+fn shared_digests() -> anyhow::Result<()> {
+    let mut files: Vec<_> = std::fs::read_dir(data("docker-hub"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<anyhow::Result<_>>()?;
+    files.extend(["ubi9.spdx.json", "web.spdx.json"].map(data));
+    let (mut all, mut of_images, mut heap) = (Vec::new(), 0, 0);
+    for file in &files {
+        let index = parse(&read(file)?, &Limits::default()).with_context(|| file.display().to_string())?;
+        of_images += index.digests().len();
+        heap += index.heap_bytes();
+        all.extend_from_slice(index.digests());
+    }
+    all.sort_unstable();
+    all.dedup();
+    // A store has each digest once, with its count and, half full, a slot of four bytes; an index then has its number there.
+    let (alone, shared) = (32 * of_images, 4 * of_images + (32 + 4 + 8) * all.len());
+    let number = |count: usize| Ok::<_, anyhow::Error>(f64::from(u32::try_from(count)?));
+    let images = files.len();
+    println!("{}", line(&format!("indexes of {images} images"), number(heap)?, "bytes"));
+    println!("{}", line(&format!("digests in the indexes of {images} images"), number(alone)?, "bytes"));
+    println!("{}", line(&format!("digests of {images} images in one store"), number(shared)?, "bytes"));
+    Ok(())
+}
+
+/// What an index says, to be written in another format.
+fn content(index: &ImageIndex) -> write::Content {
+    let packages: Vec<_> = index
+        .packages()
+        .map(|p| write::Part {
+            name: p.name.to_owned(),
+            version: p.version.to_owned(),
+            purl: p.purl.map(str::to_owned),
+        })
+        .collect();
+    let label = |part: &write::Part| [&*part.name, &*part.version].join(" ");
+    let owners: std::collections::HashMap<_, _> =
+        packages.iter().enumerate().map(|(number, part)| (label(part), number)).collect();
+    let files = index.entries().map(|entry| write::Listed {
+        path: entry.path().to_string(),
+        sha256: entry.sha256().map(|sha256| sha256.to_string()),
+        sha1: Some("1".repeat(40)),
+        owner: entry.package().and_then(|package| owners.get(package).copied()),
+    });
+    write::Content { files: files.collect(), packages, layer: "1".repeat(64), complete: true }
+}
+
 /// Processor time of this thread so far: what else the machine does is not measured.
-fn processor_time() -> anyhow::Result<Duration> {
+fn thread_time() -> anyhow::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// Processor time of the children that have ended.
+fn children_time() -> anyhow::Result<Duration> {
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let microseconds = |time: nix::sys::time::TimeVal| {
+        u64::try_from(nix::sys::time::TimeValLike::num_microseconds(&time)).context("a time before zero")
+    };
+    Ok(Duration::from_micros(microseconds(used.user_time())? + microseconds(used.system_time())?))
 }
 
 /// SPDX as syft writes it, paths as long as a Debian host's (66 bytes on average).

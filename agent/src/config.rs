@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::finding::Sha256;
+use crate::identity::{self, Digests};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -65,11 +66,38 @@ pub enum FlavourChoice {
 }
 
 /// `[host]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Host {
-    /// Digest that names the host's image in attestations (their subject). Without it the host has no SBOM.
+    /// Digest that names the host's image in attestations (their subject), beside its dm-verity root hash and its os-release.
     pub image: Option<Sha256>,
+    /// Directory that an image brings its own attestations in, read as `attestation.directory` is. It may be absent.
+    pub directory: PathBuf,
+    /// Programs (or scripts) that install packages. What they change on the host is `updated`, if they are attested
+    /// themselves. An empty list: nothing is.
+    pub package_managers: Vec<PathBuf>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        let managers = [
+            "/usr/bin/dpkg",
+            "/usr/bin/apt",
+            "/usr/bin/apt-get",
+            "/usr/bin/rpm",
+            "/usr/bin/dnf",
+            "/usr/bin/dnf-3",
+            "/usr/bin/dnf5",
+            "/usr/bin/microdnf",
+            "/usr/bin/zypper",
+            "/sbin/apk",
+        ];
+        Self {
+            image: None,
+            directory: "/usr/share/attested-sbom".into(),
+            package_managers: managers.map(PathBuf::from).to_vec(),
+        }
+    }
 }
 
 /// `[[workload]]`.
@@ -83,8 +111,62 @@ pub struct Workload {
     /// Name for people.
     #[serde(default)]
     pub name: String,
-    /// Image digest: index, platform manifest or config.
+    /// Image digest: platform manifest, config, or one of the kinds below.
     pub image: Sha256,
+    /// Digest of the image's index. An attestation about it must prove the platform.
+    pub index: Option<Sha256>,
+    /// Digest of the platform's manifest.
+    pub manifest: Option<Sha256>,
+    /// Digest of the image's configuration (the image id).
+    pub config: Option<Sha256>,
+    /// Digests of its uncompressed layers (`diff_ids`), lowest first.
+    #[serde(default)]
+    pub layers: Vec<Sha256>,
+}
+
+impl Workload {
+    /// A key whose digest cannot be, and why.
+    fn bad_digest(&self) -> Option<(&'static str, String)> {
+        let one = [
+            ("image", Some(self.image)),
+            ("index", self.index),
+            ("manifest", self.manifest),
+            ("config", self.config),
+        ];
+        if let Some((key, _)) = one.iter().find(|(_, digest)| digest.is_some_and(|d| d.is_zero())) {
+            return Some((key, "expected the digest, found zeros".to_owned()));
+        }
+        for (at, (key, digest)) in one.iter().enumerate().skip(1) {
+            let same = one[at + 1..].iter().find(|(_, other)| digest.is_some() && digest == other);
+            if let Some((other, _)) = same {
+                return Some((
+                    key,
+                    format!(
+                        "expected another digest than `{other}`, found the same: one digest is of one kind"
+                    ),
+                ));
+            }
+        }
+        if self.layers.len() > identity::MAX_LAYERS || self.layers.iter().any(Sha256::is_zero) {
+            let reason = format!("expected at most {} diff_ids, none of them zero", identity::MAX_LAYERS);
+            return Some(("layers", reason));
+        }
+        None
+    }
+
+    /// The digests of its image.
+    pub fn digests(&self) -> Digests {
+        let Self { container: _, cgroup: _, name: _, image, index, manifest, config, layers } = self;
+        Digests {
+            image: Some(*image),
+            index: *index,
+            manifest: *manifest,
+            config: *config,
+            layers: layers.clone(),
+            architecture: Some(identity::architecture()),
+            ..Digests::default()
+        }
+    }
 }
 
 /// `[attestation]`.
@@ -93,6 +175,8 @@ pub struct Workload {
 pub struct Attestation {
     /// Drop directory, watched: every `.json` file in it is an envelope, `.jsonl` one per line.
     pub directory: PathBuf,
+    /// What is otherwise refused in the directories of attestations.
+    pub allow: Vec<FileRule>,
     /// Public keys, PEM: P-256, P-384, Ed25519 or RSA.
     pub keys: Vec<PathBuf>,
     /// Different keys that must have signed an envelope.
@@ -117,6 +201,7 @@ impl Default for Attestation {
     fn default() -> Self {
         Self {
             directory: "/etc/muster/attestations".into(),
+            allow: Vec::new(),
             keys: Vec::new(),
             threshold: 1,
             identities: Vec::new(),
@@ -148,6 +233,16 @@ impl Default for Registry {
     fn default() -> Self {
         Self { enabled: false, ca_files: Vec::new(), timeout_seconds: 10, cache_seconds: 300 }
     }
+}
+
+/// One of `attestation.allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileRule {
+    /// Symbolic links that stay in their directory.
+    Symlinks,
+    /// Files and directories that others may write.
+    Writable,
 }
 
 /// A signer whom a certificate names.
@@ -346,6 +441,12 @@ impl Config {
                 return Some((at(&["sensor", key]), reason));
             }
         }
+        for (n, manager) in self.host.package_managers.iter().enumerate() {
+            if !manager.is_absolute() {
+                let reason = format!("expected an absolute path, found {manager:?}");
+                return Some((at(&["host", "package_managers", &n.to_string()]), reason));
+            }
+        }
         let attestation = &self.attestation;
         if attestation.threshold == 0 {
             let reason = "expected at least 1 (an envelope without a signature proves nothing), found 0";
@@ -358,6 +459,9 @@ impl Config {
                 attestation.threshold
             );
             return Some((at(&["attestation", "threshold"]), reason));
+        }
+        if self.host.image.is_some_and(|image| image.is_zero()) {
+            return Some((at(&["host", "image"]), "expected the image's digest, found zeros".to_owned()));
         }
         for (index, identity) in attestation.identities.iter().enumerate() {
             if let Some((key, reason)) = identity.fault() {
@@ -382,8 +486,11 @@ impl Config {
                 (Some(_), Some(_)) => {
                     "expected one of `container` and `cgroup`, found both; make two entries of it".to_owned()
                 }
-                _ if workload.image.is_zero() => "expected the image's digest, found zeros".to_owned(),
-                _ => return None,
+                _ => {
+                    return workload.bad_digest().map(|(key, reason)| {
+                        (vec!["workload".to_owned(), index.to_string(), key.to_owned()], reason)
+                    });
+                }
             };
             Some((vec!["workload".to_owned(), index.to_string()], reason))
         })
@@ -423,6 +530,12 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_is_shipped_shows_the_defaults() {
+        let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muster.toml"));
+        assert_eq!(Config::load(shipped).expect("the shipped file"), Config::default());
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_line_and_column() {
         for (text, place, reason) in [
             ("[sensor]\nflavor = \"lsm\"\n", "line 2, column 1: ", "unknown field `flavor`"),
@@ -445,6 +558,8 @@ mod tests {
             ),
             ("[attestation]\nidentities = [{ identity = \"a@b\" }]\n", "line 2, column 15: ", "`issuer`"),
             ("[host]\nimage = \"sha256:12\"\n", "line 2, column 9: ", "64 hexadecimal digits"),
+            ("[attestation]\nallow = [\"links\"]\n", "line 2, column 10: ", "unknown variant `links`"),
+            ("[host]\npackage_managers = [\"dpkg\"]\n", "line 2, column 21: ", "an absolute path"),
             ("[feed]\nclient_queue = 0\n", "line 2, column 16: ", "at least 1"),
             ("[feed]\nsocket = \"s\"\n", "line 2, column 10: ", "an absolute path"),
             ("[metrics]\nlisten = \"9464\"\n", "line 2, column 10: ", "socket address"),
@@ -460,6 +575,15 @@ mod tests {
         );
         assert!(error(&two).contains("line 4"), "{}", error(&two));
         assert!(error(&two).contains("found neither"), "{}", error(&two));
+        for (keys, line, reason) in [
+            (format!("index = \"{}\"", "0".repeat(64)), "line 4, column 9: ", "found zeros"),
+            (format!("config = \"{image}\"\nmanifest = \"{image}\""), "line 5, column 12: ", "than `config`"),
+            (format!("layers = [\"{}\"]", "0".repeat(64)), "line 4, column 10: ", "diff_ids"),
+            ("layer = []".to_owned(), "line 4, column 1: ", "unknown field `layer`"),
+        ] {
+            let found = error(&format!("[[workload]]\ncgroup = \"/a\"\nimage = \"{image}\"\n{keys}\n"));
+            assert!(found.contains(line) && found.contains(reason), "{keys:?} gave {found:?}");
+        }
     }
 
     #[test]

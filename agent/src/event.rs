@@ -435,6 +435,72 @@ pub struct WeakDigests {
     pub md5: [u8; 16],
 }
 
+/// What a package database says of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Name and version of the package.
+    pub package: Arc<str>,
+    /// The digest that the database has of the file.
+    pub digest: Option<PackageDigest>,
+}
+
+/// The digest that a package database has of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PackageDigest {
+    /// dpkg.
+    Md5([u8; 16]),
+    /// apk.
+    Sha1([u8; 20]),
+    /// rpm, Python.
+    Sha256(Sha256),
+}
+
+impl PackageDigest {
+    /// The algorithm's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Md5(_) => "MD5",
+            Self::Sha1(_) => "SHA-1",
+            Self::Sha256(_) => "SHA-256",
+        }
+    }
+
+    /// The content has this digest; `None` when the digest of this kind was not computed.
+    pub fn agrees(&self, sha256: &Sha256, weak: Option<&WeakDigests>) -> Option<bool> {
+        match self {
+            Self::Sha256(expected) => Some(expected == sha256),
+            Self::Sha1(expected) => weak.map(|found| found.sha1 == *expected),
+            Self::Md5(expected) => weak.map(|found| found.md5 == *expected),
+        }
+    }
+}
+
+/// A file of the host that its package manager wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// What the package manager's database says of it.
+    pub proof: Proof,
+    /// Name and version of the package that owns it, by the database.
+    pub package: Option<Arc<str>>,
+    /// It was written before the agent started: only the database says that the package manager did it.
+    pub unseen: bool,
+}
+
+/// What a package manager's database says of a file that the package manager wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// The package that owns it has this digest. Of a file that was removed: no package owns it any more.
+    Agrees,
+    /// It is part of the database itself, or a package's script: no digest can be there.
+    Bookkeeping,
+    /// The package that owns it has another digest, or should still have what was removed.
+    Differs,
+    /// The package that owns it has no digest of it.
+    NoDigest,
+    /// No package owns it.
+    Unowned,
+}
+
 /// Who computed a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DigestOrigin {
@@ -473,6 +539,11 @@ pub struct Observation {
     pub fresh: bool,
     /// Effective user is root.
     pub root: bool,
+    /// Containers: who owns the file by the package databases of the image's read-only layers. Asked only of a file that
+    /// lies in one and is at no path of the SBOM.
+    pub owner: Option<Owner>,
+    /// Host: its package manager wrote the file.
+    pub update: Option<Update>,
 }
 
 /// Why a file is judged.

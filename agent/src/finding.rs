@@ -167,6 +167,7 @@ from_names!(Verdict, "verdict");
 from_names!(Severity, "severity");
 from_names!(Kind, "kind");
 from_names!(Coverage, "coverage");
+from_names!(Binding, "binding");
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -220,6 +221,56 @@ impl Coverage {
             Self::Packages => "packages",
             Self::Owned => "owned",
             Self::Full => "full",
+        }
+    }
+}
+
+/// What ties the documents to just this image, weakest first. A verdict that rests on several documents has the binding of the
+/// weakest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Binding {
+    /// The subject is the image's index, which stands for several platforms, and nothing in the document proves the platform.
+    Unproven,
+    /// The digest that the configuration names for the host: only the signer's key says that the document is about it.
+    Key,
+    /// The host's `IMAGE_ID` and `IMAGE_VERSION`, as its os-release file has them.
+    OsRelease,
+    /// The digest that the configuration names for the image without saying of which kind it is.
+    ImageDigest,
+    /// The digest of the image's index; the document's own image id or layers prove the platform.
+    IndexDigest,
+    /// The digest of the platform's manifest.
+    ManifestDigest,
+    /// The digest of the image's configuration, which has the digests of its layers.
+    ConfigDigest,
+    /// The dm-verity root hash of the mounted file system.
+    VerityRoot,
+}
+
+impl Binding {
+    /// Every binding, weakest first.
+    pub const ALL: [Self; 8] = [
+        Self::Unproven,
+        Self::Key,
+        Self::OsRelease,
+        Self::ImageDigest,
+        Self::IndexDigest,
+        Self::ManifestDigest,
+        Self::ConfigDigest,
+        Self::VerityRoot,
+    ];
+
+    /// The binding's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Key => "key",
+            Self::OsRelease => "os_release",
+            Self::ImageDigest => "image_digest",
+            Self::IndexDigest => "index_digest",
+            Self::ManifestDigest => "manifest_digest",
+            Self::ConfigDigest => "config_digest",
+            Self::VerityRoot => "verity_root",
         }
     }
 }
@@ -295,6 +346,8 @@ pub struct Finding {
     pub connect: Option<Connect>,
     /// How much the image's SBOM can answer for; `None` without an SBOM.
     pub coverage: Option<Coverage>,
+    /// What ties the SBOM to the image; `None` without an SBOM.
+    pub binding: Option<Binding>,
     /// SHA-256 of each document that the verdict rests on.
     pub documents: Arc<[Sha256]>,
     /// One sentence for a person: what was expected, what was found.

@@ -9,10 +9,12 @@ pub mod event;
 pub mod feed;
 pub mod finding;
 mod glob;
+pub mod identity;
 pub mod images;
 pub mod judge;
 mod memory;
 pub mod metrics;
+pub mod packages;
 mod proc;
 #[cfg(test)]
 #[path = "../tests/common/python.rs"]

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use crate::event::{Class, Kind};
 use crate::finding::{Finding, Severity, Verdict};
-use family::{Labels, counter, counters, gauges, histogram, histograms};
+use family::{Labels, counter, counters, gauge, gauges, histogram, histograms};
 
 mod family;
 pub mod http;
@@ -67,6 +67,19 @@ pub enum Undetermined {
     Error,
 }
 
+/// What became of a finding about a file that the host's package manager wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// It was held until the package manager ended.
+    Held,
+    /// It was not reported: the name was gone by then and never ran, or something later was reported at this path.
+    Folded,
+    /// It was judged before the package manager ended, because too many were held or for too long.
+    Early,
+    /// It was reported as if there were no package manager, because that ran something that is not attested.
+    Spoilt,
+}
+
 /// State of an image in the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageKind {
@@ -76,6 +89,8 @@ pub enum ImageKind {
     Unverified,
     /// It has no SBOM.
     NoSbom,
+    /// Its SBOM may be of another platform.
+    PlatformUnproven,
 }
 
 /// Record counts of one kind since the start.
@@ -108,12 +123,16 @@ pub struct Metrics {
     digest_misses: Counter,
     digest_undetermined: [Counter; 5],
     documents: [Counter; 2],
-    images: [Gauge; 3],
+    images: [Gauge; 4],
     published: Counter,
     dropped: [Counter; 3],
     sink_errors: [Counter; 3],
     clients: [Gauge; 2],
     stages: [Histogram; 3],
+    updates: [Counter; 4],
+    updates_waiting: Gauge,
+    package_databases: [Counter; 2],
+    package_database: Histogram,
 }
 
 /// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
@@ -192,7 +211,7 @@ impl Metrics {
                 r,
                 "images",
                 "Images of the register by state",
-                ["verified", "unverified", "no_sbom"].map(|state| [("state", state)]),
+                ["verified", "unverified", "no_sbom", "platform_unproven"].map(|state| [("state", state)]),
             ),
             published: counter(r, "feed_published_findings", "Findings published"),
             dropped: counters(r, "feed_dropped_items", "Findings or events that a sink did not get", sinks),
@@ -209,6 +228,25 @@ impl Metrics {
                 "From the event in the kernel until the stage was done (digest: the hashing alone)",
                 ["judged", "published", "digest"].map(|stage| [("stage", stage)]),
                 exponential_buckets(10e-6, 3.0, 13),
+            ),
+            updates: counters(
+                r,
+                "updates",
+                "Findings about files that the host's package manager wrote, by what became of them",
+                ["held", "folded", "early", "spoilt"].map(|outcome| [("outcome", outcome)]),
+            ),
+            updates_waiting: gauge(r, "updates_waiting", "Findings that wait for the package manager to end"),
+            package_databases: counters(
+                r,
+                "package_databases",
+                "Package databases read, and parts of them that do not count",
+                ["read", "refused"].map(|outcome| [("outcome", outcome)]),
+            ),
+            package_database: histogram(
+                r,
+                "package_database_seconds",
+                "Reading the package databases of an image or of the host",
+                exponential_buckets(1e-3, 3.0, 9),
             ),
             ready: AtomicBool::new(false),
             registry,
@@ -319,6 +357,32 @@ impl Metrics {
         if let Some(gauge) = self.clients.get(sink as usize) {
             gauge.inc_by(change);
         }
+    }
+
+    /// Something became of so many findings about updates.
+    pub fn updates(&self, outcome: Update, count: usize) {
+        self.updates[outcome as usize].inc_by(u64::try_from(count).unwrap_or_default());
+    }
+
+    /// How often that was the outcome so far.
+    pub fn update_count(&self, outcome: Update) -> u64 {
+        self.updates[outcome as usize].get()
+    }
+
+    /// So many findings wait for the package manager to end.
+    pub fn updates_waiting(&self, count: usize) {
+        self.updates_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The package databases of an image or of the host were read.
+    pub fn package_database_read(&self, took: Duration) {
+        self.package_databases[0].inc();
+        self.package_database.observe(took.as_secs_f64());
+    }
+
+    /// Part of a package database does not count.
+    pub fn package_database_refused(&self) {
+        self.package_databases[1].inc();
     }
 
     /// `/healthz` says so from now on: the sensor is attached (`true`), or the agent is ending (`false`).

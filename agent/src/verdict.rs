@@ -11,8 +11,10 @@
 //! | path in the SBOM, only SHA-1 or MD5 there, differs | `modified` | high |
 //! | path in the SBOM, no usable digest there | `path_only` | info |
 //! | SHA-256 in the SBOM at another path | `relocated` | low; high from `/tmp`, `/var/tmp`, `/dev/shm`, tmpfs, memfd |
+//! | in a read-only layer, untouched since; a package that the SBOM names owns it by its database, which has the same digest or none | `package_derived` | info |
 //! | made or changed after the start (see [`Observation::fresh`]), or just now | `unauthorized` | high; critical for root and for a connect |
 //! | else | `unlisted` | medium |
+//! | `modified` or `unauthorized` by these rows, but written by the host's package manager (see [`Observation::update`]) | `updated` | info if its database agrees; low if nobody saw who wrote it; else medium |
 //!
 //! * The path's row comes before the digest's: `/bin/a` overwritten with the bytes of `/bin/b` is `modified`, not
 //!   `relocated`, because the name that people and scripts call no longer gives what was signed for it.
@@ -20,11 +22,17 @@
 //!   path of the SBOM, so the best it can be is `relocated`.
 //! * Below coverage `full` the SBOM cannot say that a file of the image does not belong there: `unlisted` is info.
 //!   Below `owned` (packages only) it cannot say it of any file: `unauthorized` falls by one step.
-//! * `package_derived` and `updated` need a package database and come with the issue that reads one.
+//! * An SBOM that may be of another platform ([`of_unproven`]) is for information: `modified` and `unlisted` are info,
+//!   `unauthorized` is at most medium, for another platform's image has other content at the same paths.
+//! * A package database is not signed, so it never makes a file `attested`, and what it contradicts is judged as if there
+//!   were none.
 
 use std::sync::Arc;
 
-use crate::event::{Action, Content, FileOp, FilePath, FileRef, Observation, Place, WeakDigests};
+use crate::event::{
+    Action, Content, FileOp, FilePath, FileRef, Observation, Owner, PackageDigest, Place, Proof, Update,
+    WeakDigests,
+};
 use crate::finding::{Coverage, Severity, Sha256, Verdict};
 use crate::sbom::{Entry, ImageIndex};
 
@@ -83,15 +91,68 @@ pub fn provable_path(file: &FileRef) -> Option<&[u8]> {
     (proven && file.path.as_bytes().first() == Some(&b'/')).then(|| file.path.as_bytes())
 }
 
-/// The SBOM has nothing better than SHA-1 or MD5 for this file, so these must be computed beside the SHA-256.
-pub fn wants_weak(index: &ImageIndex, file: &FileRef) -> bool {
+/// The SBOM, or the package that owns the file, has nothing better than SHA-1 or MD5 for it, so these must be computed
+/// beside the SHA-256.
+pub fn wants_weak(index: &ImageIndex, file: &FileRef, owner: Option<&Owner>) -> bool {
+    let of_owner = owner.and_then(|owner| owner.digest);
+    if matches!(of_owner, Some(PackageDigest::Md5(_) | PackageDigest::Sha1(_))) {
+        return true;
+    }
     provable_path(file).and_then(|path| index.by_path(path)).is_some_and(|e| {
         e.sha256().is_none() && e.weak().is_some_and(|w| w.sha1.is_some() || w.md5.is_some())
     })
 }
 
+/// A package database may say who owns the file: it lies in a read-only layer, as it was put there, and its path is at
+/// none of the SBOM.
+pub fn wants_owner(action: Action, file: &FileRef, fresh: bool, index: &ImageIndex) -> bool {
+    file.place == Place::ImageLayer
+        && !fresh
+        && !matches!(action, Action::Change(_))
+        && provable_path(file).is_some_and(|path| index.by_path(path).is_none())
+}
+
 /// What the image's SBOM says of an observed file.
 pub fn verdict(observation: &Observation, index: &ImageIndex) -> Judgement {
+    let judgement = by_sbom(observation, index);
+    match &observation.update {
+        Some(update) => updated(judgement, update),
+        None => judgement,
+    }
+}
+
+/// What the host's package manager changed is `updated` where it would be `modified` or `unauthorized`.
+pub fn updated(judgement: Judgement, update: &Update) -> Judgement {
+    if !matches!(judgement.verdict, Verdict::Modified | Verdict::Unauthorized) {
+        return judgement;
+    }
+    let Update { proof, package, unseen } = update;
+    let package = package.clone();
+    let of = package.as_deref().map_or_else(|| "its package".to_owned(), |p| format!("the package {p}"));
+    let (severity, says) = match proof {
+        Proof::Agrees => (Severity::Info, format!("{of} says so, too")),
+        Proof::Bookkeeping => (Severity::Info, "the file is part of its bookkeeping".to_owned()),
+        Proof::Differs => (Severity::Medium, format!("but {of} should have another content here")),
+        Proof::NoDigest => (Severity::Medium, format!("but {of} has no digest of it")),
+        Proof::Unowned => (Severity::Medium, "but no package owns this file".to_owned()),
+    };
+    let (severity, whence) = match unseen {
+        true => (
+            severity.max(Severity::Low),
+            "by its package database the host's package manager wrote it, before the agent started",
+        ),
+        false => (severity, "the host's package manager did it"),
+    };
+    Judgement {
+        verdict: Verdict::Updated,
+        severity,
+        reason: format!("{}; {whence}, and {says}", judgement.reason),
+        package: package.or(judgement.package),
+        ..judgement
+    }
+}
+
+fn by_sbom(observation: &Observation, index: &ImageIndex) -> Judgement {
     let path = provable_path(&observation.file).and_then(|path| index.by_path(path));
     let (sha256, weak) = match &observation.content {
         Content::Known { sha256, weak, .. } => (sha256, weak.as_deref()),
@@ -114,7 +175,7 @@ pub fn verdict(observation: &Observation, index: &ImageIndex) -> Judgement {
         Some(entry) => at_path(observation, entry, sha256, weak),
         None => match index.by_sha256(sha256).next() {
             Some(entry) => relocated(observation, entry),
-            None => unknown(observation, index.coverage()),
+            None => unknown(observation, index.coverage(), sha256, weak),
         },
     }
 }
@@ -134,6 +195,19 @@ pub fn removed(file: &FileRef, to: Option<&FilePath>, index: &ImageIndex) -> Opt
     let mut judgement = Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
     judgement.expected_sha256 = entry.sha256();
     Some(judgement)
+}
+
+/// What is left of a judgement when nothing proves that the SBOM is of this platform. That content is in it still says that the
+/// builder signed that content for this image; that content is not in it says little.
+pub fn of_unproven(mut judgement: Judgement) -> Judgement {
+    let most = match judgement.verdict {
+        Verdict::Attested | Verdict::Relocated => return judgement,
+        Verdict::Unauthorized | Verdict::Undetermined => Severity::Medium,
+        _ => Severity::Info,
+    };
+    judgement.severity = judgement.severity.min(most);
+    judgement.reason.push_str("; the SBOM may be of another platform");
+    judgement
 }
 
 /// A change is no use.
@@ -208,9 +282,49 @@ fn relocated(observation: &Observation, entry: Entry<'_>) -> Judgement {
     judgement
 }
 
-fn unknown(observation: &Observation, coverage: Coverage) -> Judgement {
+/// What the package databases of the image's read-only layers say of a file that the SBOM does not have; else a part of
+/// the reason, if there is something to say.
+fn derived(
+    observation: &Observation,
+    sha256: &Sha256,
+    weak: Option<&WeakDigests>,
+) -> Result<Judgement, Option<String>> {
+    let owner =
+        observation.owner.as_ref().filter(|_| observation.file.place == Place::ImageLayer).ok_or(None)?;
+    let package = &owner.package;
+    let says = match owner.digest {
+        None => "which has no digest of it".to_owned(),
+        Some(digest) => match digest.agrees(sha256, weak) {
+            Some(true) => format!("which has this {}", digest.name()),
+            Some(false) => {
+                return Err(Some(format!("{package} owns it, but has another {} of it", digest.name())));
+            }
+            None => {
+                return Err(Some(format!("{package} owns it, but its {} was not computed", digest.name())));
+            }
+        },
+    };
+    let reason = format!(
+        "the SBOM names the package {package} and not its files; by the package database of the image's read-only \
+         layers this is one of them, {says}"
+    );
+    let mut judgement = Judgement::new(Verdict::PackageDerived, Severity::Info, reason);
+    judgement.package = Some(Arc::clone(package));
+    Ok(judgement)
+}
+
+fn unknown(
+    observation: &Observation,
+    coverage: Coverage,
+    sha256: &Sha256,
+    weak: Option<&WeakDigests>,
+) -> Judgement {
     let changed = matches!(observation.action, Action::Change(_));
     if !observation.fresh && !changed {
+        let contradiction = match derived(observation, sha256, weak) {
+            Ok(judgement) => return judgement,
+            Err(contradiction) => contradiction,
+        };
         let (severity, reason) = match coverage {
             Coverage::Full => (
                 Severity::Medium,
@@ -224,7 +338,11 @@ fn unknown(observation: &Observation, coverage: Coverage) -> Judgement {
                 (Severity::Info, "the SBOM lists packages and no files, so it cannot answer for this one")
             }
         };
-        return Judgement::new(Verdict::Unlisted, severity, reason.to_owned());
+        let reason = match contradiction {
+            Some(contradiction) => format!("{reason}; {contradiction}"),
+            None => reason.to_owned(),
+        };
+        return Judgement::new(Verdict::Unlisted, severity, reason);
     }
     let grave = observation.root || observation.action == Action::Connect;
     let severity = match (coverage, grave) {

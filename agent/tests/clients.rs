@@ -109,6 +109,7 @@ fn finding(severity: Severity, path: &[u8]) -> Finding {
         operation: None,
         connect: None,
         coverage: None,
+        binding: None,
         documents: Arc::new([]),
         reason: "not in the SBOM".into(),
     }
@@ -190,7 +191,11 @@ fn status_images_and_explain_answer_in_words_and_in_json() {
         assert!(status.contains(part), "{part:?} is not in:\n{status}");
     }
     assert_eq!(json(&["status", "--json"])["flavour"], "tracepoint");
-    assert!(agent.run(&["images"]).contains("sha256:abababababab  unverified"));
+    let images = agent.run(&["images"]);
+    assert!(
+        images.contains("image sha256:abababababab") && images.contains("state      unverified"),
+        "{images}"
+    );
     assert_eq!(json(&["images", "--json"])[0]["reason"], "no key signed it");
     assert!(agent.run(&["explain", "/usr/bin/true"]).contains("it is known"));
     assert_eq!(json(&["explain", "/usr/bin/true", "--json"])[0]["path"], "/usr/bin/true");

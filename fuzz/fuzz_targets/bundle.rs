@@ -5,7 +5,9 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use muster::attestation::{Keys, Limits, Policy, Signed, TrustRoot, is_over_artifact, verify, verify_artifact};
+use muster::attestation::{
+    Keys, Limits, Policy, Signed, TrustRoot, is_over_artifact, verify, verify_artifact,
+};
 use muster::config::{self, Identity};
 use muster::finding::Sha256;
 
@@ -21,10 +23,15 @@ fuzz_target!(|data: &[u8]| {
     let limits = Limits::default();
     if let Ok(verified) = verify(data, &POLICY, &limits) {
         assert_eq!(verified.signers.identity.expect("a certificate").identity, WHO);
-        assert_eq!(verified.statement.predicate(), b"{\"foo\": \"bar\"}\n", "the one document that it has signed");
+        assert_eq!(
+            verified.statement.predicate(),
+            b"{\"foo\": \"bar\"}\n",
+            "the one document that it has signed"
+        );
         assert!(verified.time.is_some());
     }
     if is_over_artifact(data, &limits) == Ok(true) {
-        verify_artifact(data, Signed::Digest(Sha256([1; 32])), &POLICY, &limits).expect_err("nobody signed it");
+        verify_artifact(data, Signed::Digest(Sha256([1; 32])), &POLICY, &limits)
+            .expect_err("nobody signed it");
     }
 });

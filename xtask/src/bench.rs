@@ -52,7 +52,7 @@ impl Args {
         setup::ensure(Stage::Test)?;
         build::release(&["muster", "suite", "tool"])?;
         let mut numbers = Vec::new();
-        for example in ["bench_sbom", "bench_pipeline"] {
+        for example in ["bench_sbom", "bench_attest", "bench_pipeline"] {
             numbers.extend(measured_by(example).with_context(|| format!("agent/examples/{example}.rs"))?);
         }
         numbers.extend(run::measure()?);

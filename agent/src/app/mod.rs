@@ -80,7 +80,7 @@ pub enum AppError {
 /// A workload entry or a key file cannot be used.
 pub fn check(config: &Config) -> Result<(), AppError> {
     Workloads::new(config)?;
-    Images::new(&config.attestation, Metrics::new())?;
+    Images::new(config, Metrics::new())?;
     Ok(())
 }
 
@@ -159,7 +159,7 @@ impl Agent {
     fn start(config: &Config, record: Option<PathBuf>) -> Result<Self, AppError> {
         Sensor::permitted()?;
         let metrics = Metrics::new();
-        let images = Images::new(&config.attestation, Arc::clone(&metrics))?;
+        let images = Images::new(config, Arc::clone(&metrics))?;
         images.load_now();
         let watch = images.watch()?;
         let mut live = Live::new(config, Arc::clone(&metrics))?;
@@ -205,7 +205,7 @@ impl Agent {
                 "this section has changed; the change needs a restart and is left out until then"
             );
         }
-        if let Err(error) = self.images.reload(&new.attestation) {
+        if let Err(error) = self.images.reload(&new) {
             tracing::error!(%error, "the old configuration stays");
             return;
         }

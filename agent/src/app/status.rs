@@ -7,7 +7,7 @@ use muster_proto::v1;
 use crate::event::Class;
 use crate::feed::{Asked, StatusSource, convert};
 use crate::finding::{Coverage, Sha256};
-use crate::images::{Image, ImageState, Images};
+use crate::images::{Image, Images};
 use crate::judge::Seen;
 use crate::sbom::{Entry, ImageIndex};
 use crate::sensor::{Sensor, SensorStatus};
@@ -69,7 +69,7 @@ impl StatusSource for Source {
     fn explain(&self, asked: &Asked, image: Option<Sha256>) -> Vec<v1::Explanation> {
         let mut images = self.images.snapshot();
         if let Some(wanted) = image {
-            images.retain(|i| i.digest == wanted);
+            images.retain(|i| i.digests.subjects().any(|digest| digest == wanted));
         }
         images.iter().flat_map(|image| explain(asked, image)).collect()
     }
@@ -84,13 +84,14 @@ fn class_name(class: Class) -> &'static str {
 }
 
 fn explain(asked: &Asked, image: &Image) -> Vec<v1::Explanation> {
-    let ImageState::Verified { index, documents } = &image.state else { return Vec::new() };
+    let (Some(index), documents) = (image.index(), image.documents()) else { return Vec::new() };
     let one = |entry: Option<Entry<'_>>, text: String| v1::Explanation {
         image_digest: format!("sha256:{}", image.digest),
         path: entry.map(|e| e.path().to_string()).unwrap_or_default(),
         sha256: entry.and_then(Entry::sha256).map(|s| s.to_string()).unwrap_or_default(),
         package: entry.and_then(Entry::package).unwrap_or_default().to_owned(),
         coverage: convert::coverage(index.coverage()).into(),
+        binding: image.binding().map_or(v1::Binding::Unspecified, convert::binding).into(),
         documents: documents.iter().map(|d| d.sha256.to_string()).collect(),
         text,
     };

@@ -1,22 +1,31 @@
 //! The drop directory: where attestations are put by hand, by configuration management, or by a mount.
 //!
-//! `.json` files are one envelope each, `.jsonl` files one per line. Hidden files and other names are left alone, so that a
-//! file can be written under such a name and renamed. A file is taken when its writer closes it or when it is renamed into
-//! place; half of a file that was there at the start is refused first and taken when it is complete.
+//! `.json` files are one envelope each, `.jsonl` files one per line; what a file is called before that says nothing. Hidden
+//! files and other names are left alone, so that a file can be written under such a name and renamed. A file is taken when its
+//! writer closes it or when it is renamed into place; half of a file that was there at the start is refused first and taken
+//! when it is complete.
+//!
+//! Symbolic links, and what others may write, are refused unless [`Rules`] allow them. A link may only lead to a file of its own
+//! directory or below: Kubernetes mounts a ConfigMap or a Secret as a directory of such links (`a.json` → `..data/a.json`, and
+//! `..data` → the newest version, which is exchanged in one step).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags as Mask, InitFlags, Inotify, WatchDescriptor};
+
+use crate::config::FileRule;
 
 /// How often a directory that is not there is looked for.
 const RETRY_MS: u16 = 1000;
@@ -25,8 +34,22 @@ const RETRY_MS: u16 = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A symbolic link could lead anywhere.
-    #[error("is a symbolic link; put the file itself here")]
+    #[error(
+        "is a symbolic link; put the file itself here, or allow links that stay in this directory: attestation.allow = \
+         [\"symlinks\"]"
+    )]
     Symlink,
+    /// A symbolic link that leads out of the directory.
+    #[error("is a symbolic link that leads out of this directory; put the file itself here")]
+    Escape,
+    /// A directory on the way to where a link leads is open to others.
+    #[error("leads through {}, which {reason}", directory.display())]
+    Way {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        reason: Box<FileError>,
+    },
     /// Not a regular file.
     #[error("is not a regular file")]
     NotRegular,
@@ -39,7 +62,9 @@ pub enum FileError {
         own: u32,
     },
     /// Others may write it.
-    #[error("has mode {0:04o}: others may write it; chmod go-w")]
+    #[error(
+        "has mode {0:04o}: others may write it; chmod go-w, or allow that: attestation.allow = [\"writable\"]"
+    )]
     Writable(u32),
     /// Too large, by its size: not read.
     #[error("has {bytes} bytes, but at most {limit} are read; raise attestation.max_envelope_bytes")]
@@ -77,6 +102,21 @@ impl Stamp {
     }
 }
 
+/// What is allowed of the directory and its files beside the usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Symbolic links that stay in the directory.
+    pub symlinks: bool,
+    /// Others may write it.
+    pub writable: bool,
+}
+
+impl From<&[FileRule]> for Rules {
+    fn from(allow: &[FileRule]) -> Self {
+        Self { symlinks: allow.contains(&FileRule::Symlinks), writable: allow.contains(&FileRule::Writable) }
+    }
+}
+
 /// How many envelopes a file holds, by its name; `None` for files that are left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -104,8 +144,8 @@ impl Shape {
 ///
 /// # Errors
 /// When the directory cannot be listed, or others may write it.
-pub fn scan(directory: &Path) -> Result<BTreeMap<OsString, Option<Stamp>>, FileError> {
-    check(&std::fs::metadata(directory)?)?;
+pub fn scan(directory: &Path, rules: Rules) -> Result<BTreeMap<OsString, Option<Stamp>>, FileError> {
+    check(&std::fs::metadata(directory)?, rules)?;
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -114,8 +154,9 @@ pub fn scan(directory: &Path) -> Result<BTreeMap<OsString, Option<Stamp>>, FileE
             tracing::debug!(file = %entry.path().display(), "left alone: not a .json or .jsonl file");
             continue;
         }
+        let meta = if rules.symlinks { std::fs::metadata(entry.path()) } else { entry.metadata() };
         // Gone in between: it is read, found missing, and forgotten.
-        let stamp = entry.metadata().ok().map(|meta| Stamp::of(&meta));
+        let stamp = meta.ok().map(|meta| Stamp::of(&meta));
         found.insert(name, stamp);
     }
     Ok(found)
@@ -125,21 +166,25 @@ pub fn scan(directory: &Path) -> Result<BTreeMap<OsString, Option<Stamp>>, FileE
 ///
 /// # Errors
 /// Why it is refused.
-pub fn read(directory: &Path, name: &OsStr, limit: u64) -> Result<(Vec<u8>, Stamp), FileError> {
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        // A pipe must not hold the reader up.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(directory.join(name))
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => FileError::Symlink,
-            _ => FileError::Io(error),
-        })?;
+pub fn read(directory: &Path, name: &OsStr, limit: u64, rules: Rules) -> Result<(Vec<u8>, Stamp), FileError> {
+    let file = if rules.symlinks {
+        linked(directory, name, rules)?
+    } else {
+        std::fs::OpenOptions::new()
+            .read(true)
+            // A pipe must not hold the reader up.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(directory.join(name))
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => FileError::Symlink,
+                _ => FileError::Io(error),
+            })?
+    };
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(FileError::NotRegular);
     }
-    check(&meta)?;
+    check(&meta, rules)?;
     if meta.len() > limit {
         return Err(FileError::TooLarge { bytes: meta.len(), limit });
     }
@@ -151,12 +196,36 @@ pub fn read(directory: &Path, name: &OsStr, limit: u64) -> Result<(Vec<u8>, Stam
     }
 }
 
-fn check(meta: &std::fs::Metadata) -> Result<(), FileError> {
+/// Opens what a name of the directory leads to, as long as that is in the directory or below it and nobody else can write any
+/// directory on the way.
+fn linked(directory: &Path, name: &OsStr, rules: Rules) -> Result<File, FileError> {
+    let directory = File::open(directory)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = openat2(directory.as_fd(), Path::new(name), how).map_err(|error| match error {
+        Errno::EXDEV | Errno::ELOOP => FileError::Escape,
+        other => FileError::Io(other.into()),
+    })?;
+    let file = File::from(file);
+    let real = |file: &File| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let (top, mut way) = (real(&directory)?, real(&file)?);
+    if !way.starts_with(&top) {
+        return Err(FileError::Escape);
+    }
+    while way.pop() && way != top {
+        let checked = std::fs::metadata(&way).map_err(FileError::Io).and_then(|meta| check(&meta, rules));
+        checked.map_err(|reason| FileError::Way { directory: way.clone(), reason: Box::new(reason) })?;
+    }
+    Ok(file)
+}
+
+fn check(meta: &std::fs::Metadata, rules: Rules) -> Result<(), FileError> {
     let own = nix::unistd::geteuid().as_raw();
     if meta.uid() != 0 && meta.uid() != own {
         return Err(FileError::Owner { found: meta.uid(), own });
     }
-    if meta.mode() & 0o022 != 0 {
+    if meta.mode() & 0o022 != 0 && !rules.writable {
         return Err(FileError::Writable(meta.mode() & 0o7777));
     }
     Ok(())
@@ -180,17 +249,19 @@ pub struct Watcher {
     inotify: Inotify,
     watched: Option<WatchDescriptor>,
     stop: UnixStream,
+    rules: Rules,
+    may_be_absent: bool,
     missing_told: bool,
 }
 
 impl Watcher {
-    /// Watches `directory` until the other end of `stop` is closed.
+    /// Watches `directory` until the other end of `stop` is closed. One that `may_be_absent` is waited for without a word.
     ///
     /// # Errors
     /// When the kernel gives no inotify instance (`fs.inotify.max_user_instances`).
-    pub fn new(directory: PathBuf, stop: UnixStream) -> io::Result<Self> {
+    pub fn new(directory: PathBuf, stop: UnixStream, rules: Rules, may_be_absent: bool) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Self { directory, inotify, watched: None, stop, missing_told: false })
+        Ok(Self { directory, inotify, watched: None, stop, rules, may_be_absent, missing_told: false })
     }
 
     /// Waits for the next change. The first one is [`Change::Everything`], as soon as the directory is watched.
@@ -237,7 +308,7 @@ impl Watcher {
                 true
             }
             Err(error) => {
-                if !self.missing_told {
+                if !self.missing_told && !self.may_be_absent {
                     let directory = self.directory.display();
                     tracing::warn!(%directory, %error, "cannot watch the drop directory; create it (mode 0755)");
                     self.missing_told = true;
@@ -274,6 +345,10 @@ impl Watcher {
                 }
                 match event.name {
                     Some(name) if Shape::of(&name).is_some() => drop(files.insert(name)),
+                    // Where links lead through may have been exchanged: `..data`.
+                    Some(name) if self.rules.symlinks && name.as_bytes().starts_with(b"..") => {
+                        everything = true;
+                    }
                     Some(_) => {}
                     // The directory's own mode or owner.
                     None => everything |= event.mask.contains(Mask::IN_ATTRIB),
@@ -292,6 +367,86 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    const STRICT: Rules = Rules { symlinks: false, writable: false };
+    const LINKS: Rules = Rules { symlinks: true, writable: false };
+
+    /// As Kubernetes mounts a ConfigMap.
+    #[test]
+    fn links_that_stay_in_the_directory_may_be_allowed() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("drop");
+        let at = |name: &str| directory.join(name);
+        fs::create_dir_all(at("..1")).unwrap();
+        fs::write(at("..1/a.json"), "one").unwrap();
+        fs::write(parent.path().join("outside.json"), "no").unwrap();
+        for (to, link) in [
+            ("..1", "..data"),
+            ("..data/a.json", "a.json"),
+            ("../outside.json", "b.json"),
+            ("/etc/hostname", "c.json"),
+            ("d.json", "d.json"),
+            ("none", "e.json"),
+            ("..1", "f.json"),
+        ] {
+            symlink(to, at(link)).unwrap();
+        }
+        let get = |name: &str, rules| {
+            read(&directory, name.as_ref(), 10, rules)
+                .map(|(bytes, _)| bytes)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(get("a.json", LINKS).unwrap(), b"one");
+        assert!(get("a.json", STRICT).unwrap_err().contains("attestation.allow"));
+        for (name, expected) in [
+            ("b.json", "leads out of"),
+            ("c.json", "leads out of"),
+            ("d.json", "leads out of"),
+            ("f.json", "not a regular file"),
+        ] {
+            let found = get(name, LINKS).unwrap_err();
+            assert!(found.contains(expected), "{name}: {found}");
+        }
+        assert!(read(&directory, "e.json".as_ref(), 10, LINKS).unwrap_err().is_gone());
+
+        // Others can exchange the file that the link leads to.
+        fs::set_permissions(at("..1"), fs::Permissions::from_mode(0o777)).unwrap();
+        let found = get("a.json", LINKS).unwrap_err();
+        assert!(
+            found.contains("leads through") && found.contains("..1") && found.contains("mode 0777"),
+            "{found}"
+        );
+        assert_eq!(get("a.json", Rules { writable: true, ..LINKS }).unwrap(), b"one");
+        fs::set_permissions(at("..1"), fs::Permissions::from_mode(0o755)).unwrap();
+
+        // The next version, exchanged in one step: nothing that has a name of its own changes.
+        let before = scan(&directory, LINKS).unwrap();
+        let (stop, theirs) = UnixStream::pair().unwrap();
+        let mut watcher = Watcher::new(directory.clone(), theirs, LINKS, false).unwrap();
+        assert_eq!(watcher.wait().unwrap(), Change::Everything);
+        fs::create_dir(at("..2")).unwrap();
+        fs::write(at("..2/a.json"), "two").unwrap();
+        symlink("..2", at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        assert_eq!(watcher.wait().unwrap(), Change::Everything);
+        let after = scan(&directory, LINKS).unwrap();
+        assert_ne!(before[OsStr::new("a.json")], after[OsStr::new("a.json")]);
+        assert_eq!(get("a.json", LINKS).unwrap(), b"two");
+        drop(stop);
+    }
+
+    #[test]
+    fn what_others_may_write_may_be_allowed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        fs::write(&path, "{}").unwrap();
+        for it in [directory.path(), &path] {
+            fs::set_permissions(it, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let rules = Rules { writable: true, ..STRICT };
+        assert_eq!(scan(directory.path(), rules).unwrap().len(), 1);
+        assert_eq!(read(directory.path(), "a.json".as_ref(), 10, rules).unwrap().0, b"{}");
+    }
 
     #[test]
     fn shapes() {
@@ -313,9 +468,9 @@ mod tests {
     fn refused_files() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let reason = |name: &str| read(directory.path(), name.as_ref(), 10).unwrap_err().to_string();
+        let reason = |name: &str| read(directory.path(), name.as_ref(), 10, STRICT).unwrap_err().to_string();
         fs::write(at("good.json"), "0123456789").unwrap();
-        assert_eq!(read(directory.path(), "good.json".as_ref(), 10).unwrap().0, b"0123456789");
+        assert_eq!(read(directory.path(), "good.json".as_ref(), 10, STRICT).unwrap().0, b"0123456789");
         fs::write(at("large.json"), "0123456789a").unwrap();
         assert!(reason("large.json").starts_with("has 11 bytes, but at most 10"));
         symlink(at("good.json"), at("link.json")).unwrap();
@@ -328,9 +483,9 @@ mod tests {
             fs::set_permissions(at("good.json"), fs::Permissions::from_mode(mode)).unwrap();
             assert!(reason("good.json").contains(&format!("mode {mode:04o}")));
         }
-        assert!(read(directory.path(), "none.json".as_ref(), 10).unwrap_err().is_gone());
+        assert!(read(directory.path(), "none.json".as_ref(), 10, STRICT).unwrap_err().is_gone());
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(scan(directory.path()).unwrap_err().to_string().contains("mode 0777"));
+        assert!(scan(directory.path(), STRICT).unwrap_err().to_string().contains("mode 0777"));
     }
 
     #[test]
@@ -343,7 +498,7 @@ mod tests {
         let path = directory.path().join("a.json");
         fs::write(&path, "{}").unwrap();
         nix::unistd::chown(&path, Some(12345.into()), None).unwrap();
-        let text = read(directory.path(), "a.json".as_ref(), 10).unwrap_err().to_string();
+        let text = read(directory.path(), "a.json".as_ref(), 10, STRICT).unwrap_err().to_string();
         assert!(text.contains("belongs to uid 12345; expected 0"), "{text}");
     }
 
@@ -353,7 +508,7 @@ mod tests {
         let directory = parent.path().join("drop");
         let at = |name: &str| directory.join(name);
         let (stop, theirs) = UnixStream::pair().unwrap();
-        let mut watcher = Watcher::new(directory.clone(), theirs).unwrap();
+        let mut watcher = Watcher::new(directory.clone(), theirs, STRICT, false).unwrap();
         let (sender, changes) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             loop {
@@ -374,7 +529,7 @@ mod tests {
         assert_eq!(next(), Change::Everything);
 
         // Not before its writer closes it.
-        let mut half = fs::File::create(at("a.json")).unwrap();
+        let mut half = File::create(at("a.json")).unwrap();
         io::Write::write_all(&mut half, b"{").unwrap();
         changes.recv_timeout(Duration::from_millis(100)).expect_err("nothing happened");
         drop(half);

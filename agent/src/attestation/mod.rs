@@ -17,7 +17,7 @@ mod sigstore;
 pub mod source;
 pub mod statement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod trust_root;
 mod tuf;
 pub mod vex;
@@ -42,7 +42,7 @@ use crate::config;
 use crate::finding::Sha256;
 
 /// What is read of an attestation at most.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of an envelope.
     pub max_envelope_bytes: u64,

@@ -158,8 +158,8 @@ fn parse(bytes: &[u8]) -> Result<Bundle, AttestationError> {
         let text = error.to_string();
         if text.contains("unsupported Rekor entry format: intoto/0.0.1") {
             return reason(
-                "its log entry is of the kind intoto/0.0.1, which does not hold the signature; attest again with cosign 2.2 or \
-                 later, which writes dsse/0.0.1",
+                "its log entry is of the kind intoto/0.0.1, which does not hold the signature; attest again with a newer \
+                 cosign, which writes dsse/0.0.1",
             );
         }
         reason(&text)

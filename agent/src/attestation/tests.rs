@@ -46,7 +46,7 @@ fn signed(sbom: &str, key: &PrivateKey) -> Vec<u8> {
 }
 
 /// An envelope over any payload, signed by several.
-fn envelope_of(payload: &str, by: &[&PrivateKey]) -> Vec<u8> {
+pub(crate) fn envelope_of(payload: &str, by: &[&PrivateKey]) -> Vec<u8> {
     let mut pae = envelope::pae_header(payload.len());
     let start = pae.len();
     pae.extend_from_slice(payload.as_bytes());

@@ -3,6 +3,7 @@
 #[cfg(test)]
 #[path = "attest/tests.rs"]
 mod data_tests;
+mod subject;
 mod verify;
 
 use std::fs::{File, OpenOptions};
@@ -28,6 +29,8 @@ pub enum Command {
     Verify(Verify),
     /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image.
     Sign(Sign),
+    /// Print what an attestation about a host must name as its subject.
+    Subject(subject::Args),
     /// Make a key pair for `attest sign`. Existing files are never overwritten.
     Keygen(Keygen),
 }
@@ -41,7 +44,7 @@ pub struct Sign {
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     /// Image that the SBOM is about; may be given more than once.
-    #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = subject)]
+    #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = parse_subject)]
     subjects: Vec<Subject>,
     /// Predicate type, as `https://spdx.dev/Document/v2.3` [default: what the document is].
     #[arg(long, value_name = "URI", value_parser = predicate_type)]
@@ -80,7 +83,7 @@ fn predicate_type(uri: &str) -> Result<String, String> {
     uri.parse::<PredicateType>().map(|_| uri.to_owned())
 }
 
-fn subject(text: &str) -> Result<Subject, String> {
+fn parse_subject(text: &str) -> Result<Subject, String> {
     let (name, digest) = text.rsplit_once('@').ok_or("expected NAME@sha256:HEX")?;
     let digest: Sha256 = digest.parse().map_err(|error| format!("{error}"))?;
     Ok(Subject { name: name.to_owned(), sha256: Some(digest) })
@@ -95,6 +98,7 @@ impl Command {
         match self {
             Self::Verify(args) => args.run(),
             Self::Sign(args) => args.run(),
+            Self::Subject(args) => args.run(),
             Self::Keygen(args) => args.run(),
         }
     }

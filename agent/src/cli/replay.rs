@@ -16,10 +16,10 @@ use crate::record::{Reader, replay};
 pub struct Args {
     /// The recording, made by `muster agent --record`.
     file: PathBuf,
-    /// Configuration file; of it only `[attestation]` counts [default: /etc/muster/muster.toml].
+    /// Configuration file; of it only `[attestation]` and `host.directory` count [default: /etc/muster/muster.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Take the attestations from this directory.
+    /// Take the attestations from this directory alone.
     #[arg(long, value_name = "DIR")]
     attestations: Option<PathBuf>,
     /// One JSON object per line, as in the JSON lines file.
@@ -40,9 +40,11 @@ impl Args {
         };
         if let Some(directory) = attestations {
             config.attestation.directory = directory;
+            // The recording may be another host's.
+            config.host.directory.clear();
         }
         let metrics = Metrics::new();
-        let images = Images::new(&config.attestation, metrics.clone())?;
+        let images = Images::new(&config, metrics.clone())?;
         images.load_now();
         for refused in images.refused().iter() {
             eprintln!("muster: {}: refused: {}", refused.file, refused.reason);

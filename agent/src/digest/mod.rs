@@ -28,7 +28,9 @@ use tracing::debug;
 
 pub use self::hash::MAX_FILE_BYTES;
 use self::open::{Found, Sameness, Ways};
-use crate::event::{Action, Content, DigestOrigin, FileIdentity, FileOp, FileRef, Place, Task, WeakDigests};
+use crate::event::{
+    Action, Content, DigestOrigin, FileIdentity, FileOp, FilePath, FileRef, Place, Task, WeakDigests,
+};
 use crate::finding::Sha256;
 use crate::metrics::{Metrics, Undetermined};
 use crate::proc::Proc;
@@ -237,6 +239,41 @@ impl Digests {
             return Some(head.starts_with(b"#!") || head == b"\x7fELF");
         }
         None
+    }
+
+    /// Whether there is a regular file at a path of the host now, and if it is to be read, what it holds.
+    pub fn on_host(&mut self, path: &FilePath, read: bool) -> (bool, Option<Content>) {
+        let found = match self.ways.in_root(1, path.as_bytes(), false) {
+            Ok(found) => found,
+            // What cannot be looked at is not gone.
+            Err(error) => return (Reason::of(&error) != Reason::Gone, None),
+        };
+        if !found.is_regular() {
+            return (false, None);
+        }
+        let content = read.then(|| {
+            let hashed =
+                found.read().and_then(|file| hash::hash(&file, &found.stat, &mut self.buffer, true, false));
+            match hashed {
+                Ok((sha256, weak)) => {
+                    Content::Known { sha256, origin: DigestOrigin::Agent, weak: weak.map(Arc::new) }
+                }
+                Err(reason) => Content::Undetermined(Arc::from(reason.as_str())),
+            }
+        });
+        (true, content)
+    }
+
+    /// The task has the mounts and the root directory of process 1; `false` when that cannot be said any more.
+    pub fn in_host_root(&self, task: &Task) -> bool {
+        let root = |pid: u32| {
+            self.ways.in_root(pid, b"/", false).map(|found| (found.stat.st_dev, found.stat.st_ino))
+        };
+        let mounts = |pid| self.proc.namespace(pid, "mnt").ok();
+        let own = task.process.tgid;
+        matches!((root(1), root(own)), (Ok(host), Ok(own)) if host == own)
+            && mounts(1).is_some_and(|host| mounts(own) == Some(host))
+            && self.proc.is_alive(task.process)
     }
 
     /// Counters since the start.

@@ -43,9 +43,13 @@ impl Found {
         Ok(Self { fd, stat })
     }
 
+    pub(super) fn is_regular(&self) -> bool {
+        SFlag::from_bits_truncate(self.stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+    }
+
     /// The same file, for reading.
     pub(super) fn read(&self) -> Result<File, Reason> {
-        if SFlag::from_bits_truncate(self.stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        if !self.is_regular() {
             return Err(Reason::NotRegular);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;

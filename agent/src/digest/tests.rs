@@ -488,3 +488,52 @@ fn beginnings() {
     fs::rename(file(&dir, "y", "#!"), dir.path().join("x")).expect("renamed");
     assert_eq!(digests.starts_like_program(&me(), &event), None, "another file is there");
 }
+
+/// A `/proc` in which process 1 has `root`, as has process 7; 8 has another root, 9 another mount namespace.
+fn machine(dir: &Path) -> Digests {
+    for (pid, root, ns) in [(1, "root", 1), (7, "root", 1), (8, "other", 1), (9, "root", 2)] {
+        let proc = dir.join(format!("proc/{pid}"));
+        fs::create_dir_all(proc.join("ns")).expect("a private directory");
+        fs::create_dir_all(dir.join(root)).expect("a private directory");
+        symlink(dir.join(root), proc.join("root")).expect("a private directory");
+        symlink(format!("mnt:[{ns}]"), proc.join("ns/mnt")).expect("a private directory");
+        let stat = format!("{pid} (a) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0\n");
+        fs::write(proc.join("stat"), stat).expect("a private directory");
+    }
+    Digests::with_proc(Metrics::new(), &dir.join("proc"))
+}
+
+#[test]
+fn what_is_on_the_host_now() {
+    let dir = tempfile::tempdir().expect("a private directory");
+    let mut digests = machine(dir.path());
+    fs::write(dir.path().join("root/one"), "one").expect("a private directory");
+    symlink("one", dir.path().join("root/link")).expect("a private directory");
+    assert_eq!(digests.on_host(&"/one".into(), false), (true, None));
+    assert_eq!(digests.on_host(&"/gone".into(), true), (false, None));
+    assert_eq!(digests.on_host(&"/one/gone".into(), true), (false, None));
+    assert_eq!(digests.on_host(&"/link".into(), true), (false, None), "a link is no file");
+    let (exists, content) = digests.on_host(&"/one".into(), true);
+    let Some(Content::Known { sha256, weak: Some(weak), .. }) = content else { panic!("{content:?}") };
+    assert!(exists);
+    assert_eq!(sha256.to_string(), ONE);
+    assert_eq!(weak.md5.iter().map(|b| format!("{b:02x}")).collect::<String>(), ONE_MD5);
+}
+
+#[test]
+fn a_process_in_a_root_or_with_mounts_of_its_own_is_not_in_the_hosts() {
+    let dir = tempfile::tempdir().expect("a private directory");
+    let digests = machine(dir.path());
+    let start_ns = 5 * Proc::new(Path::new("/proc")).tick_ns();
+    for (what, pid, start_ns, expected) in [
+        ("as process 1", 7, start_ns, true),
+        ("another root", 8, start_ns, false),
+        ("other mounts", 9, start_ns, false),
+        ("gone", 10, start_ns, false),
+        ("another process with its number", 7, start_ns * 2, false),
+    ] {
+        let mut task = task(pid);
+        task.process.start_ns = start_ns;
+        assert_eq!(digests.in_host_root(&task), expected, "{what}");
+    }
+}

@@ -8,7 +8,7 @@ use muster_proto::v1;
 use prost_types::Timestamp;
 
 use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId, Protocol};
-use crate::finding::{Coverage, Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::finding::{Binding, Coverage, Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
 
 use super::filter::Filter;
 use super::json::protocol_name;
@@ -73,6 +73,13 @@ both_ways!(Severity, "severity", severity, severity_from, [Info, Low, Medium, Hi
 both_ways!(Kind, "kind", kind, kind_from, [Exec, Library, File, Connect, Fork, Exit, Lost]);
 both_ways!(Flavour, "flavour", flavour, flavour_from, [Lsm, Fentry, Tracepoint]);
 both_ways!(Coverage, "coverage", coverage, coverage_from, [Packages, Owned, Full]);
+both_ways!(
+    Binding,
+    "binding",
+    binding,
+    binding_from,
+    [Unproven, Key, OsRelease, ImageDigest, IndexDigest, ManifestDigest, ConfigDigest, VerityRoot]
+);
 
 const OPERATIONS: [FileOp; 9] = [
     FileOp::OpenWrite,
@@ -134,6 +141,7 @@ pub fn finding(finding: &Finding) -> v1::Finding {
         operation,
         connect: connect_,
         coverage: coverage_,
+        binding: binding_,
         documents,
         reason,
     } = finding;
@@ -157,6 +165,7 @@ pub fn finding(finding: &Finding) -> v1::Finding {
         operation: operation.map_or_else(String::new, |operation| operation.as_str().into()),
         connect: connect_.as_ref().map(connect),
         coverage: coverage_.map_or(v1::Coverage::Unspecified, coverage).into(),
+        binding: binding_.map_or(v1::Binding::Unspecified, binding).into(),
         documents: documents.iter().map(Sha256::to_string).collect(),
         reason: reason.clone(),
     }
@@ -239,6 +248,7 @@ pub fn finding_from(from: v1::Finding) -> Result<Finding, ConvertError> {
         })?,
         connect: from.connect.as_ref().map(connect_from).transpose()?,
         coverage: coverage_from(from.coverage)?,
+        binding: binding_from(from.binding)?,
         documents: documents.collect::<Result<Vec<_>, _>>()?.into(),
         reason: from.reason,
     })

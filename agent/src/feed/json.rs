@@ -72,6 +72,8 @@ struct Line<'a> {
     connect: Option<Destination>,
     #[serde(skip_serializing_if = "Option::is_none")]
     coverage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding: Option<&'static str>,
     documents: Vec<Text<crate::finding::Sha256>>,
     reason: &'a str,
 }
@@ -137,6 +139,7 @@ impl<'a> From<&'a Finding> for Line<'a> {
             operation,
             connect,
             coverage,
+            binding,
             documents,
             reason,
         } = finding;
@@ -160,6 +163,7 @@ impl<'a> From<&'a Finding> for Line<'a> {
             operation: operation.map(|operation| operation.as_str()),
             connect: connect.as_ref().map(Destination::from),
             coverage: coverage.map(|coverage| coverage.as_str()),
+            binding: binding.map(|binding| binding.as_str()),
             documents: documents.iter().copied().map(Text).collect(),
             reason,
         }

@@ -234,6 +234,7 @@ fn loss(flavour: Flavour, reason: String) -> Finding {
         operation: None,
         connect: None,
         coverage: None,
+        binding: None,
         documents: Arc::new([]),
         reason,
     }

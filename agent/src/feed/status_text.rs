@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::convert;
 use super::json::time_text;
-use super::text::{Table, coverage_name, flavour_name, kind_name, printable, short_digest, workload_name};
+use super::text::{
+    Table, binding_name, coverage_name, flavour_name, kind_name, printable, short_digest, workload_name,
+};
 
 /// `muster status`.
 pub fn status(status: &v1::Status) -> String {
@@ -51,7 +53,7 @@ pub fn status(status: &v1::Status) -> String {
             row.events.to_string(),
         ]);
     }
-    let _ = write!(out, "\n{rings}\n{kinds}\n{verdicts}\n{workloads}\n{}", images(&status.images));
+    let _ = write!(out, "\n{rings}\n{kinds}\n{verdicts}\n{workloads}\n{}", images_table(&status.images));
     for refused in &status.refused_attestations {
         let _ =
             writeln!(out, "refused attestation {}: {}", printable(&refused.file), printable(&refused.reason));
@@ -75,44 +77,94 @@ fn duration(span: Duration) -> String {
     }
 }
 
-/// `muster images`.
-pub fn images(images: &[v1::Image]) -> String {
-    let mut table = Table::new(&[
-        "IMAGE",
-        "STATE",
-        "COVERAGE",
-        "FILES",
-        "SHA-256",
-        "WEAK",
-        "PACKAGES",
-        "IN USE",
-        "INDEX",
-        "WHY / DOCUMENTS",
-    ]);
+/// Images in `muster status`: a row each.
+fn images_table(images: &[v1::Image]) -> Table {
+    let mut table =
+        Table::new(&["IMAGE", "STATE", "BINDING", "COVERAGE", "FILES", "IN USE", "DOCUMENTS", "WHY"]);
     for image in images {
-        let why = if image.documents.is_empty() {
-            printable(&image.reason)
-        } else {
-            let documents = image.documents.iter();
-            let names: Vec<_> = documents
-                .map(|d| printable(&format!("{} {} ({})", short_digest(&d.sha256), d.format, d.file)))
-                .collect();
-            names.join(", ")
-        };
         table.row(vec![
             short_digest(&printable(&image.digest)),
             printable(&image.state),
+            binding_name(image.binding),
             coverage_name(image.coverage),
             image.files.to_string(),
-            image.files_with_sha256.to_string(),
-            image.files_with_weak_digest.to_string(),
-            image.packages.to_string(),
             image.files_in_use.to_string(),
-            format!("{} KiB", image.index_bytes / 1024),
-            why,
+            image.documents.len().to_string(),
+            printable(&image.reason),
         ]);
     }
-    table.to_string()
+    table
+}
+
+/// `muster images`.
+pub fn images(images: &[v1::Image]) -> String {
+    images.iter().map(image).collect::<Vec<_>>().join("\n")
+}
+
+/// An image with everything that is known of it.
+fn image(image: &v1::Image) -> String {
+    let mut out = format!("image {}\n", printable(&image.digest));
+    // Writing to a String cannot fail.
+    let mut line = |name: &str, value: &str| {
+        for (at, part) in value.lines().enumerate() {
+            let _ = writeln!(out, "  {:10} {}", if at == 0 { name } else { "" }, printable(part));
+        }
+    };
+    for named in image.digests.iter().filter(|named| named.digest != image.digest) {
+        line(&named.kind, &named.digest);
+    }
+    line("state", &image.state);
+    line("", &image.reason);
+    if !image.documents.is_empty() {
+        line("binding", &binding_name(image.binding));
+        line("coverage", &coverage_name(image.coverage));
+        line(
+            "",
+            &format!(
+                "{} files listed, {} with SHA-256, {} with weak digests only, {} owned by a package; {} packages; the list {} to \
+                 be complete",
+                image.files,
+                image.files_with_sha256,
+                image.files_with_weak_digest,
+                image.files_owned,
+                image.packages,
+                if image.complete { "claims" } else { "does not claim" },
+            ),
+        );
+        line("in use", &format!("{} files", image.files_in_use));
+        line("index", &format!("{} KiB", image.index_bytes / 1024));
+    }
+    for document in &image.documents {
+        line("document", &format!("sha256:{} ({})", document.sha256, document.file));
+        let tool = if document.tool.is_empty() { "a tool that it does not name" } else { &document.tool };
+        line("", &format!("{} by {tool}, bound by {}", document.format, binding_name(document.binding)));
+        let signed =
+            convert::time_from(document.signed.as_ref()).map(|time| format!(" at {}", time_text(time)));
+        line("", &format!("signed by {}{}", document.keys.join(", "), signed.unwrap_or_default()));
+    }
+    for built in &image.provenance {
+        line("built by", &built.builder);
+        let source = [("of ", &built.source), (" at commit ", &built.commit)];
+        line(
+            "",
+            &source
+                .iter()
+                .filter(|(_, text)| !text.is_empty())
+                .map(|(a, b)| format!("{a}{b}"))
+                .collect::<String>(),
+        );
+    }
+    if image.vex_documents > 0 {
+        line("vex", &format!("{} documents", image.vex_documents));
+    }
+    if let Ok(until) = convert::time_from(image.trusted_until.as_ref()) {
+        line("trust root", &format!("good until {}", time_text(until)));
+    }
+    for aside in &image.not_counted {
+        line("", &format!("{}: {}", aside.file, aside.reason));
+    }
+    line("advice", &image.advice);
+    out
 }
 
 /// `muster explain`.
@@ -121,9 +173,10 @@ pub fn explanations(explanations: &[v1::Explanation]) -> String {
     for explanation in explanations {
         let _ = writeln!(
             out,
-            "image {} (coverage {})",
+            "image {} (coverage {}, binding {})",
             printable(&explanation.image_digest),
-            coverage_name(explanation.coverage)
+            coverage_name(explanation.coverage),
+            binding_name(explanation.binding)
         );
         let mut line = |name: &str, value: &str| {
             if !value.is_empty() {
@@ -157,9 +210,7 @@ pub fn status_json(status: &v1::Status) -> Value {
             "malformed": k.malformed,
         })).collect::<Value>(),
         "images": images_json(&status.images),
-        "refused_attestations": status.refused_attestations.iter().map(|r| json!({
-            "file": r.file, "reason": r.reason,
-        })).collect::<Value>(),
+        "refused_attestations": status.refused_attestations.iter().map(refused_json).collect::<Value>(),
         "workloads": status.workloads.iter().map(|w| json!({
             "workload": w.workload.as_ref().map(|w| json!({
                 "id": w.id, "name": w.name, "pod_uid": w.pod_uid, "image_digest": w.image_digest,
@@ -181,19 +232,44 @@ pub fn images_json(images: &[v1::Image]) -> Value {
                 "digest": i.digest,
                 "state": i.state,
                 "reason": i.reason,
+                "digests": i.digests.iter().map(|d| json!({"kind": d.kind, "digest": d.digest})).collect::<Value>(),
+                "binding": binding_name(i.binding),
                 "coverage": coverage_name(i.coverage),
                 "files": i.files,
                 "files_with_sha256": i.files_with_sha256,
                 "files_with_weak_digest": i.files_with_weak_digest,
+                "files_owned": i.files_owned,
+                "complete": i.complete,
                 "packages": i.packages,
-                "documents": i.documents.iter().map(|d| json!({
-                    "sha256": d.sha256, "format": d.format, "file": d.file, "keys": d.keys,
+                "documents": i.documents.iter().map(document_json).collect::<Value>(),
+                "not_counted": i.not_counted.iter().map(refused_json).collect::<Value>(),
+                "advice": i.advice,
+                "provenance": i.provenance.iter().map(|p| json!({
+                    "builder": p.builder, "source": p.source, "commit": p.commit,
                 })).collect::<Value>(),
+                "vex_documents": i.vex_documents,
+                "trusted_until": convert::time_from(i.trusted_until.as_ref()).map(time_text).ok(),
                 "index_bytes": i.index_bytes,
                 "files_in_use": i.files_in_use,
             })
         })
         .collect()
+}
+
+fn document_json(d: &v1::Document) -> Value {
+    json!({
+        "sha256": d.sha256,
+        "format": d.format,
+        "file": d.file,
+        "tool": d.tool,
+        "keys": d.keys,
+        "signed": convert::time_from(d.signed.as_ref()).map(time_text).ok(),
+        "binding": binding_name(d.binding),
+    })
+}
+
+fn refused_json(r: &v1::RefusedAttestation) -> Value {
+    json!({"file": r.file, "reason": r.reason})
 }
 
 /// `muster explain --json`.
@@ -207,6 +283,7 @@ pub fn explanations_json(explanations: &[v1::Explanation]) -> Value {
                 "sha256": e.sha256,
                 "package": e.package,
                 "coverage": coverage_name(e.coverage),
+                "binding": binding_name(e.binding),
                 "documents": e.documents,
                 "text": e.text,
             })

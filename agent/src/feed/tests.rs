@@ -5,7 +5,7 @@ use tokio_stream::StreamExt as _;
 
 use super::*;
 use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId, Protocol};
-use crate::finding::{Coverage, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::finding::{Binding, Coverage, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
 
 mod grpc;
 mod hub;
@@ -51,6 +51,7 @@ fn full() -> Finding {
             sendto: false,
         }),
         coverage: Some(Coverage::Full),
+        binding: Some(Binding::ConfigDigest),
         documents: [Sha256([0x33; 32])].into(),
         reason: "expected 22… at /usr/bin/curl, found 11…".into(),
     }
@@ -78,6 +79,7 @@ fn bare() -> Finding {
         operation: None,
         connect: None,
         coverage: None,
+        binding: None,
         documents: [].into(),
         reason: "a test".into(),
     }

@@ -192,6 +192,11 @@ pub(super) fn coverage_name(number: i32) -> String {
     short_name(v1::Coverage::try_from(number).ok().map(|coverage| coverage.as_str_name()), "COVERAGE_")
 }
 
+/// A binding's name, from its number in a message.
+pub(super) fn binding_name(number: i32) -> String {
+    short_name(v1::Binding::try_from(number).ok().map(|binding| binding.as_str_name()), "BINDING_")
+}
+
 /// The interface's names are the agent's own in capitals behind a prefix.
 fn short_name(name: Option<&'static str>, prefix: &str) -> String {
     match name.and_then(|name| name.strip_prefix(prefix)) {

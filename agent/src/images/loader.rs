@@ -1,4 +1,4 @@
-//! Files of the drop directory → accepted and refused documents → images.
+//! Files of the directories → accepted and refused attestations.
 //!
 //! The index of each accepted document is kept. An image with one document shares that index, so it costs nothing more; only
 //! an image with several has a union beside its parts.
@@ -6,126 +6,199 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustc_hash::FxHashSet;
 
-use super::{Document, Facts, Image, ImageState, ImagesError, Refused, Register};
-use crate::attestation::directory::{self, FileError, Shape, Stamp};
+use super::library::{Accepted, Content, Library, Loaded, Unions};
+use super::{Document, ImagesError, Refused};
+use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
 use crate::attestation::{self, Limits, Policy, PredicateType, Provenance, Statement, Vex};
-use crate::config;
+use crate::config::{self, Config};
 use crate::event::FilePath;
-use crate::finding::Sha256;
+use crate::finding::{Binding, Sha256};
 use crate::metrics::Metrics;
-use crate::sbom::{self, Format, ImageIndex, SbomError};
+use crate::sbom::{self, Format, ImageIndex};
 
 /// Digests whose images must be made anew.
 pub(super) type Changes = FxHashSet<Sha256>;
 
-/// What the drop directory holds.
-pub(super) struct Loader {
-    directory: PathBuf,
+/// A directory of attestations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    /// Of the image itself: many have none.
+    pub(super) may_be_absent: bool,
+}
+
+/// What decides whether an attestation is accepted, and reads it.
+struct Reader {
     policy: Policy,
     limits: Limits,
     sbom_limits: sbom::Limits,
-    /// The directory itself.
-    fault: Option<Refused>,
-    files: BTreeMap<OsString, LoadedFile>,
+    rules: Rules,
+}
+
+/// What the directories hold.
+pub(super) struct Loader {
+    directories: Vec<Directory>,
+    reader: Reader,
+    /// To read the trust root again.
+    config: config::Attestation,
+    /// Directories that cannot be listed.
+    faults: BTreeMap<usize, Refused>,
+    /// By the directory's place and the file's name.
+    files: BTreeMap<(usize, OsString), LoadedFile>,
+    unions: Arc<Unions>,
 }
 
 struct LoadedFile {
     /// When it was read; `None` when it could not be.
     stamp: Option<Stamp>,
-    envelopes: Vec<Loaded>,
-}
-
-/// One envelope. Of a refused one the subjects are what it claims.
-struct Loaded {
-    subjects: Vec<Sha256>,
-    outcome: Result<(Document, Content), Refused>,
-}
-
-/// What an accepted document says.
-enum Content {
-    Sbom(Arc<ImageIndex>),
-    Provenance(Arc<Provenance>),
-    Vex(Arc<Vex>),
+    envelopes: Vec<Arc<Loaded>>,
 }
 
 impl Loader {
-    pub(super) fn new(config: &config::Attestation) -> Result<Self, ImagesError> {
-        let policy = Policy::load(config)?;
-        if policy.is_empty() {
+    pub(super) fn new(config: &Config) -> Result<Self, ImagesError> {
+        let attestation = &config.attestation;
+        let reader = Reader::new(attestation)?;
+        if reader.policy.is_empty() {
             tracing::warn!(
                 "no key and no identity is configured: every attestation will be refused; set attestation.keys or \
                  attestation.identities"
             );
         }
+        let mut directories = vec![Directory { path: attestation.directory.clone(), may_be_absent: false }];
+        let host = &config.host.directory;
+        if !host.as_os_str().is_empty() && *host != attestation.directory {
+            directories.push(Directory { path: host.clone(), may_be_absent: true });
+        }
         Ok(Self {
-            directory: config.directory.clone(),
-            policy,
-            limits: Limits::from(config),
-            sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
-            fault: None,
+            directories,
+            reader,
+            config: attestation.clone(),
+            faults: BTreeMap::new(),
             files: BTreeMap::new(),
+            unions: Arc::default(),
         })
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
+    pub(super) fn directories(&self) -> &[Directory] {
+        &self.directories
     }
 
-    /// Lists the directory; reads what is new or changed and forgets what is gone.
-    pub(super) fn everything(&mut self, metrics: &Metrics) -> Changes {
-        let present = match directory::scan(&self.directory) {
-            Ok(present) => {
-                self.fault = None;
-                present
+    pub(super) fn rules(&self) -> Rules {
+        self.reader.rules
+    }
+
+    /// Attestations may be signed by certificates, so that the trust root decides about them.
+    pub(super) fn needs_trust_root(&self) -> bool {
+        self.reader.policy.has_identities()
+    }
+
+    /// When the trust root becomes stale, if it is needed and says so.
+    pub(super) fn trust_root_until(&self) -> Option<SystemTime> {
+        self.reader.policy.trust_root().validity().until.filter(|_| self.needs_trust_root())
+    }
+
+    /// Reads the trust root again; if it is another one, everything is read anew.
+    pub(super) fn refresh(&mut self, metrics: &Metrics) -> Changes {
+        match Reader::new(&self.config) {
+            Ok(reader) if reader.decides_as(&self.reader) => Changes::default(),
+            Ok(reader) => {
+                tracing::info!(trust_root = reader.policy.trust_root().name(), "the trust root has changed");
+                self.reader = reader;
+                let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
+                self.files.clear();
+                changes.extend(self.everything(metrics));
+                changes
             }
             Err(error) => {
-                let fault = Refused { file: self.directory.display().to_string(), reason: error.to_string() };
+                tracing::warn!(%error, "the trust root that is in use stays");
+                Changes::default()
+            }
+        }
+    }
+
+    /// Everything that was read, ready to be asked.
+    pub(super) fn library(&self) -> Library {
+        let all = self.files.values().flat_map(|file| &file.envelopes);
+        Library::new(all, Arc::clone(&self.unions), self.trust_root_until())
+    }
+
+    /// Lists the directories; reads what is new or changed and forgets what is gone.
+    pub(super) fn everything(&mut self, metrics: &Metrics) -> Changes {
+        (0..self.directories.len()).flat_map(|at| self.directory(at, metrics)).collect()
+    }
+
+    /// [`everything`](Self::everything) of one directory.
+    pub(super) fn directory(&mut self, at: usize, metrics: &Metrics) -> Changes {
+        let Directory { path, may_be_absent } = &self.directories[at];
+        let present = match directory::scan(path, self.reader.rules) {
+            Ok(present) => {
+                self.faults.remove(&at);
+                present
+            }
+            Err(error) if error.is_gone() && *may_be_absent => {
+                self.faults.remove(&at);
+                BTreeMap::new()
+            }
+            Err(error) => {
+                let fault = Refused { file: path.display().to_string(), reason: error.to_string() };
                 tracing::warn!(directory = fault.file, reason = fault.reason, "no attestations are read");
-                self.fault = Some(fault);
+                self.faults.insert(at, fault);
                 BTreeMap::new()
             }
         };
-        let known = self.files.iter().map(|(name, file)| (name, file.stamp));
+        let known = self.files.keys().filter(|(of, _)| *of == at).map(|(_, name)| name);
         let changed: BTreeSet<OsString> = known
-            .filter(|(name, _)| !present.contains_key(*name))
-            .map(|(name, _)| name.clone())
-            .chain(present.iter().filter(|(name, stamp)| self.is_new(name, **stamp)).map(|(n, _)| n.clone()))
+            .filter(|name| !present.contains_key(*name))
+            .chain(
+                present.iter().filter(|(name, stamp)| self.is_new(at, name, **stamp)).map(|(name, _)| name),
+            )
+            .cloned()
             .collect();
-        self.files(changed, metrics)
+        self.files(at, changed, metrics)
     }
 
-    fn is_new(&self, name: &OsStr, stamp: Option<Stamp>) -> bool {
-        self.files.get(name).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp)
+    fn is_new(&self, at: usize, name: &OsString, stamp: Option<Stamp>) -> bool {
+        self.files.get(&(at, name.clone())).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp)
     }
 
-    /// Reads everything in place of an older loader with another configuration.
+    /// Reads everything in place of an older loader with another configuration. What that one has read is kept where nothing
+    /// has changed that decides about it.
     pub(super) fn everything_after(&mut self, old: Self, metrics: &Metrics) -> Changes {
-        let mut changes: Changes = old.files.values().flat_map(LoadedFile::subjects).collect();
-        // Its indexes are not needed any more, and may be large.
-        drop(old);
+        let mut changes = Changes::default();
+        let same = self.reader.decides_as(&old.reader);
+        self.unions = old.unions;
+        for ((at, name), file) in old.files {
+            if same && self.directories.get(at) == old.directories.get(at) {
+                self.files.insert((at, name), file);
+            } else {
+                changes.extend(file.subjects());
+            }
+        }
         changes.extend(self.everything(metrics));
         changes
     }
 
-    /// Reads these files.
-    pub(super) fn files(&mut self, names: BTreeSet<OsString>, metrics: &Metrics) -> Changes {
+    /// Reads these files of a directory.
+    pub(super) fn files(&mut self, at: usize, names: BTreeSet<OsString>, metrics: &Metrics) -> Changes {
         let mut changes = Changes::default();
         for name in names {
-            if let Some(old) = self.files.remove(&name) {
+            let key = (at, name);
+            if let Some(old) = self.files.remove(&key) {
                 changes.extend(old.subjects());
             }
-            let Some(file) = self.read(&name) else {
-                tracing::info!(file = shown(&name), "attestation removed");
+            let Some(file) = self.read(at, &key.1) else {
+                tracing::info!(file = self.shown(at, &key.1), "attestation removed");
                 continue;
             };
             for envelope in &file.envelopes {
                 match &envelope.outcome {
-                    Ok((document, _)) => {
+                    Ok(Accepted { document, .. }) => {
                         metrics.document_accepted();
                         tracing::info!(file = document.file, document = %document.sha256, "attestation accepted");
                     }
@@ -136,31 +209,70 @@ impl Loader {
                 }
             }
             changes.extend(file.subjects());
-            self.files.insert(name, file);
+            self.files.insert(key, file);
         }
         changes
     }
 
     /// `None` when the file is gone.
-    fn read(&self, name: &OsStr) -> Option<LoadedFile> {
-        let (bytes, stamp) = match directory::read(&self.directory, name, self.limits.max_envelope_bytes) {
+    fn read(&self, at: usize, name: &OsStr) -> Option<LoadedFile> {
+        let shown = self.shown(at, name);
+        let directory = &self.directories[at].path;
+        let (bytes, stamp) = match directory::read(
+            directory,
+            name,
+            self.reader.limits.max_envelope_bytes,
+            self.reader.rules,
+        ) {
             Ok(read) => read,
             Err(error) if error.is_gone() => return None,
-            Err(error) => return Some(LoadedFile::refused(name, &error)),
+            Err(error) => return Some(LoadedFile::refused(shown, &error)),
         };
         let envelopes = match Shape::of(name)? {
-            Shape::One => vec![self.envelope(shown(name), bytes)],
+            Shape::One => vec![self.reader.envelope(shown, bytes)],
             Shape::Lines => {
                 let lines = bytes.split(|byte| *byte == b'\n').enumerate();
                 lines
                     .filter(|(_, line)| !line.trim_ascii().is_empty())
                     .map(|(number, line)| {
-                        self.envelope(format!("{}:{}", shown(name), number + 1), line.to_vec())
+                        self.reader.envelope(format!("{shown}:{}", number + 1), line.to_vec())
                     })
                     .collect()
             }
         };
-        Some(LoadedFile { stamp: Some(stamp), envelopes })
+        Some(LoadedFile { stamp: Some(stamp), envelopes: envelopes.into_iter().map(Arc::new).collect() })
+    }
+
+    /// The file as messages name it: of the drop directory by its name, of another one by its path.
+    fn shown(&self, at: usize, name: &OsStr) -> String {
+        match at {
+            0 => FilePath::from(name.as_bytes()).to_string(),
+            _ => FilePath::from(self.directories[at].path.join(name).as_os_str().as_bytes()).to_string(),
+        }
+    }
+
+    /// Everything that was refused.
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
+        self.faults.values().chain(envelopes.filter_map(|e| e.outcome.as_ref().err())).cloned().collect()
+    }
+}
+
+impl Reader {
+    fn new(config: &config::Attestation) -> Result<Self, ImagesError> {
+        Ok(Self {
+            policy: Policy::load(config)?,
+            limits: Limits::from(config),
+            sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
+            rules: Rules::from(config.allow.as_slice()),
+        })
+    }
+
+    /// Accepts and refuses the same.
+    fn decides_as(&self, other: &Self) -> bool {
+        let Self { policy, limits, sbom_limits, rules } = self;
+        policy.sha256() == other.policy.sha256()
+            && (limits, sbom_limits, rules) == (&other.limits, &other.sbom_limits, &other.rules)
     }
 
     fn envelope(&self, file: String, bytes: Vec<u8>) -> Loaded {
@@ -182,10 +294,14 @@ impl Loader {
                     sha256: attestation::sha256(statement.predicate()),
                     envelope_sha256: verified.sha256,
                     format,
+                    predicate: statement.predicate_type,
+                    tool: content.index().and_then(|index| index.tool()).map(str::to_owned),
                     file,
                     signers: verified.signers,
+                    time: verified.time,
+                    binding: Binding::Unproven,
                 };
-                Ok((document, content))
+                Ok(Accepted { document, content })
             }
         };
         Loaded { subjects, outcome }
@@ -214,92 +330,6 @@ impl Loader {
             },
         }
     }
-
-    /// Everything that was refused.
-    pub(super) fn refused(&self) -> Vec<Refused> {
-        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-        self.fault.iter().chain(envelopes.filter_map(|e| e.outcome.as_ref().err())).cloned().collect()
-    }
-
-    /// The register with the images of these digests made anew; `None` when that changes nothing.
-    pub(super) fn resolve(&self, old: &Register, changes: Changes) -> Option<Register> {
-        let mut register: Option<Register> = None;
-        for digest in changes {
-            let (state, facts) = (self.state(&digest), self.facts(&digest));
-            let nothing = matches!(state, ImageState::NoSbom) && facts == Facts::default();
-            let known = old.get(&digest);
-            if known.map_or(nothing, |known| same(&known.state, &state) && known.facts == facts) {
-                continue;
-            }
-            let register = register.get_or_insert_with(|| old.clone());
-            if nothing {
-                register.remove(&digest);
-                continue;
-            }
-            let image = Image { facts, ..Image::new(digest, state) };
-            if let Some(known) = known {
-                image.carry_over(known);
-            }
-            register.insert(digest, Arc::new(image));
-        }
-        register
-    }
-
-    /// What was read about an image.
-    fn about(&self, digest: &Sha256) -> impl Iterator<Item = &Result<(Document, Content), Refused>> {
-        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-        envelopes.filter(|envelope| envelope.subjects.contains(digest)).map(|envelope| &envelope.outcome)
-    }
-
-    /// What its provenance and VEX documents say.
-    fn facts(&self, digest: &Sha256) -> Facts {
-        let mut facts = Facts::default();
-        for (_, content) in self.about(digest).filter_map(|outcome| outcome.as_ref().ok()) {
-            match content {
-                Content::Provenance(provenance) => facts.provenance.push(Arc::clone(provenance)),
-                Content::Vex(vex) => facts.vex.push(Arc::clone(vex)),
-                Content::Sbom(_) => {}
-            }
-        }
-        facts
-    }
-
-    fn state(&self, digest: &Sha256) -> ImageState {
-        let sbom = |accepted: &'_ (Document, Content)| match &accepted.1 {
-            Content::Sbom(index) => Some((accepted.0.clone(), Arc::clone(index))),
-            Content::Provenance(_) | Content::Vex(_) => None,
-        };
-        let accepted: Vec<_> =
-            self.about(digest).filter_map(|outcome| outcome.as_ref().ok().and_then(sbom)).collect();
-        if accepted.is_empty() {
-            let mut refused = self.about(digest).filter_map(|outcome| outcome.as_ref().err());
-            return match (refused.next(), refused.count()) {
-                (None, _) => ImageState::NoSbom,
-                (Some(first), more) => ImageState::Unverified {
-                    reason: match more {
-                        0 => format!("{}: {}", first.file, first.reason),
-                        _ => format!("{}: {} (and {more} more)", first.file, first.reason),
-                    },
-                },
-            };
-        }
-        let documents: Vec<_> = accepted.iter().map(|(document, _)| document.clone()).collect();
-        // The same document may have come twice, signed by others.
-        let mut seen = FxHashSet::default();
-        let distinct: Vec<_> =
-            accepted.iter().filter(|(d, _)| seen.insert(d.sha256)).map(|(_, index)| index).collect();
-        let index = match distinct.as_slice() {
-            [one] => Arc::clone(one),
-            several => {
-                let parts: Vec<&ImageIndex> = several.iter().map(|index| &***index).collect();
-                match ImageIndex::union(&parts) {
-                    Ok(index) => Arc::new(index),
-                    Err(error) => return contradiction(documents, &error),
-                }
-            }
-        };
-        ImageState::Verified { index, documents }
-    }
 }
 
 impl LoadedFile {
@@ -307,27 +337,12 @@ impl LoadedFile {
         self.envelopes.iter().flat_map(|envelope| envelope.subjects.iter().copied())
     }
 
-    fn refused(name: &OsStr, error: &FileError) -> Self {
-        let refused = Refused { file: shown(name), reason: error.to_string() };
-        Self { stamp: None, envelopes: vec![Loaded { subjects: Vec::new(), outcome: Err(refused) }] }
-    }
-}
-
-/// Signed documents that cannot both be true: none of them is taken.
-fn contradiction(documents: Vec<Document>, error: &SbomError) -> ImageState {
-    let files: Vec<_> = documents.into_iter().map(|document| document.file).collect();
-    let reason = format!("{} do not fit together: {error}; remove the wrong one", files.join(", "));
-    tracing::warn!(reason, "the SBOMs of an image contradict each other");
-    ImageState::Unverified { reason }
-}
-
-/// Nothing that a finding could tell has changed.
-fn same(a: &ImageState, b: &ImageState) -> bool {
-    match (a, b) {
-        (ImageState::Verified { documents: a, .. }, ImageState::Verified { documents: b, .. }) => a == b,
-        (ImageState::Unverified { reason: a }, ImageState::Unverified { reason: b }) => a == b,
-        (ImageState::NoSbom, ImageState::NoSbom) => true,
-        _ => false,
+    fn refused(file: String, error: &FileError) -> Self {
+        let refused = Refused { file, reason: error.to_string() };
+        Self {
+            stamp: None,
+            envelopes: vec![Arc::new(Loaded { subjects: Vec::new(), outcome: Err(refused) })],
+        }
     }
 }
 
@@ -348,8 +363,4 @@ fn predicate_type(format: Format) -> PredicateType {
         Format::CycloneDx => PredicateType::CycloneDx,
         Format::Syft => PredicateType::Syft,
     }
-}
-
-fn shown(name: &OsStr) -> String {
-    FilePath::from(name.as_bytes()).to_string()
 }

@@ -3,28 +3,44 @@
 //!
 //! A document counts only after its envelope was verified. What is refused makes an image that has nothing else
 //! [`ImageState::Unverified`], which is a message and never an attestation.
+//!
+//! An image has several digests ([`Digests`]), and an attestation is about it when its subject is one of them. What is known of
+//! an image is kept until an attestation about one of its digests comes, changes or goes, or what decides about attestations
+//! (keys, trust root) changes; then it is found anew, and what already runs is judged by it from then on.
 
+mod binding;
+mod library;
 mod loader;
+mod register;
 mod status;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use rustc_hash::FxHashMap;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attestation::directory::{Change, Watcher};
-use crate::attestation::{PolicyError, Provenance, Signers, Vex};
-use crate::config;
-use crate::finding::Sha256;
+use crate::attestation::{PolicyError, PredicateType, Provenance, Signers, Vex};
+use crate::config::Config;
+use crate::finding::{Binding, Sha256};
+pub use crate::identity::Digests;
 use crate::metrics::{ImageKind, Metrics};
 use crate::sbom::ImageIndex;
-use loader::Loader;
+use library::{Answer, Library};
+use loader::{Changes, Loader};
+use register::Register;
+
+/// How often the trust root is looked at, milliseconds.
+const TRUST_ROOT_MS: u16 = 60_000;
 
 /// Why the register cannot be made from a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +63,15 @@ pub enum ImageState {
         /// The documents, by file name.
         documents: Vec<Document>,
     },
+    /// Its attestations are good, but may be about another platform of the same index.
+    PlatformUnproven {
+        /// The union of its documents, for information only; `None` when they contradict each other.
+        index: Option<Arc<ImageIndex>>,
+        /// The documents, by file name.
+        documents: Vec<Document>,
+        /// Which file, and why.
+        reason: String,
+    },
     /// What claims to be about it was refused.
     Unverified {
         /// Which file, and why.
@@ -65,10 +90,24 @@ pub struct Document {
     pub envelope_sha256: Sha256,
     /// Format and version.
     pub format: String,
-    /// File in the drop directory, with the line for `.jsonl`.
+    /// What the statement says that it is.
+    pub predicate: PredicateType,
+    /// The tool that it names as its maker.
+    pub tool: Option<String>,
+    /// File in the drop directory, or path in another one, with the line for `.jsonl`.
     pub file: String,
     /// Who signed it.
     pub signers: Signers,
+    /// When it was signed, if that is verified.
+    pub time: Option<SystemTime>,
+    /// What ties it to the image.
+    pub binding: Binding,
+}
+
+impl Document {
+    fn bound(&self, binding: Binding) -> Self {
+        Self { binding, ..self.clone() }
+    }
 }
 
 /// What verified documents other than SBOMs say of an image.
@@ -92,32 +131,61 @@ pub struct Refused {
 /// An image.
 #[derive(Debug)]
 pub struct Image {
-    /// Its digest, as attestations name it.
+    /// The digest under which it is shown.
     pub digest: Sha256,
+    /// Every digest that is known of it.
+    pub digests: Digests,
     /// What is known of it.
     pub state: ImageState,
+    /// Good documents that do not count for it, and why.
+    pub aside: Vec<Refused>,
     /// What else is known of it.
     pub facts: Facts,
+    /// When the trust root that decides about its attestations becomes stale.
+    pub trusted_until: Option<SystemTime>,
     /// One bit per file of the index.
     used: Box<[AtomicU64]>,
 }
 
 impl Image {
-    /// An image none of whose files was seen in use.
+    /// An image of which one digest is known, and none of whose files was seen in use.
     pub fn new(digest: Sha256, state: ImageState) -> Self {
-        let files = match &state {
-            ImageState::Verified { index, .. } => index.len(),
-            ImageState::Unverified { .. } | ImageState::NoSbom => 0,
-        };
-        let words = files.div_ceil(64);
-        Self { digest, state, facts: Facts::default(), used: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        Self::of(Digests::named(digest), Answer::from(state))
     }
 
-    /// Its verified SBOM.
+    fn of(digests: Digests, answer: Answer) -> Self {
+        let Answer { state, aside, facts, trusted_until } = answer;
+        let digest = digests.shown().unwrap_or_default();
+        let mut image = Self { digest, digests, state, aside, facts, trusted_until, used: Box::default() };
+        let words = image.index().map_or(0, |index| index.len()).div_ceil(64);
+        image.used = (0..words).map(|_| AtomicU64::new(0)).collect();
+        image
+    }
+
+    /// Its SBOM: verified, or (see [`binding`](Self::binding)) for information only.
     pub fn index(&self) -> Option<&Arc<ImageIndex>> {
         match &self.state {
             ImageState::Verified { index, .. } => Some(index),
+            ImageState::PlatformUnproven { index, .. } => index.as_ref(),
             ImageState::Unverified { .. } | ImageState::NoSbom => None,
+        }
+    }
+
+    /// The documents of its SBOM.
+    pub fn documents(&self) -> &[Document] {
+        match &self.state {
+            ImageState::Verified { documents, .. } | ImageState::PlatformUnproven { documents, .. } => {
+                documents
+            }
+            ImageState::Unverified { .. } | ImageState::NoSbom => &[],
+        }
+    }
+
+    /// What ties its SBOM to it: of the weakest of the documents.
+    pub fn binding(&self) -> Option<Binding> {
+        match &self.state {
+            ImageState::PlatformUnproven { .. } => Some(Binding::Unproven),
+            _ => self.documents().iter().map(|document| document.binding).min(),
         }
     }
 
@@ -156,11 +224,11 @@ impl Image {
     }
 }
 
-type Register = FxHashMap<Sha256, Arc<Image>>;
-
 /// The register of images.
 pub struct Images {
-    register: ArcSwap<Register>,
+    library: ArcSwap<Library>,
+    /// Held for look-ups and while images are made of documents that were read, never while files are.
+    register: Mutex<Register>,
     refused: ArcSwap<Vec<Refused>>,
     generation: AtomicU64,
     loader: Mutex<Loader>,
@@ -169,7 +237,7 @@ pub struct Images {
 
 impl fmt::Debug for Images {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Images").field("images", &self.register.load().len()).finish_non_exhaustive()
+        f.debug_struct("Images").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
@@ -178,9 +246,10 @@ impl Images {
     ///
     /// # Errors
     /// When a key cannot be read or the threshold does not fit the keys.
-    pub fn new(config: &config::Attestation, metrics: Arc<Metrics>) -> Result<Arc<Self>, ImagesError> {
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Arc<Self>, ImagesError> {
         Ok(Arc::new(Self {
-            register: ArcSwap::default(),
+            library: ArcSwap::default(),
+            register: Mutex::default(),
             refused: ArcSwap::default(),
             generation: AtomicU64::new(0),
             loader: Mutex::new(Loader::new(config)?),
@@ -188,17 +257,23 @@ impl Images {
         }))
     }
 
-    /// What is known of the image with this digest.
-    pub fn get(&self, digest: &Sha256) -> Arc<Image> {
-        let known = self.register.load().get(digest).cloned();
-        known.unwrap_or_else(|| Arc::new(Image::new(*digest, ImageState::NoSbom)))
+    /// What is known of the image that has these digests. It is in the register from now on.
+    pub fn get(&self, digests: &Digests) -> Arc<Image> {
+        let mut register = self.register();
+        if let Some(known) = register.known(digests) {
+            return known;
+        }
+        let (image, merged) = register.ask(digests, &self.library.load());
+        self.count(&register);
+        if merged {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        image
     }
 
-    /// Every image that an attestation is about, refused ones included, by digest.
+    /// Every image that a workload runs or that an attestation is about, refused ones included, by digest.
     pub fn snapshot(&self) -> Vec<Arc<Image>> {
-        let mut images: Vec<_> = self.register.load().values().cloned().collect();
-        images.sort_unstable_by_key(|image| image.digest);
-        images
+        self.register().all()
     }
 
     /// What was refused, by file name.
@@ -211,17 +286,17 @@ impl Images {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the drop directory. Files that are unchanged since the last time are not read again.
+    /// Reads the directories. Files that are unchanged since the last time are not read again.
     pub fn load_now(&self) {
         self.apply(Loader::everything);
     }
 
     /// Takes over a new configuration: with keys that cannot be read, all stays as it was. A [`Watch`] that runs goes on
-    /// watching the old directory; start a new one.
+    /// watching the old directories; start a new one.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn reload(&self, config: &config::Attestation) -> Result<(), ImagesError> {
+    pub fn reload(&self, config: &Config) -> Result<(), ImagesError> {
         let new = Loader::new(config)?;
         self.apply(|loader, metrics| {
             let old = std::mem::replace(loader, new);
@@ -230,66 +305,151 @@ impl Images {
         Ok(())
     }
 
-    /// Watches the drop directory on a thread of its own until the [`Watch`] is dropped.
+    /// Watches the directories, each on a thread of its own, until the [`Watch`] is dropped.
     ///
     /// # Errors
     /// When the kernel gives no inotify instance or no thread.
     pub fn watch(self: &Arc<Self>) -> Result<Watch, ImagesError> {
-        let (stop, theirs) = UnixStream::pair()?;
-        let directory = self.loader.lock().unwrap_or_else(PoisonError::into_inner).directory().to_owned();
-        let mut watcher = Watcher::new(directory, theirs)?;
-        let images = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("attestations".into()).spawn(move || {
-            loop {
-                match watcher.wait() {
-                    Ok(Change::Everything) => images.load_now(),
-                    Ok(Change::Files(files)) => images.apply(|loader, metrics| loader.files(files, metrics)),
-                    Ok(Change::Stop) => break,
-                    Err(error) => {
-                        tracing::error!(%error, "the drop directory is no longer watched; reload to try again");
-                        break;
+        let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        let (directories, rules) = (loader.directories().to_vec(), loader.rules());
+        let needs_trust_root = loader.needs_trust_root();
+        drop(loader);
+        let mut watch = Watch::default();
+        for (at, directory) in directories.into_iter().enumerate() {
+            let (stop, theirs) = UnixStream::pair()?;
+            let mut watcher = Watcher::new(directory.path.clone(), theirs, rules, directory.may_be_absent)?;
+            let images = Arc::clone(self);
+            let thread = std::thread::Builder::new().name("attestations".into()).spawn(move || {
+                loop {
+                    match watcher.wait() {
+                        Ok(Change::Everything) => {
+                            images.changed(|l, metrics| l.directory(at, metrics), at, &directory);
+                        }
+                        Ok(Change::Files(files)) => {
+                            images.changed(|l, metrics| l.files(at, files, metrics), at, &directory);
+                        }
+                        Ok(Change::Stop) => break,
+                        Err(error) => {
+                            let directory = directory.path.display();
+                            tracing::error!(%error, %directory, "is no longer watched; reload to try again");
+                            break;
+                        }
                     }
                 }
-            }
-        })?;
-        Ok(Watch { stop: Some(stop), thread: Some(thread) })
+            })?;
+            watch.stops.push(stop);
+            watch.threads.push(thread);
+        }
+        if needs_trust_root {
+            let (stop, theirs) = UnixStream::pair()?;
+            let images = Arc::clone(self);
+            let thread = std::thread::Builder::new()
+                .name("trust-root".into())
+                .spawn(move || images.follow_trust_root(&theirs, TRUST_ROOT_MS))?;
+            watch.stops.push(stop);
+            watch.threads.push(thread);
+        }
+        Ok(watch)
     }
 
-    fn apply(&self, work: impl FnOnce(&mut Loader, &Metrics) -> loader::Changes) {
+    /// Looks at the trust root now and then, until the other end of `stop` is closed: another program may refresh it, and it
+    /// becomes stale by itself.
+    fn follow_trust_root(&self, stop: &UnixStream, every_ms: u16) {
+        let is_stale = || {
+            let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+            loader.trust_root_until().is_some_and(|until| until < SystemTime::now())
+        };
+        let mut was_stale = is_stale();
+        loop {
+            match poll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], PollTimeout::from(every_ms)) {
+                Ok(0) => {}
+                Err(Errno::EINTR) => continue,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the trust root is no longer watched; reload to try again");
+                    break;
+                }
+            }
+            self.apply(Loader::refresh);
+            let now_stale = is_stale();
+            if was_stale != now_stale {
+                was_stale = now_stale;
+                // Whoever holds an image must look at it again.
+                self.generation.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// A watched directory has changed; one that is not of the configuration any more is of no interest.
+    fn changed(
+        &self,
+        work: impl FnOnce(&mut Loader, &Metrics) -> Changes,
+        at: usize,
+        directory: &loader::Directory,
+    ) {
+        self.apply(|loader, metrics| match loader.directories().get(at) == Some(directory) {
+            true => work(loader, metrics),
+            false => Changes::default(),
+        });
+    }
+
+    fn register(&self) -> MutexGuard<'_, Register> {
+        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, work: impl FnOnce(&mut Loader, &Metrics) -> Changes) {
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let started = std::time::Instant::now();
         let changes = work(&mut loader, &self.metrics);
         crate::memory::give_back();
-        let images = loader.resolve(&self.register.load(), changes);
         self.refused.store(Arc::new(loader.refused()));
-        if let Some(images) = images {
-            let count = |kind: fn(&ImageState) -> bool| images.values().filter(|i| kind(&i.state)).count();
-            let verified = count(|state| matches!(state, ImageState::Verified { .. }));
-            let unverified = count(|state| matches!(state, ImageState::Unverified { .. }));
-            self.metrics.images(ImageKind::Verified, verified);
-            self.metrics.images(ImageKind::Unverified, unverified);
-            self.register.store(Arc::new(images));
+        if changes.is_empty() {
+            return;
+        }
+        let library = Arc::new(loader.library());
+        self.library.store(Arc::clone(&library));
+        let mut register = self.register();
+        if register.update(&changes, &library) {
+            let [verified, unproven, unverified, without] = self.count(&register);
+            drop(register);
             self.generation.fetch_add(1, Ordering::Release);
             let took = format!("{:.1?}", started.elapsed());
-            tracing::info!(verified, unverified, took, "attestations loaded");
+            tracing::info!(verified, unproven, unverified, without, took, "attestations loaded");
         }
+    }
+
+    /// Images by state: verified, of an unproven platform, unverified, without an SBOM.
+    fn count(&self, register: &Register) -> [usize; 4] {
+        let mut counts = [0; 4];
+        for image in register.all() {
+            counts[match &image.state {
+                ImageState::Verified { .. } => 0,
+                ImageState::PlatformUnproven { .. } => 1,
+                ImageState::Unverified { .. } => 2,
+                ImageState::NoSbom => 3,
+            }] += 1;
+        }
+        let kinds =
+            [ImageKind::Verified, ImageKind::PlatformUnproven, ImageKind::Unverified, ImageKind::NoSbom];
+        kinds.into_iter().zip(counts).for_each(|(kind, count)| self.metrics.images(kind, count));
+        counts
     }
 }
 
-/// The thread that watches the drop directory; it ends when this is dropped.
-#[derive(Debug)]
+/// The threads that watch the directories; they end when this is dropped.
+#[derive(Debug, Default)]
 pub struct Watch {
-    stop: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
+    stops: Vec<UnixStream>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that watches the drop directory panicked");
+        self.stops.clear();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that watches a directory of attestations panicked");
+            }
         }
     }
 }

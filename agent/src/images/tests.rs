@@ -1,5 +1,11 @@
 //! The register over real directories, keys and envelopes.
 
+mod facts;
+mod platforms;
+mod sharing;
+mod sources;
+mod trust;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,15 +17,20 @@ use super::*;
 use crate::attestation::key::Algorithm;
 use crate::attestation::sign::sign;
 use crate::attestation::{Limits, PrivateKey, Subject};
+use crate::config;
 
 const A: Sha256 = Sha256([0xaa; 32]);
 const B: Sha256 = Sha256([0xbb; 32]);
+
+fn named(image: Sha256) -> Digests {
+    Digests::named(image)
+}
 
 /// A drop directory with one key that counts.
 struct Drop {
     directory: TempDir,
     key: PrivateKey,
-    config: config::Attestation,
+    config: Config,
 }
 
 impl Drop {
@@ -28,11 +39,13 @@ impl Drop {
         let key = PrivateKey::generate(Algorithm::P256).unwrap();
         let public = directory.path().join("key.pub");
         fs::write(&public, key.public_pem()).unwrap();
-        let config = config::Attestation {
+        let attestation = config::Attestation {
             directory: directory.path().to_owned(),
             keys: vec![public],
             ..config::Attestation::default()
         };
+        let host = config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() };
+        let config = Config { attestation, host, ..Config::default() };
         Self { directory, key, config }
     }
 
@@ -42,6 +55,13 @@ impl Drop {
 
     fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Its configuration with something else in `[attestation]`.
+    fn with(&self, change: impl FnOnce(&mut config::Attestation)) -> Config {
+        let mut config = self.config.clone();
+        change(&mut config.attestation);
+        config
     }
 
     fn images(&self) -> Arc<Images> {
@@ -81,7 +101,7 @@ fn documents(image: &Image) -> Vec<&str> {
 }
 
 fn unverified(images: &Images, digest: &Sha256) -> String {
-    match &images.get(digest).state {
+    match &images.get(&named(*digest)).state {
         ImageState::Unverified { reason } => reason.clone(),
         other => panic!("not unverified: {other:?}"),
     }
@@ -93,15 +113,15 @@ fn a_verified_document_gives_its_image_an_index() {
     let text = sbom(&["/usr/bin/a", "/usr/bin/b"]);
     drop.put("a.json", envelope(&drop.key, &[A, B], &text));
     let images = drop.images();
-    let image = images.get(&A);
+    let image = images.get(&named(A));
     let ImageState::Verified { index, documents } = &image.state else { panic!("{image:?}") };
     assert_eq!(documents.len(), 1);
     assert_eq!(documents[0].sha256, crate::attestation::sha256(text.as_bytes()));
     assert_eq!(documents[0].signers.keys, [drop.key.id()]);
     assert_eq!(documents[0].file, "a.json");
-    assert!(Arc::ptr_eq(index, images.get(&B).index().unwrap()), "one document, one index");
-    assert!(matches!(images.get(&Sha256([1; 32])).state, ImageState::NoSbom));
-    assert_eq!(images.snapshot().iter().map(|i| i.digest).collect::<Vec<_>>(), [A, B]);
+    assert!(Arc::ptr_eq(index, images.get(&named(B)).index().unwrap()), "one document, one index");
+    assert!(matches!(images.get(&named(Sha256([1; 32]))).state, ImageState::NoSbom));
+    assert_eq!(images.snapshot().iter().map(|i| i.digest).collect::<Vec<_>>(), [Sha256([1; 32]), A, B]);
 
     let entry = index.by_path(b"/usr/bin/b").unwrap();
     assert!(!image.is_used(entry.id()));
@@ -110,7 +130,7 @@ fn a_verified_document_gives_its_image_an_index() {
     image.mark_used(u32::MAX);
     assert!(image.is_used(entry.id()));
     assert_eq!(image.used_count(), 1);
-    let shown = images.status();
+    let shown = &images.status()[1..];
     assert_eq!((shown[0].state.as_str(), shown[0].files, shown[0].files_in_use), ("verified", 2, 1));
     assert_eq!(shown[0].documents[0].keys, [drop.key.id().to_string()]);
 }
@@ -141,7 +161,7 @@ fn what_is_refused_is_never_attested() {
     // A good one beside them counts.
     drop.put("good.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
     images.load_now();
-    assert_eq!(documents(&images.get(&A)), ["good.json"]);
+    assert_eq!(documents(&images.get(&named(A))), ["good.json"]);
 }
 
 #[test]
@@ -149,7 +169,7 @@ fn several_documents_are_united_and_marks_survive() {
     let drop = Drop::new();
     drop.put("1.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/b", "/usr/bin/c"])));
     let images = drop.images();
-    let before = images.get(&A);
+    let before = images.get(&named(A));
     before.mark_used(before.index().unwrap().by_path(b"/usr/bin/c").unwrap().id());
 
     let more = envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"]));
@@ -158,7 +178,7 @@ fn several_documents_are_united_and_marks_survive() {
     let generation = images.generation();
     images.load_now();
     assert_eq!(images.generation(), generation + 1);
-    let after = images.get(&A);
+    let after = images.get(&named(A));
     assert_eq!(documents(&after), ["1.json", "2.jsonl:1", "2.jsonl:3"]);
     assert_eq!(images.refused()[0].file, "2.jsonl:4");
     let index = after.index().unwrap();
@@ -172,16 +192,16 @@ fn several_documents_are_united_and_marks_survive() {
     // Nothing changed: the same images.
     images.load_now();
     assert_eq!(images.generation(), generation + 1);
-    assert!(Arc::ptr_eq(&after, &images.get(&A)));
+    assert!(Arc::ptr_eq(&after, &images.get(&named(A))));
 
     fs::remove_file(drop.path("1.json")).unwrap();
     images.load_now();
-    assert_eq!(documents(&images.get(&A)), ["2.jsonl:1", "2.jsonl:3"]);
-    assert!(images.get(&A).index().unwrap().by_path(b"/usr/bin/b").is_none());
+    assert_eq!(documents(&images.get(&named(A))), ["2.jsonl:1", "2.jsonl:3"]);
+    assert!(images.get(&named(A)).index().unwrap().by_path(b"/usr/bin/b").is_none());
     fs::remove_file(drop.path("2.jsonl")).unwrap();
     images.load_now();
-    assert!(matches!(images.get(&A).state, ImageState::NoSbom));
-    assert!(images.snapshot().is_empty());
+    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
+    assert_eq!(images.snapshot().len(), 1, "it was asked for");
 }
 
 #[test]
@@ -189,21 +209,21 @@ fn reload_keeps_the_old_configuration_when_the_new_is_bad() {
     let drop = Drop::new();
     drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
     let images = drop.images();
-    let missing = config::Attestation { keys: vec![drop.path("none.pub")], ..drop.config.clone() };
+    let missing = drop.with(|a| a.keys = vec![drop.path("none.pub")]);
     assert!(images.reload(&missing).unwrap_err().to_string().contains("none.pub: cannot open"));
-    let twice = config::Attestation { threshold: 2, ..drop.config.clone() };
+    let twice = drop.with(|a| a.threshold = 2);
     assert!(images.reload(&twice).unwrap_err().to_string().contains("threshold 2 with 1 different keys"));
-    assert_eq!(documents(&images.get(&A)), ["a.json"]);
+    assert_eq!(documents(&images.get(&named(A))), ["a.json"]);
 
-    let none = config::Attestation { keys: Vec::new(), ..drop.config.clone() };
+    let none = drop.with(|a| a.keys = Vec::new());
     images.reload(&none).unwrap();
     assert!(unverified(&images, &A).contains("no key to verify with"));
     images.reload(&drop.config).unwrap();
-    assert_eq!(documents(&images.get(&A)), ["a.json"]);
+    assert_eq!(documents(&images.get(&named(A))), ["a.json"]);
     let elsewhere = tempfile::tempdir().unwrap();
-    let moved = config::Attestation { directory: elsewhere.path().to_owned(), ..drop.config.clone() };
+    let moved = drop.with(|a| a.directory = elsewhere.path().to_owned());
     images.reload(&moved).unwrap();
-    assert!(matches!(images.get(&A).state, ImageState::NoSbom));
+    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
 }
 
 #[test]
@@ -212,21 +232,21 @@ fn a_directory_that_is_missing_or_open_to_others_gives_nothing() {
     drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
     fs::set_permissions(drop.directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let images = drop.images();
-    assert!(matches!(images.get(&A).state, ImageState::NoSbom));
+    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
     assert!(images.refused()[0].reason.contains("others may write it"));
     fs::set_permissions(drop.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     images.load_now();
-    assert_eq!(documents(&images.get(&A)), ["a.json"]);
+    assert_eq!(documents(&images.get(&named(A))), ["a.json"]);
     assert!(images.refused().is_empty());
-    drop.config.directory = drop.path("none");
+    drop.config.attestation.directory = drop.path("none");
     assert!(drop.images().refused()[0].file.ends_with("/none"));
 }
 
 /// Waits until the image is in a state, and says how long it took.
 fn wait_for(images: &Images, digest: &Sha256, state: fn(&ImageState) -> bool) -> Duration {
     let started = Instant::now();
-    while !state(&images.get(digest).state) {
-        assert!(started.elapsed() < Duration::from_secs(10), "still {:?}", images.get(digest).state);
+    while !state(&images.get(&named(*digest)).state) {
+        assert!(started.elapsed() < Duration::from_secs(10), "still {:?}", images.get(&named(*digest)).state);
         std::thread::sleep(Duration::from_millis(1));
     }
     started.elapsed()
@@ -257,7 +277,7 @@ fn the_watch_follows_the_directory() {
     // Under another name in one step, then gone.
     fs::rename(drop.path("a.json"), drop.path("b.json")).unwrap();
     wait_until(
-        || matches!(&images.get(&A).state, ImageState::Verified { documents, .. } if documents[0].file == "b.json"),
+        || matches!(&images.get(&named(A)).state, ImageState::Verified { documents, .. } if documents[0].file == "b.json"),
     );
     fs::remove_file(drop.path("b.json")).unwrap();
     wait_for(&images, &A, |state| matches!(state, ImageState::NoSbom));
@@ -273,7 +293,7 @@ fn the_watch_follows_the_directory() {
     std::mem::drop(watch);
     drop.put("d.json", envelope(&drop.key, &[B], &sbom(&["/usr/bin/b"])));
     std::thread::sleep(Duration::from_millis(100));
-    assert!(matches!(images.get(&B).state, ImageState::NoSbom), "nobody watches any more");
+    assert!(matches!(images.get(&named(B)).state, ImageState::NoSbom), "nobody watches any more");
 }
 
 fn wait_until(condition: impl Fn() -> bool) {
@@ -297,6 +317,6 @@ fn a_real_image() {
     }
     let images = drop.images();
     assert_eq!(images.refused().as_slice(), []);
-    assert_eq!(images.get(&A).index().unwrap().numbers().files, 8289);
-    assert!(images.get(&B).index().unwrap().by_path(b"/usr/sbin/nginx").is_some());
+    assert_eq!(images.get(&named(A)).index().unwrap().numbers().files, 8289);
+    assert!(images.get(&named(B)).index().unwrap().by_path(b"/usr/sbin/nginx").is_some());
 }

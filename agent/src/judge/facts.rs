@@ -4,12 +4,35 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::event::{Action, Content, Event, FileRef, Task};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Task};
 use crate::finding::ProcessInfo;
+use crate::sbom::ImageIndex;
 use crate::workload::Workload;
 
 /// A process and its ancestors, parent first.
 pub type Ancestry = (ProcessInfo, Vec<ProcessInfo>);
+
+/// A file of the host whose update is to be settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Where it was written.
+    pub path: FilePath,
+    /// Its content could not be read when it was written.
+    pub unread: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// There is a file at this path now.
+    pub exists: bool,
+    /// Its content, if that was asked for.
+    pub content: Option<Content>,
+    /// Who owns the path, by the host's package database as it is now.
+    pub owner: Option<Owner>,
+}
 
 /// Answers about the event that was begun last.
 pub trait Facts {
@@ -35,6 +58,13 @@ pub trait Facts {
     /// # Errors
     /// Why that cannot be said.
     fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>>;
+    /// Who owns a file: of a container by the databases of its image's read-only layers, of the host by its own as it was
+    /// when first asked for.
+    fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner>;
+    /// The task sees the host's own root directory.
+    fn in_host_root(&mut self, task: &Task) -> bool;
+    /// What became of files of the host, in their order.
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled>;
     /// The event's process and its ancestors.
     fn ancestry(&mut self, task: &Task) -> Ancestry;
 }

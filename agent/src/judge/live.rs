@@ -1,18 +1,21 @@
 //! Answers from the running system.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use rustc_hash::FxHashMap;
 
-use super::facts::{Ancestry, Facts};
+use super::facts::{Ancestry, Facts, Settled, Unsettled};
 use crate::config::Config;
 use crate::digest::Digests;
-use crate::event::{Action, Body, Content, Event, FileRef, Task};
+use crate::event::{Action, Body, Content, Event, FileRef, Owner, Task};
 use crate::finding::WorkloadInfo;
 use crate::metrics::Metrics;
+use crate::packages::Databases;
 use crate::record::process_of;
+use crate::sbom::ImageIndex;
 use crate::workload::{EntryError, Processes, Workload, Workloads};
 
 /// Ancestors in a finding at most.
@@ -26,6 +29,8 @@ pub struct Live {
     workloads: Workloads,
     processes: Processes,
     digests: Digests,
+    databases: Databases,
+    package_managers: Vec<PathBuf>,
     clock: Clock,
     time: SystemTime,
     workload: Arc<Workload>,
@@ -43,7 +48,9 @@ impl Live {
         Ok(Self {
             workloads,
             processes: Processes::new(),
-            digests: Digests::new(metrics),
+            digests: Digests::new(Arc::clone(&metrics)),
+            databases: Databases::new(metrics),
+            package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
             time: SystemTime::UNIX_EPOCH,
             workload,
@@ -63,7 +70,14 @@ impl Live {
     /// # Errors
     /// A `[[workload]]` entry cannot be used; nothing is changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), EntryError> {
-        self.workloads.reload(config)
+        self.workloads.reload(config)?;
+        self.package_managers.clone_from(&config.host.package_managers);
+        Ok(())
+    }
+
+    /// The programs that install packages on the host.
+    pub fn package_managers(&self) -> Vec<PathBuf> {
+        self.package_managers.clone()
     }
 
     /// Events of each workload since this was last asked.
@@ -136,6 +150,27 @@ impl Facts for Live {
 
     fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
         self.digests.program(task).map_err(|e| format!("the process's program cannot be read: {e}").into())
+    }
+
+    fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
+        let files = match workload.is_host {
+            true => self.databases.of_host(),
+            false => self.databases.of_image(workload.image.as_ref()?.shown()?, workload.root, index)?,
+        };
+        files.owner(file.path.as_bytes())
+    }
+
+    fn in_host_root(&mut self, task: &Task) -> bool {
+        self.digests.in_host_root(task)
+    }
+
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        let database = self.databases.of_host_now(files.iter().map(|file| file.path.as_bytes()));
+        let settled = files.iter().map(|Unsettled { path, unread }| {
+            let (exists, content) = self.digests.on_host(path, *unread);
+            Settled { exists, content, owner: database.owner(path.as_bytes()) }
+        });
+        settled.collect()
     }
 
     fn ancestry(&mut self, task: &Task) -> Ancestry {

@@ -8,18 +8,23 @@
 //!   path or it is a program (executable mode, or it starts like one): a program that is in no SBOM is reported before
 //!   it ever runs. The removal of a name of the SBOM. Data that the SBOM does not know stays silent. While a file has
 //!   writers only its close is judged.
+//! * of the host, what its package manager did is held back until that has ended ([`updates`]).
 //! * *connect*: carries the worst verdict of what the process runs: its binary, its script, its libraries. A process
 //!   that began before the agent is judged by its binary at its first connect.
 //!
-//! What is reported how often: every occurrence, with these exceptions. `path_only` comes once for an image and path.
-//! `no_sbom` and `unverified` come once for an image (or a workload without a known image), and again when the image's
-//! state has changed. Without an SBOM nothing else is said of a workload's files. A connect by a program that is
-//! `attested`, `attested_weak` or `path_only` is silent.
+//! What is reported how often: every occurrence, with these exceptions. `path_only` and `package_derived` come once for an
+//! image and path, the use of an `updated` file once for its path and content.
+//! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image),
+//! and again when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another
+//! one than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
+//! `attested_weak`, `path_only`, `package_derived` or `updated` as its package says is silent.
+//!
+//! What runs already when the images change is judged by the new state from then on: each connect looks at what its program
+//! was found to be, and again at the program itself if that was before the change.
 //!
 //! Events are judged one by one in the order in which they come, by one thread, so their order within a workload is
 //! kept.
 
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,8 +35,9 @@ use crate::event::{
     Action, Body, Connect, Content, DigestOrigin, Event, FileOp, FilePath, FileRef, Flavour, Kind,
     Observation, Place, ProcessId, Task,
 };
-use crate::finding::{Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
-use crate::images::{Image, ImageState};
+use crate::finding::{Binding, Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::identity::Digests;
+use crate::images::{Document, Image, ImageState};
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::sbom::ImageIndex;
@@ -44,15 +50,17 @@ mod silent;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod updates;
 
-pub use facts::{Ancestry, Facts};
+pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
 use silent::Silent;
 pub use stage::{QUEUE, Rooms, Seen, Stage};
+use updates::{Of, Updates};
 
 /// Processes whose programs are remembered.
 const PROCESSES: usize = 131_072;
-/// Pairs of image and path for which `path_only` was reported.
+/// Pairs of image and path for which `path_only` or `package_derived` was reported.
 const PATH_ONLY: usize = 262_144;
 
 /// Images and workloads whose state is remembered as reported.
@@ -64,21 +72,38 @@ const REGULAR: u32 = 0o100_000;
 /// Any of the execute bits.
 const EXECUTABLE: u32 = 0o111;
 
+/// How a host comes to an SBOM.
+const HOST_SBOM: &str = "put an attestation about one of the subjects that `muster attest subject --host` prints into \
+                         host.directory or the drop directory, or set host.image to the digest that it is about";
+
 /// Files open for write that are kept for one process.
 const OPEN_FILES: usize = 256;
 
-/// Finds an image by its digest.
-pub type ImageSource = Box<dyn Fn(&Sha256) -> Arc<Image> + Send>;
+/// Finds an image by its digests.
+pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
 
-/// An image with a verified SBOM, as the judge needs it.
+/// An image with an SBOM, as the judge needs it.
 struct Known {
     /// Counts the images, for short keys.
     number: u32,
     image: Arc<Image>,
+    binding: Option<Binding>,
     index: Arc<ImageIndex>,
     documents: Arc<[Sha256]>,
     coverage: Coverage,
     created: Option<SystemTime>,
+}
+
+impl Known {
+    /// What its SBOM says of a file.
+    fn judge(&self, observation: &Observation) -> Judgement {
+        self.tempered(verdict::verdict(observation, &self.index))
+    }
+
+    /// An SBOM of what may be another platform is for information.
+    fn tempered(&self, judgement: Judgement) -> Judgement {
+        if self.binding == Some(Binding::Unproven) { verdict::of_unproven(judgement) } else { judgement }
+    }
 }
 
 /// What a process runs that is not attested: the worst of its binary, its script and its libraries.
@@ -87,21 +112,42 @@ struct Culprit {
     severity: Severity,
 }
 
+/// What a process was found to run.
+struct Program {
+    /// How often the images had changed by then.
+    epoch: u64,
+    culprit: Option<Arc<Culprit>>,
+}
+
+/// What came of judging a file that runs.
+#[derive(Default)]
+struct Ran {
+    /// What is to be held against its process.
+    culprit: Option<Arc<Culprit>>,
+    /// Where it was found attested by SHA-256, or as an attested package manager wrote it.
+    attested: Option<FilePath>,
+}
+
 /// Judges events.
 pub struct Judge<F, S> {
     facts: F,
     sink: S,
     source: ImageSource,
     metrics: Arc<Metrics>,
-    images: FxHashMap<Sha256, Option<Arc<Known>>>,
+    /// How often the images have changed.
+    epoch: u64,
+    images: FxHashMap<Arc<Digests>, Option<Arc<Known>>>,
+    /// By the digest under which the image is shown.
     numbers: FxHashMap<Sha256, u32>,
-    /// What was last reported of an image's state: by image, or by workload without one.
+    /// What was last reported of an image's state, or last seen if it had nothing to report: by image, or by workload without
+    /// one.
     states: FxHashMap<String, String>,
     silent: Silent,
     path_only: FxHashSet<(u32, FilePath)>,
-    programs: Recent<ProcessId, Option<Arc<Culprit>>>,
+    programs: Recent<ProcessId, Program>,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
+    updates: Updates,
 }
 
 impl<F: fmt::Debug, S> fmt::Debug for Judge<F, S> {
@@ -128,6 +174,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             sink,
             source,
             metrics,
+            epoch: 0,
             images: FxHashMap::default(),
             numbers: FxHashMap::default(),
             states: FxHashMap::default(),
@@ -135,11 +182,13 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             path_only: FxHashSet::default(),
             programs: Recent::new(PROCESSES),
             writers: Recent::new(PROCESSES),
+            updates: Updates::new(&crate::config::Host::default().package_managers),
         }
     }
 
     /// The images may have changed: all are asked for again, and what was silent is judged anew.
     pub fn images_changed(&mut self) {
+        self.epoch += 1;
         self.images.clear();
         self.silent.clear();
     }
@@ -152,6 +201,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Judges one event.
     pub fn event(&mut self, event: &Event) {
         self.facts.begin(event);
+        self.at(event.time_ns);
         match &event.body {
             Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
             Body::Library { file, .. } => self.library(event, file),
@@ -160,14 +210,19 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             Body::Connect(connect) => self.connect(event, connect),
             Body::Fork { parent } => {
-                if let Some(program) = self.programs.get(parent).map(|p| p.clone()) {
+                if let Some(Program { epoch, culprit }) = self.programs.get(parent) {
+                    let program = Program { epoch: *epoch, culprit: culprit.clone() };
                     self.programs.insert(event.task.process, program);
                 }
+                self.updates.fork(*parent, event.task.process);
             }
             Body::Exit { .. } => {
                 self.close_all(event);
                 self.programs.remove(&event.task.process);
+                self.updates.end(event.task.process, event.time_ns);
             }
+            // Only time passes.
+            Body::Lost { count: 0, .. } => {}
             Body::Lost { kind, count, since_ns } => self.lost(event, *kind, *count, *since_ns),
         }
         self.facts.end();
@@ -181,22 +236,29 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return;
         };
         let action = if script.is_some() { Action::Interpreter } else { Action::Exec };
-        let mut culprit = self.run(event, &workload, &image, exe, action);
+        let Ran { mut culprit, mut attested } = self.run(event, &workload, &image, exe, action);
         if let Some(script) = script {
             let other = self.run(event, &workload, &image, script, Action::Script);
-            culprit = worse(culprit, other);
+            culprit = worse(culprit, other.culprit);
+            attested = other.attested.filter(|_| attested.is_some());
         }
-        self.programs.insert(event.task.process, culprit);
+        self.programs.insert(event.task.process, Program { epoch: self.epoch, culprit });
+        if workload.is_host {
+            self.program_was_run(event, attested.as_ref());
+        }
     }
 
     fn library(&mut self, event: &Event, file: &FileRef) {
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
-        let culprit = self.run(event, &workload, &image, file, Action::Library);
+        let culprit = self.run(event, &workload, &image, file, Action::Library).culprit;
+        if let Some(culprit) = &culprit {
+            self.runs_unattested(event.task.process, culprit.severity);
+        }
         if culprit.is_some()
             && let Some(program) = self.programs.get(&event.task.process)
         {
-            *program = worse(program.take(), culprit);
+            program.culprit = worse(program.culprit.take(), culprit);
         }
     }
 
@@ -204,11 +266,17 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
         let task = &event.task;
-        let culprit = match self.programs.get(&task.process) {
-            Some(program) => program.clone(),
-            None => {
-                let culprit = self.program_before(task, &workload, &image);
-                self.programs.insert(task.process, culprit.clone());
+        let known = self.programs.get(&task.process).map(|program| (program.epoch, program.culprit.clone()));
+        let culprit = match known {
+            Some((epoch, culprit)) if epoch == self.epoch => culprit,
+            before => {
+                // What was found then is judged by what the SBOM says now; and what was attested then may not be now.
+                let found = before.and_then(|(_, found)| found).and_then(|c| {
+                    let judgement = image.judge(&c.observation);
+                    culprit(c.observation.clone(), judgement.verdict, judgement.severity)
+                });
+                let culprit = worse(found, self.program_before(task, &workload, &image));
+                self.programs.insert(task.process, Program { epoch: self.epoch, culprit: culprit.clone() });
                 culprit
             }
         };
@@ -216,8 +284,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let mut observation = culprit.observation.clone();
         observation.action = Action::Connect;
         observation.root = task.euid == 0;
-        let mut judgement = verdict::verdict(&observation, &image.index);
-        if matches!(judgement.verdict, Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly) {
+        let mut judgement = image.judge(&observation);
+        if is_harmless(judgement.verdict, judgement.severity) {
             // The image's SBOM has come, or changed, since the program was started.
             return;
         }
@@ -234,20 +302,40 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// Judges the program of a process whose exec was not seen; it is not reported by itself.
     fn program_before(&mut self, task: &Task, workload: &Workload, image: &Known) -> Option<Arc<Culprit>> {
-        let (file, content) = match self.facts.program(task) {
+        let mut observation = match self.facts.program(task) {
             Ok(file) => {
                 if self.silent.has(image.number, &file) {
                     return None;
                 }
-                let weak = verdict::wants_weak(&image.index, &file);
-                let content = self.facts.content(task, &file, Action::Exec, weak);
-                (file, content)
+                self.observe(task, workload, image, file, Action::Exec)
             }
-            Err(why) => (FileRef::default(), Content::Undetermined(why)),
+            Err(why) => unobserved(Action::Exec, FileRef::default(), why, task, workload, image),
         };
-        let observation = observe(Action::Exec, file, content, task, workload, image);
-        let judgement = verdict::verdict(&observation, &image.index);
+        let (judgement, held) = self.consider(task, workload, image, &mut observation);
+        if held.is_some() {
+            return None;
+        }
         culprit(observation, judgement.verdict, judgement.severity)
+    }
+
+    /// Looks at a file: what it holds, and where that may matter, which package owns it.
+    fn observe(
+        &mut self,
+        task: &Task,
+        workload: &Workload,
+        image: &Known,
+        file: FileRef,
+        action: Action,
+    ) -> Observation {
+        let fresh = is_fresh(&file, workload, image);
+        let asks = !workload.is_host && verdict::wants_owner(action, &file, fresh, &image.index);
+        let owner = if asks { self.facts.owner(workload, &image.index, &file) } else { None };
+        // What the package manager writes is compared with its database later.
+        let is_update =
+            matches!(action, Action::Change(_)) && workload.is_host && self.updates.session(task).is_some();
+        let weak = is_update || verdict::wants_weak(&image.index, &file, owner.as_ref());
+        let content = self.facts.content(task, &file, action, weak);
+        Observation { action, file, content, fresh, root: task.euid == 0, owner, update: None }
     }
 
     fn file(
@@ -276,14 +364,20 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if matches!(op, FileOp::Rename | FileOp::Unlink)
             && let Some(judgement) = verdict::removed(file, target, &image.index)
         {
-            let about = About {
-                file: Some(file),
-                operation: Some(op),
-                image: Some(&image),
-                content: None,
-                connect: None,
-            };
-            self.report(event, &workload.info, judgement, &about);
+            let judgement = image.tempered(judgement);
+            let session = if workload.is_host { self.updates.session(&event.task) } else { None };
+            if let Some(session) = session {
+                self.hold(event, &workload, &image, session, judgement, Of::Removed(file));
+            } else {
+                let about = About {
+                    file: Some(file),
+                    operation: Some(op),
+                    image: Some(&image),
+                    content: None,
+                    connect: None,
+                };
+                self.report(event, &workload.info, judgement, &about);
+            }
         }
         let mut file = file.clone();
         match (op, target) {
@@ -319,12 +413,14 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if !self.is_of_interest(task, &file, &image) {
             return;
         }
-        let action = Action::Change(op);
-        let weak = verdict::wants_weak(&image.index, &file);
-        let content = self.facts.content(task, &file, action, weak);
-        let observation = observe(action, file, content, task, &workload, &image);
-        let judgement = verdict::verdict(&observation, &image.index);
-        self.found(event, &workload, &image, &observation, judgement);
+        let mut observation = self.observe(task, &workload, &image, file, Action::Change(op));
+        let (judgement, session) = self.consider(task, &workload, &image, &mut observation);
+        match session {
+            Some(session) => {
+                self.hold(event, &workload, &image, session, judgement, Of::Observed(Box::new(observation)));
+            }
+            None => self.found(event, &workload, &image, &observation, judgement),
+        }
     }
 
     /// The tracepoints see no close that an exit or an unmapping makes, so what a process opened for write is kept until its
@@ -387,7 +483,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         file.mode & EXECUTABLE != 0 || self.facts.starts_like_program(task, file) == Some(true)
     }
 
-    /// Judges a file that runs or is mapped, and reports it. `None`: nothing to hold against its process.
+    /// Judges a file that runs or is mapped, and reports it.
     fn run(
         &mut self,
         event: &Event,
@@ -395,26 +491,25 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         image: &Arc<Known>,
         file: &FileRef,
         action: Action,
-    ) -> Option<Arc<Culprit>> {
+    ) -> Ran {
         if self.silent.has(image.number, file) {
             self.metrics.verdict(Verdict::Attested, Severity::Info);
-            return None;
+            return Ran { culprit: None, attested: Some(file.path.clone()) };
         }
         let task = &event.task;
         let resolved = match file.by_name {
             true => self.facts.resolve(task, file),
             false => Ok(file.clone()),
         };
-        let (file, content) = match resolved {
-            Ok(file) => {
-                let weak = verdict::wants_weak(&image.index, &file);
-                let content = self.facts.content(task, &file, action, weak);
-                (file, content)
-            }
-            Err(why) => (file.clone(), Content::Undetermined(why)),
+        let mut observation = match resolved {
+            Ok(file) => self.observe(task, workload, image, file, action),
+            Err(why) => unobserved(action, file.clone(), why, task, workload, image),
         };
-        let observation = observe(action, file, content, task, workload, image);
-        let judgement = verdict::verdict(&observation, &image.index);
+        let (judgement, session) = self.consider(task, workload, image, &mut observation);
+        if let Some(session) = session {
+            self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
+            return Ran::default();
+        }
         if judgement.is_silent()
             && let Content::Known { sha256, .. } = observation.content
         {
@@ -422,7 +517,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         let (verdict, severity) = (judgement.verdict, judgement.severity);
         self.found(event, workload, image, &observation, judgement);
-        culprit(observation, verdict, severity)
+        let is_attested =
+            verdict == Verdict::Attested || (verdict, severity) == (Verdict::Updated, Severity::Info);
+        let attested = is_attested.then(|| observation.file.path.clone());
+        Ran { culprit: culprit(observation, verdict, severity), attested }
     }
 
     /// Counts, and reports what is not silent.
@@ -441,13 +539,18 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             self.metrics.verdict(Verdict::Attested, Severity::Info);
             return;
         }
-        if judgement.verdict == Verdict::PathOnly {
+        if matches!(judgement.verdict, Verdict::PathOnly | Verdict::PackageDerived) {
             if self.path_only.len() >= PATH_ONLY {
                 self.path_only.clear();
             }
             if !self.path_only.insert((image.number, observation.file.path.clone())) {
                 return;
             }
+        }
+        if let (Verdict::Updated, Content::Known { sha256, .. }) = (judgement.verdict, &observation.content)
+            && !self.updates.is_first_use(&observation.file.path, sha256)
+        {
+            return;
         }
         let operation = match observation.action {
             Action::Change(op) => Some(op),
@@ -496,75 +599,152 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// The workload's image if it has a verified SBOM. Reports, once, why it has none.
     fn image_of(&mut self, event: &Event, workload: &Workload) -> Option<Arc<Known>> {
-        let Some(digest) = workload.image else {
+        let Some(digests) = &workload.image else {
             if !workload.is_unknown() && !self.states.contains_key(&workload.info.id) {
                 let reason = if workload.is_host {
-                    "the host has no attested SBOM: set host.image to the digest that its attestation is about, and put \
-                     the attestation into the drop directory"
-                        .to_owned()
+                    format!("the host has no attested SBOM: {HOST_SBOM}")
                 } else {
                     "no image digest is known for this workload, so none of its files is judged: add a [[workload]] entry \
                      with its image's digest"
                         .to_owned()
                 };
-                self.state(event, &workload.info, Verdict::NoSbom, reason);
+                self.state(event, &workload.info, Verdict::NoSbom, reason, None);
             }
             return None;
         };
-        let known = match self.images.entry(digest) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let image = (self.source)(&digest);
-                let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-                let number = *self.numbers.entry(digest).or_insert(next);
-                let known = match &image.state {
-                    ImageState::Verified { index, documents } => Some(Arc::new(Known {
-                        number,
-                        index: Arc::clone(index),
-                        documents: documents.iter().map(|d| d.sha256).collect(),
-                        coverage: index.coverage(),
-                        created: index.created(),
-                        image: Arc::clone(&image),
-                    })),
-                    ImageState::Unverified { .. } | ImageState::NoSbom => None,
-                };
-                let known = entry.insert(known);
-                let (verdict, reason) = match &image.state {
-                    ImageState::Verified { .. } => {
-                        // Should it get lost, that is news.
-                        self.states.remove(&workload.info.image_digest);
-                        return known.clone();
-                    }
-                    ImageState::Unverified { reason } => (
-                        Verdict::Unverified,
-                        format!(
-                            "the image's attestation was refused, so none of its files is judged: {reason}"
-                        ),
-                    ),
-                    ImageState::NoSbom => (
-                        Verdict::NoSbom,
-                        "no attested SBOM is known for this image, so none of its files is judged".to_owned(),
-                    ),
-                };
-                self.state(event, &workload.info, verdict, reason);
-                return None;
+        if let Some(known) = self.images.get(&**digests) {
+            return known.clone();
+        }
+        let image = (self.source)(digests);
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        let number = *self.numbers.entry(image.digest).or_insert(next);
+        let known = image.index().map(|index| {
+            Arc::new(Known {
+                number,
+                index: Arc::clone(index),
+                binding: image.binding(),
+                documents: image.documents().iter().map(|d| d.sha256).collect(),
+                coverage: index.coverage(),
+                created: index.created(),
+                image: Arc::clone(&image),
+            })
+        });
+        self.images.insert(Arc::clone(digests), known.clone());
+        self.trust_root(event, &workload.info, &image, known.as_deref());
+        let (verdict, reason) = match &image.state {
+            ImageState::Verified { documents, .. } => {
+                self.verified(event, &workload.info, known.as_deref(), documents);
+                return known;
             }
+            ImageState::PlatformUnproven { reason, .. } => (
+                Verdict::PlatformUnproven,
+                format!(
+                    "the image's attestation may be of another platform of the same index, so what it says is for information only: \
+                     {reason}"
+                ),
+            ),
+            ImageState::Unverified { reason } => (
+                Verdict::Unverified,
+                format!("the image's attestation was refused, so none of its files is judged: {reason}"),
+            ),
+            ImageState::NoSbom if workload.is_host => (
+                Verdict::NoSbom,
+                format!(
+                    "no attested SBOM is known for this host, so none of its files is judged: {HOST_SBOM}"
+                ),
+            ),
+            ImageState::NoSbom => (
+                Verdict::NoSbom,
+                "no attested SBOM is known for this image, so none of its files is judged".to_owned(),
+            ),
         };
-        known.clone()
+        self.state(event, &workload.info, verdict, reason, known.as_deref());
+        known
     }
 
-    fn state(&mut self, event: &Event, workload: &Arc<WorkloadInfo>, verdict: Verdict, reason: String) {
-        let key = if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest };
+    /// Says, once, that the trust root that decides about the image's attestations is too old.
+    fn trust_root(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        image: &Image,
+        known: Option<&Known>,
+    ) {
+        let key = format!("{} trust root", state_key(workload));
+        let Some(until) = image.trusted_until.filter(|until| *until < self.facts.time()) else {
+            self.states.remove(&key);
+            return;
+        };
+        let reason = format!(
+            "the trust root that decides about the image's attestations was good until {}: signatures made since then may be refused, \
+             and withdrawn keys may still be believed; refresh the file or the TUF cache that attestation.trust_root names",
+            crate::feed::time_text(until)
+        );
+        if self.states.get(&key) == Some(&reason) {
+            return;
+        }
+        self.remember(key, reason.clone());
+        let about = About { image: known, ..About::default() };
+        let judgement = plain(Verdict::StaleTrustRoot, Severity::Medium, reason);
+        let finding = self.finding(event, workload, judgement, &about);
+        (self.sink)(finding);
+    }
+
+    /// An image that has a verified SBOM: nothing to say, unless that was not so before, or it was another one.
+    fn verified(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        known: Option<&Known>,
+        documents: &[Document],
+    ) {
+        let names: Vec<_> = documents.iter().map(|d| format!("{} (sha256:{})", d.file, d.sha256)).collect();
+        let reason = format!(
+            "the state of the image's SBOM has changed: from now on the image is judged by {}, what already runs included",
+            names.join(", ")
+        );
+        let key = state_key(workload);
+        match self.states.get(key) {
+            Some(before) if *before == reason => {}
+            Some(_) => {
+                let about = About { image: known, ..About::default() };
+                let judgement = plain(Verdict::Attested, Severity::Info, reason.clone());
+                let finding = self.finding(event, workload, judgement, &about);
+                (self.sink)(finding);
+                self.states.insert(key.to_owned(), reason);
+            }
+            None => self.remember(key.to_owned(), reason),
+        }
+    }
+
+    fn state(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        verdict: Verdict,
+        reason: String,
+        image: Option<&Known>,
+    ) {
+        let key = state_key(workload);
         if self.states.get(key) == Some(&reason) {
             return;
         }
+        self.remember(key.to_owned(), reason.clone());
+        let severity = match verdict {
+            Verdict::NoSbom => Severity::Low,
+            Verdict::PlatformUnproven => Severity::Medium,
+            _ => Severity::High,
+        };
+        let about = About { image, ..About::default() };
+        let finding = self.finding(event, workload, plain(verdict, severity, reason), &about);
+        (self.sink)(finding);
+    }
+
+    fn remember(&mut self, key: String, reason: String) {
         if self.states.len() >= STATES {
             self.states.clear();
         }
-        self.states.insert(key.clone(), reason.clone());
-        let severity = if verdict == Verdict::NoSbom { Severity::Low } else { Severity::High };
-        let finding = self.finding(event, workload, plain(verdict, severity, reason), &About::default());
-        (self.sink)(Finding { process: None, ancestors: Vec::new(), ..finding });
+        self.states.insert(key, reason);
     }
 
     fn report(
@@ -574,13 +754,25 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         judgement: Judgement,
         about: &About<'_>,
     ) {
+        let finding = self.complete(event, workload, judgement, about);
+        (self.sink)(finding);
+    }
+
+    /// A finding with the process that it is about.
+    fn complete(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) -> Finding {
         let mut finding = self.finding(event, workload, judgement, about);
         if finding.verdict != Verdict::Loss {
             let (process, ancestors) = self.facts.ancestry(&event.task);
             finding.process = Some(process);
             finding.ancestors = ancestors;
         }
-        (self.sink)(finding);
+        finding
     }
 
     fn finding(
@@ -616,39 +808,52 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             operation: about.operation,
             connect: about.connect.cloned(),
             coverage: about.image.map(|i| i.coverage),
+            binding: about.image.and_then(|i| i.binding),
             documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
             reason,
         }
     }
 }
 
-fn observe(
+/// A file whose content cannot be looked at.
+fn unobserved(
     action: Action,
     file: FileRef,
-    content: Content,
+    why: Arc<str>,
     task: &Task,
     workload: &Workload,
     image: &Known,
 ) -> Observation {
+    let fresh = is_fresh(&file, workload, image);
+    let content = Content::Undetermined(why);
+    Observation { action, file, content, fresh, root: task.euid == 0, owner: None, update: None }
+}
+
+fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
     let since = if workload.is_host { image.created } else { workload.started };
     let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(file.identity.ctime_ns));
     let late = match (since, changed) {
         (Some(since), Some(changed)) => file.identity.ctime_ns != 0 && changed >= since,
         _ => false,
     };
-    let fresh = match file.place {
+    match file.place {
         Place::Tmpfs | Place::Memfd => true,
         Place::UpperLayer => !workload.is_host || late,
         Place::Disk | Place::ImageLayer => late,
-    };
-    Observation { action, file, content, fresh, root: task.euid == 0 }
+    }
+}
+
+/// Nothing that is held against a process that runs it.
+fn is_harmless(verdict: Verdict, severity: Severity) -> bool {
+    match verdict {
+        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly | Verdict::PackageDerived => true,
+        Verdict::Updated => severity < Severity::Medium,
+        _ => false,
+    }
 }
 
 fn culprit(observation: Observation, verdict: Verdict, severity: Severity) -> Option<Arc<Culprit>> {
-    match verdict {
-        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly => None,
-        _ => Some(Arc::new(Culprit { observation, severity })),
-    }
+    (!is_harmless(verdict, severity)).then(|| Arc::new(Culprit { observation, severity }))
 }
 
 /// The worse of the two; of equals the first.
@@ -657,6 +862,11 @@ fn worse(one: Option<Arc<Culprit>>, other: Option<Arc<Culprit>>) -> Option<Arc<C
         (Some(one), Some(other)) => Some(if other.severity > one.severity { other } else { one }),
         (one, other) => one.or(other),
     }
+}
+
+/// Under what an image's state is remembered.
+fn state_key(workload: &WorkloadInfo) -> &str {
+    if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest }
 }
 
 fn plain(verdict: Verdict, severity: Severity, reason: String) -> Judgement {

@@ -20,6 +20,8 @@ use crate::sensor::Batch;
 
 /// Batches that wait for the judge. When they are full the sensor waits, and the rings take what comes.
 pub const QUEUE: usize = 256;
+/// How often the judge looks at the clock when no events come.
+const TICK: Duration = Duration::from_millis(500);
 /// Workloads whose events are counted; more than a node has.
 const WORKLOADS: usize = 16_384;
 
@@ -155,13 +157,20 @@ fn run(
         move |finding: Finding| feed.publish(finding)
     };
     let mut judge = Judge::new(facts, source, Arc::clone(&metrics), sink);
+    let managers = judge.facts().inner().package_managers();
+    judge.set_package_managers(&managers);
+    let ticks = crossbeam_channel::tick(TICK);
     let mut generation = images.generation();
     let mut configs = configs.clone();
     loop {
         select_biased! {
             recv(configs) -> config => match config {
                 Ok(config) => match judge.facts().inner().reload(&config) {
-                    Ok(()) => judge.images_changed(),
+                    Ok(()) => {
+                        let managers = judge.facts().inner().package_managers();
+                        judge.set_package_managers(&managers);
+                        judge.images_changed();
+                    }
                     Err(error) => tracing::error!(%error, "the workloads keep their old configuration"),
                 },
                 // The agent is ending: what is queued is still judged.
@@ -183,7 +192,9 @@ fn run(
                 }
                 seen.update(judge.facts().inner());
             }
+            recv(ticks) -> _ => judge.tick(since_boot()),
         }
     }
+    judge.finish();
     judge.facts().finish();
 }

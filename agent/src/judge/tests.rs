@@ -1,8 +1,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
+use crate::attestation::PredicateType;
 use crate::event::{FileIdentity, Flavour, Protocol};
+use crate::event::{Owner, PackageDigest, WeakDigests};
 use crate::finding::ProcessInfo;
 use crate::images::Document;
 use crate::sbom;
@@ -22,8 +25,32 @@ struct World {
     /// Program of processes that began before.
     program: Option<FileRef>,
     workload: Option<Arc<Workload>>,
+    /// Path → package and MD5 in the package database.
+    owners: FxHashMap<&'static str, (&'static str, u8)>,
+    /// What every other path holds.
+    rest: Option<u8>,
+    elsewhere: bool,
+    settled: usize,
     asked: usize,
     now: Duration,
+}
+
+impl World {
+    fn holds(&self, path: &str, weak: bool) -> Content {
+        match self.files.get(path).or(self.rest.as_ref()) {
+            Some(byte) => Content::Known {
+                sha256: Sha256([*byte; 32]),
+                origin: DigestOrigin::Agent,
+                weak: weak.then(|| Arc::new(WeakDigests { sha1: [*byte; 20], md5: [*byte; 16] })),
+            },
+            None => Content::Undetermined("gone".into()),
+        }
+    }
+
+    fn owner(&self, path: &FilePath) -> Option<Owner> {
+        let (package, md5) = self.owners.get(path.to_string().as_str())?;
+        Some(Owner { package: (*package).into(), digest: Some(PackageDigest::Md5([*md5; 16])) })
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -39,16 +66,33 @@ impl Facts for Shared {
     fn workload(&mut self) -> Arc<Workload> {
         self.0.borrow().workload.clone().unwrap_or_else(|| host(Some(IMAGE)))
     }
-    fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
+    fn content(&mut self, _: &Task, file: &FileRef, _: Action, weak: bool) -> Content {
         let mut world = self.0.borrow_mut();
         world.asked += 1;
-        let former = file.former.as_ref().map(|path| path.to_string()).unwrap_or_default();
-        match world.files.get(file.path.to_string().as_str()).or_else(|| world.files.get(former.as_str())) {
-            Some(byte) => {
-                Content::Known { sha256: Sha256([*byte; 32]), origin: DigestOrigin::Agent, weak: None }
-            }
-            None => Content::Undetermined("gone".into()),
-        }
+        let former = file
+            .former
+            .as_ref()
+            .map(|path| path.to_string())
+            .filter(|f| world.files.contains_key(f.as_str()));
+        let path = file.path.to_string();
+        let is_there = world.files.contains_key(path.as_str());
+        world.holds(former.as_ref().filter(|_| !is_there).unwrap_or(&path), weak)
+    }
+    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
+        self.0.borrow().owner(&file.path)
+    }
+    fn in_host_root(&mut self, _: &Task) -> bool {
+        !self.0.borrow().elsewhere
+    }
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        let mut world = self.0.borrow_mut();
+        world.settled += 1;
+        let settled = files.iter().map(|file| {
+            let content = world.holds(&file.path.to_string(), true);
+            let exists = matches!(content, Content::Known { .. });
+            Settled { exists, content: file.unread.then_some(content), owner: world.owner(&file.path) }
+        });
+        settled.collect()
     }
     fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         match file.path.as_bytes().strip_prefix(b"./") {
@@ -79,6 +123,7 @@ fn host(image: Option<Sha256>) -> Arc<Workload> {
         image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
         ..WorkloadInfo::default()
     };
+    let image = image.map(|image| Arc::new(Digests::named(image)));
     Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
 }
 
@@ -87,7 +132,7 @@ fn container(started: u64) -> Arc<Workload> {
     let info = WorkloadInfo { id: "docker://1".into(), ..WorkloadInfo::default() };
     Arc::new(Workload {
         info: Arc::new(info),
-        image: Some(IMAGE),
+        image: Some(Arc::new(Digests::named(IMAGE))),
         is_host: false,
         started: Some(started),
         root: None,
@@ -99,6 +144,16 @@ fn image(state: ImageState) -> Arc<Image> {
 }
 
 fn verified() -> Arc<Image> {
+    verified_at("2026-01-01T00:00:00Z")
+}
+
+fn verified_at(created: &str) -> Arc<Image> {
+    let (index, document) = sbom_of(&["/bin/true", "/bin/sh", "/usr/bin/dpkg"], created);
+    image(ImageState::Verified { index, documents: vec![document] })
+}
+
+/// An SBOM of attested programs, and of `/bin/none` without a digest.
+fn sbom_of(attested: &[&str], created: &str) -> (Arc<ImageIndex>, Document) {
     let hex = format!("{ATTESTED:02x}").repeat(32);
     let file = |name: &str| {
         serde_json::json!({
@@ -106,11 +161,12 @@ fn verified() -> Arc<Image> {
             "checksums": [{ "algorithm": "SHA256", "checksumValue": hex }],
         })
     };
+    let none = serde_json::json!({ "SPDXID": "SPDXRef-2", "fileName": "/bin/none", "checksums": [] });
     let document = serde_json::json!({
         "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test",
-        "creationInfo": { "created": "2026-01-01T00:00:00Z", "creators": ["Tool: test"] },
+        "creationInfo": { "created": created, "creators": ["Tool: test"] },
         "packages": [],
-        "files": [file("/bin/true"), file("/bin/sh"), { "SPDXID": "SPDXRef-2", "fileName": "/bin/none", "checksums": [] }],
+        "files": attested.iter().map(|name| file(name)).chain([none]).collect::<Vec<_>>(),
         "relationships": [],
     });
     let index =
@@ -119,10 +175,14 @@ fn verified() -> Arc<Image> {
         sha256: Sha256([5; 32]),
         envelope_sha256: Sha256([6; 32]),
         format: "SPDX-2.3".into(),
+        predicate: PredicateType::Spdx,
+        tool: None,
         file: "a.json".into(),
         signers: crate::attestation::Signers::default(),
+        time: None,
+        binding: Binding::ManifestDigest,
     };
-    image(ImageState::Verified { index: Arc::new(index), documents: vec![document] })
+    (Arc::new(index), document)
 }
 
 /// What is done, how, to which file, its new name, and what is found.
@@ -145,12 +205,13 @@ impl Bench {
         world.0.borrow_mut().files =
             [("/bin/true", ATTESTED), ("/bin/sh", ATTESTED), ("/bin/none", OTHER), ("/opt/x", OTHER)]
                 .into_iter()
+                .chain([("/usr/bin/dpkg", ATTESTED)])
                 .collect();
         let found = Found::default();
         let image = Arc::new(std::sync::Mutex::new(verified()));
         let source = {
             let image = Arc::clone(&image);
-            Box::new(move |_: &Sha256| Arc::clone(&image.lock().expect("no test panics with it")))
+            Box::new(move |_: &Digests| Arc::clone(&image.lock().expect("no test panics with it")))
         };
         let sink: Box<dyn FnMut(Finding)> = {
             let found = Rc::clone(&found);
@@ -158,6 +219,51 @@ impl Bench {
         };
         let judge = Judge::new(world.clone(), source, Metrics::new(), sink);
         Self { judge, world, found, image, clock: 0, flavour: Flavour::Tracepoint }
+    }
+
+    /// The images change under what runs.
+    fn now(&mut self, image: Arc<Image>) {
+        *self.image.lock().expect("whole") = image;
+        self.judge.images_changed();
+    }
+
+    /// A package manager that is attested is run.
+    fn dpkg(&mut self, pid: u32) -> Vec<Finding> {
+        self.exec(pid, at("/usr/bin/dpkg"))
+    }
+
+    fn fork(&mut self, parent: u32, child: u32) {
+        let parent = ProcessId { tgid: parent, start_ns: 1 };
+        assert_eq!(self.event(child, Body::Fork { parent }).len(), 0);
+    }
+
+    fn writes(&mut self, pid: u32, path: &'static str, holds: u8) -> Vec<Finding> {
+        self.world.0.borrow_mut().files.insert(path, holds);
+        self.event(pid, Body::File { op: FileOp::CloseWrite, file: at(path), target: None, mode: None })
+    }
+
+    fn renames(&mut self, pid: u32, from: &'static str, to: &'static str) -> Vec<Finding> {
+        {
+            let files = &mut self.world.0.borrow_mut().files;
+            let holds = files.remove(from).expect("it is there");
+            files.insert(to, holds);
+        }
+        let target = Some(to.into());
+        self.event(pid, Body::File { op: FileOp::Rename, file: at(from), target, mode: None })
+    }
+
+    fn removes(&mut self, pid: u32, path: &'static str) -> Vec<Finding> {
+        self.world.0.borrow_mut().files.remove(path);
+        self.event(pid, Body::File { op: FileOp::Unlink, file: at(path), target: None, mode: None })
+    }
+
+    /// The process ends, and its session is settled.
+    fn ends(&mut self, pid: u32) -> Vec<Finding> {
+        let mut found = self.event(pid, Body::Exit { status: 0 });
+        self.clock += GRACE_NS;
+        self.judge.tick(Duration::from_nanos(self.clock));
+        found.extend(self.found.take());
+        found
     }
 
     fn event(&mut self, pid: u32, body: Body) -> Vec<Finding> {
@@ -408,7 +514,8 @@ fn the_state_of_an_image_is_said_once_and_again_when_it_changes() {
     assert_eq!(now(&mut b, refused("wrong key")), [(Verdict::Unverified, false)]);
     assert_eq!(now(&mut b, refused("wrong key")), []);
     assert_eq!(now(&mut b, refused("another subject")), [(Verdict::Unverified, false)]);
-    assert_eq!(now(&mut b, None), judged);
+    assert_eq!(now(&mut b, None), [vec![(Verdict::Attested, false)], judged.clone()].concat());
+    assert_eq!(now(&mut b, None), judged, "the same documents");
     assert_eq!(now(&mut b, refused("another subject")), [(Verdict::Unverified, false)]);
     // A workload of which not even the image is known.
     b.world.0.borrow_mut().workload = Some(host(None));
@@ -416,6 +523,132 @@ fn the_state_of_an_image_is_said_once_and_again_when_it_changes() {
     assert_eq!(found.len(), 1);
     assert!(found[0].reason.contains("host.image"), "{}", found[0].reason);
     assert_eq!(verdicts(&b.exec(3, at("/opt/x"))), []);
+}
+
+#[test]
+fn what_runs_already_is_judged_by_an_attestation_that_comes_later() {
+    let mut b = Bench::new();
+    b.now(image(ImageState::NoSbom));
+    b.world.0.borrow_mut().program = Some(at("/opt/x"));
+    assert_eq!(verdicts(&b.exec(1, at("/opt/x"))), one(Kind::Exec, Verdict::NoSbom, ""));
+    assert_eq!(verdicts(&b.connect(1)), []);
+
+    b.now(verified());
+    let found = b.connect(1);
+    assert_eq!(
+        verdicts(&found),
+        [
+            (Kind::Connect, Verdict::Attested, String::new()),
+            (Kind::Connect, Verdict::Unauthorized, "/opt/x".into())
+        ]
+    );
+    assert!(found[0].reason.contains("state of the image's SBOM has changed"), "{}", found[0].reason);
+    assert!(found[0].reason.contains("a.json"), "{}", found[0].reason);
+    assert_eq!((found[0].severity, found[0].binding), (Severity::Info, Some(Binding::ManifestDigest)));
+    assert_eq!(&*found[0].documents, [Sha256([5; 32])]);
+    assert_eq!(found[1].binding, Some(Binding::ManifestDigest));
+    // Said once, but the program stays what it is.
+    assert_eq!(verdicts(&b.connect(1)), one(Kind::Connect, Verdict::Unauthorized, "/opt/x"));
+    assert_eq!(verdicts(&b.exec(2, at("/bin/true"))), []);
+    assert_eq!(verdicts(&b.connect(2)), []);
+
+    // Another document, in which a program that runs is not.
+    b.world.0.borrow_mut().program = Some(at("/bin/true"));
+    let (index, document) = sbom_of(&["/bin/sh"], "2026-01-01T00:00:00Z");
+    let document = Document { sha256: Sha256([7; 32]), ..document };
+    b.now(image(ImageState::Verified { index, documents: vec![document] }));
+    b.event(3, Body::Fork { parent: ProcessId { tgid: 2, start_ns: 1 } });
+    let found = b.connect(3);
+    assert_eq!(found.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Attested, Verdict::Relocated]);
+    // And back: what was held against it is forgiven.
+    b.now(verified());
+    let found = b.connect(3);
+    assert_eq!(verdicts(&found), one(Kind::Connect, Verdict::Attested, ""));
+    assert_eq!(verdicts(&b.connect(2)), []);
+}
+
+#[test]
+fn an_sbom_of_an_unproven_platform_is_for_information() {
+    let mut b = Bench::new();
+    let unproven = |index| {
+        let (sbom, document) = sbom_of(&["/bin/true", "/bin/sh"], "2026-01-01T00:00:00Z");
+        let document = Document { binding: Binding::Unproven, ..document };
+        let reason = "a.json: nothing in it proves the platform".to_owned();
+        let index = Some(sbom).filter(|_| index);
+        image(ImageState::PlatformUnproven { index, documents: vec![document], reason })
+    };
+    b.now(unproven(true));
+    let found = b.exec(1, at("/bin/true"));
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::PlatformUnproven, ""));
+    assert_eq!((found[0].severity, found[0].binding), (Severity::Medium, Some(Binding::Unproven)));
+    assert_eq!(found[0].process, None);
+    assert!(found[0].reason.contains("for information only: a.json"), "{}", found[0].reason);
+    assert_eq!(&*found[0].documents, [Sha256([5; 32])]);
+    // Content that is in it was signed for this image, whatever the platform.
+    assert_eq!(verdicts(&b.exec(2, at("/bin/true"))), []);
+    assert_eq!(b.image.lock().expect("whole").used_count(), 1);
+
+    b.world.0.borrow_mut().files.insert("/bin/sh", OTHER);
+    let root = |b: &mut Bench, exe| {
+        let process = ProcessId { tgid: 9, start_ns: 1 };
+        let task = Task { process, pid: 9, ..Task::default() };
+        let body = Body::Exec { exe, script: None };
+        b.judge.event(&Event { time_ns: 9, flavour: Flavour::Tracepoint, task, body });
+        b.found.take()
+    };
+    for (file, verdict, severity) in [
+        ("/opt/x", Verdict::Unauthorized, Severity::Medium),
+        ("/bin/sh", Verdict::Modified, Severity::Info),
+        ("/bin/none", Verdict::PathOnly, Severity::Info),
+        ("/opt/gone", Verdict::Undetermined, Severity::Medium),
+    ] {
+        let found = root(&mut b, at(file));
+        assert_eq!(
+            found.iter().map(|f| (f.verdict, f.severity)).collect::<Vec<_>>(),
+            [(verdict, severity)],
+            "{file}"
+        );
+        assert!(found[0].reason.ends_with("the SBOM may be of another platform"), "{}", found[0].reason);
+    }
+    let found = b.connect(9);
+    assert!(found.iter().all(|f| f.severity <= Severity::Medium), "{found:?}");
+    let removed = b.file(FileOp::Unlink, at("/bin/true"));
+    assert_eq!((removed[0].verdict, removed[0].severity), (Verdict::Modified, Severity::Info));
+
+    // Documents that contradict each other say nothing.
+    b.now(unproven(false));
+    assert_eq!(verdicts(&b.exec(3, at("/opt/x"))), []);
+    // Proven at last.
+    b.now(verified());
+    let found = b.exec(4, at("/opt/x"));
+    assert_eq!(
+        found.iter().map(|f| f.verdict).collect::<Vec<_>>(),
+        [Verdict::Attested, Verdict::Unauthorized]
+    );
+    assert_eq!(found[1].severity, Severity::High);
+}
+
+#[test]
+fn a_trust_root_that_is_too_old_is_said_once_for_an_image() {
+    let mut b = Bench::new();
+    let until = |seconds| {
+        let mut image = Arc::into_inner(verified()).expect("nobody else has it");
+        image.trusted_until = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        Arc::new(image)
+    };
+    b.now(until(WALL + 1000));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), []);
+    b.now(until(WALL - 1));
+    let found = b.exec(1, at("/bin/true"));
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::StaleTrustRoot, ""));
+    assert_eq!(found[0].severity, Severity::Medium);
+    assert!(found[0].reason.contains("until 2023-11-14T22:13:19"), "{}", found[0].reason);
+    b.now(until(WALL - 1));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), [], "said already");
+    b.now(until(WALL + 1000));
+    assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), []);
+    b.now(until(WALL - 1));
+    assert_eq!(b.exec(1, at("/bin/true")).len(), 1, "it was good in between");
 }
 
 #[test]
@@ -436,4 +669,361 @@ fn a_loss_says_when_how_many_and_what_to_do() {
     assert!(found[0].reason.contains("7 file records were lost"), "{}", found[0].reason);
     assert!(found[0].reason.contains("sensor.file_ring_bytes"), "{}", found[0].reason);
     assert_eq!(found[0].process, None);
+}
+
+type Setup = fn(&mut Bench) -> Vec<Finding>;
+/// Verdict, severity, kind, path and package.
+type Line = (Verdict, Severity, Kind, String, Option<String>);
+
+fn lines(found: &[Finding]) -> Vec<Line> {
+    let line = |f: &Finding| {
+        (f.verdict, f.severity, f.kind, f.path.to_string(), f.package.as_deref().map(str::to_owned))
+    };
+    found.iter().map(line).collect()
+}
+
+fn updated(severity: Severity, kind: Kind, path: &str, package: Option<&str>) -> Line {
+    (Verdict::Updated, severity, kind, path.to_owned(), package.map(str::to_owned))
+}
+
+#[test]
+fn patch_day_is_quiet_and_loses_nothing() {
+    use Severity::{Info, Medium};
+    let mut b = Bench::new();
+    b.world
+        .0
+        .borrow_mut()
+        .owners
+        .extend([("/bin/true", ("coreutils 9.2", OTHER)), ("/bin/new", ("new 1", OTHER))]);
+    let mut found = b.dpkg(10);
+    b.fork(10, 11);
+    // dpkg-deb unpacks beside the old file and renames over it.
+    found.extend(b.writes(11, "/bin/true.dpkg-new", OTHER));
+    found.extend(b.renames(11, "/bin/true.dpkg-new", "/bin/true"));
+    found.extend(b.writes(11, "/bin/new", OTHER));
+    // A maintainer script, and what it makes.
+    found.extend(b.writes(11, "/var/lib/dpkg/info/new.postinst", OTHER));
+    b.fork(10, 12);
+    let script = Some(at("/var/lib/dpkg/info/new.postinst"));
+    found.extend(b.event(12, Body::Exec { exe: at("/bin/sh"), script }));
+    found.extend(b.writes(12, "/opt/made", OTHER));
+    // Something else of the host already runs the new program, twice.
+    found.extend(b.exec(50, at("/bin/true")));
+    found.extend(b.exec(51, at("/bin/true")));
+    found.extend(b.connect(50));
+    // As it was before: no change.
+    found.extend(b.writes(11, "/bin/sh", 3));
+    found.extend(b.writes(11, "/bin/sh", ATTESTED));
+    assert_eq!(lines(&found), []);
+    let found = b.ends(10);
+    assert_eq!(
+        lines(&found),
+        [
+            updated(Info, Kind::File, "/bin/true", Some("coreutils 9.2")),
+            updated(Info, Kind::File, "/bin/new", Some("new 1")),
+            updated(Info, Kind::File, "/var/lib/dpkg/info/new.postinst", None),
+            updated(Info, Kind::Exec, "/var/lib/dpkg/info/new.postinst", None),
+            updated(Medium, Kind::File, "/opt/made", None),
+            updated(Info, Kind::Exec, "/bin/true", Some("coreutils 9.2")),
+        ]
+    );
+    // As they were when it happened.
+    assert_eq!(found[0].process.as_ref().map(|p| p.id.tgid), Some(11));
+    assert_eq!(found[0].operation, Some(FileOp::Rename));
+    assert_eq!(found[0].expected_sha256, Some(Sha256([ATTESTED; 32])));
+    assert_eq!(found[0].sha256, Some(Sha256([OTHER; 32])));
+    assert!(found[0].time < found[5].time);
+    assert!(found[0].reason.contains("the package coreutils 9.2 says so"), "{}", found[0].reason);
+    let metrics = &b.judge.metrics;
+    let count = |outcome| metrics.update_count(outcome);
+    use crate::metrics::Update::{Early, Folded, Held, Spoilt};
+    // What was held was reported or folded: `.dpkg-new`, the second exec, the shell.
+    assert_eq!((count(Held), count(Folded), count(Early), count(Spoilt)), (9, 3, 0, 0));
+    assert_eq!(b.world.0.borrow().settled, 1);
+    // An updated program is no drift for ever, and said once.
+    assert_eq!(lines(&b.exec(60, at("/bin/true"))), []);
+    assert_eq!(lines(&b.connect(60)), []);
+    assert_eq!(lines(&b.exec(60, at("/bin/new"))), [updated(Info, Kind::Exec, "/bin/new", Some("new 1"))]);
+    assert_eq!(lines(&b.exec(61, at("/bin/new"))), []);
+    assert_eq!(lines(&b.exec(62, at("/opt/made"))), [updated(Medium, Kind::Exec, "/opt/made", None)]);
+    assert_eq!(lines(&b.connect(62)), [updated(Medium, Kind::Connect, "/opt/made", None)]);
+    // The same content elsewhere, other content there, and what others do there, are not updates.
+    b.world.0.borrow_mut().files.extend([("/home/true", OTHER), ("/bin/new", 3)]);
+    assert_eq!(b.exec(70, at("/home/true"))[0].verdict, Verdict::Unauthorized);
+    assert_eq!(b.exec(71, at("/bin/new"))[0].verdict, Verdict::Unauthorized);
+    assert_eq!(b.writes(72, "/bin/true", OTHER)[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn only_an_attested_package_manager_of_the_host_counts() {
+    let setups: [(&str, Setup); 6] = [
+        ("its program is not attested", |b| {
+            b.world.0.borrow_mut().files.insert("/usr/bin/dpkg", OTHER);
+            b.dpkg(10)
+        }),
+        ("it is only called so", |b| {
+            b.world.0.borrow_mut().files.insert("/tmp/dpkg", ATTESTED);
+            b.exec(10, at("/tmp/dpkg"))
+        }),
+        ("another root directory", |b| {
+            b.world.0.borrow_mut().elsewhere = true;
+            b.dpkg(10)
+        }),
+        ("none is configured", |b| {
+            b.judge.set_package_managers(&[]);
+            b.dpkg(10)
+        }),
+        ("it runs another program", |b| {
+            b.dpkg(10);
+            b.exec(10, at("/bin/sh"));
+            b.clock += GRACE_NS;
+            Vec::new()
+        }),
+        ("it has ended long ago", |b| {
+            b.dpkg(9);
+            b.fork(9, 10);
+            b.ends(9)
+        }),
+    ];
+    for (what, setup) in setups {
+        let mut b = Bench::new();
+        setup(&mut b);
+        let found = b.writes(10, "/bin/true", OTHER);
+        assert_eq!(found.len(), 1, "{what}");
+        assert_eq!((found[0].verdict, found[0].severity), (Verdict::Modified, Severity::High), "{what}");
+        assert_eq!(lines(&b.ends(10)), [], "{what}");
+    }
+    // Other mounts: the file is another one, whatever its name.
+    let mut b = Bench::new();
+    b.dpkg(10);
+    b.clock += 1000;
+    let process = ProcessId { tgid: 10, start_ns: 1 };
+    let task = Task { process, pid: 10, mnt_ns: 77, ..Task::default() };
+    let body = Body::File { op: FileOp::CloseWrite, file: at("/opt/x"), target: None, mode: None };
+    b.judge.event(&Event { time_ns: b.clock, flavour: Flavour::Lsm, task, body });
+    assert_eq!(b.found.take()[0].verdict, Verdict::Unauthorized);
+}
+
+#[test]
+fn an_attested_script_is_a_package_manager_too() {
+    let mut b = Bench::new();
+    b.judge.set_package_managers(&["/bin/true".into()]);
+    b.event(10, Body::Exec { exe: at("/bin/sh"), script: Some(at("/bin/true")) });
+    assert_eq!(lines(&b.writes(10, "/opt/x", OTHER)), []);
+    assert_eq!(b.ends(10)[0].verdict, Verdict::Updated);
+    // Neither with another interpreter nor as the interpreter of another script.
+    b.event(11, Body::Exec { exe: at("/opt/x"), script: Some(at("/bin/true")) });
+    assert_eq!(b.writes(11, "/opt/y", OTHER)[0].verdict, Verdict::Unauthorized);
+    b.event(12, Body::Exec { exe: at("/bin/true"), script: Some(at("/bin/sh")) });
+    assert_eq!(b.writes(12, "/opt/y", OTHER)[0].verdict, Verdict::Unauthorized);
+}
+
+#[test]
+fn a_package_manager_that_runs_foreign_code_counts_for_nothing() {
+    let mut b = Bench::new();
+    b.dpkg(10);
+    assert_eq!(lines(&b.writes(10, "/bin/true", OTHER)), []);
+    let found = b.event(10, Body::Library { file: at("/opt/x"), mprotect: false, address: 0 });
+    let library = (Kind::Library, Verdict::Unauthorized, "/opt/x".to_owned());
+    assert_eq!(verdicts(&found), [library, (Kind::File, Verdict::Modified, "/bin/true".into())]);
+    assert_eq!(b.writes(10, "/bin/true", OTHER)[0].verdict, Verdict::Modified);
+    assert_eq!(b.judge.metrics.update_count(crate::metrics::Update::Spoilt), 1);
+    // A child of its does not spoil it: new programs run before they are settled.
+    b.dpkg(20);
+    b.fork(20, 21);
+    b.event(21, Body::Library { file: at("/opt/x"), mprotect: false, address: 0 });
+    assert_eq!(lines(&b.writes(20, "/bin/true", OTHER)), []);
+}
+
+#[test]
+fn what_is_removed_is_asked_of_the_database_too() {
+    use Severity::{Info, Medium};
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().owners.insert("/bin/sh", ("dash 1", ATTESTED));
+    b.dpkg(10);
+    assert_eq!(lines(&b.removes(10, "/bin/true")), []);
+    assert_eq!(lines(&b.removes(10, "/bin/sh")), []);
+    // Removed, and put there again.
+    assert_eq!(lines(&b.removes(10, "/bin/none")), []);
+    b.world.0.borrow_mut().files.insert("/bin/none", OTHER);
+    let expected = [
+        updated(Info, Kind::File, "/bin/true", None),
+        updated(Medium, Kind::File, "/bin/sh", Some("dash 1")),
+    ];
+    assert_eq!(lines(&b.ends(10)), expected);
+    assert_eq!(b.removes(30, "/usr/bin/dpkg")[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn a_file_that_could_not_be_read_in_time_is_read_when_it_is_settled() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().owners.insert("/bin/true", ("coreutils 9.2", OTHER));
+    b.dpkg(10);
+    for path in ["/bin/true", "/opt/gone"] {
+        b.world.0.borrow_mut().files.remove(path);
+        let body = Body::File { op: FileOp::CloseWrite, file: at(path), target: None, mode: None };
+        assert_eq!(lines(&b.event(10, body)), []);
+    }
+    b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+    let found = b.ends(10);
+    assert_eq!(lines(&found), [updated(Severity::Info, Kind::File, "/bin/true", Some("coreutils 9.2"))]);
+    assert_eq!(found[0].sha256, Some(Sha256([OTHER; 32])));
+}
+
+#[test]
+fn a_package_manager_that_updates_itself_goes_on() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().owners.insert("/usr/bin/dpkg", ("dpkg 2", OTHER));
+    b.dpkg(10);
+    b.writes(10, "/usr/bin/dpkg", OTHER);
+    b.event(10, Body::Exit { status: 0 });
+    // The next one begins at once; it is judged by what the first one left.
+    let found = b.dpkg(11);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|f| f.verdict == Verdict::Updated && f.severity == Severity::Info), "{found:?}");
+    assert_eq!(lines(&b.writes(11, "/bin/true", OTHER)), []);
+    assert_eq!(b.ends(11)[0].verdict, Verdict::Updated);
+    // Not by a digest that the database does not have.
+    b.dpkg(12);
+    b.writes(12, "/usr/bin/dpkg", 3);
+    assert_eq!(b.ends(12)[0].severity, Severity::Medium);
+    b.dpkg(13);
+    assert_eq!(b.writes(13, "/bin/sh", OTHER)[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn nothing_is_held_for_ever() {
+    use Severity::{Info, Medium};
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().owners.insert("/bin/true", ("coreutils 9.2", OTHER));
+    b.dpkg(10);
+    b.writes(10, "/bin/true", OTHER);
+    b.writes(10, "/bin/sh", OTHER);
+    let settled_at = |b: &mut Bench, after: u64| {
+        b.clock += after;
+        b.judge.tick(Duration::from_nanos(b.clock));
+        lines(&b.found.take())
+    };
+    assert_eq!(settled_at(&mut b, AT_MOST_NS / 2), []);
+    assert_eq!(
+        settled_at(&mut b, AT_MOST_NS),
+        [updated(Info, Kind::File, "/bin/true", Some("coreutils 9.2"))]
+    );
+    // One more chance, while the package manager goes on.
+    assert_eq!(settled_at(&mut b, AT_MOST_NS / 2), []);
+    assert_eq!(settled_at(&mut b, AT_MOST_NS), [updated(Medium, Kind::File, "/bin/sh", None)]);
+    assert_eq!(lines(&b.writes(10, "/bin/sh", 3)), [], "its session goes on");
+    b.judge.finish();
+    assert_eq!(lines(&b.found.take()), [updated(Medium, Kind::File, "/bin/sh", None)]);
+    assert_eq!(lines(&b.ends(10)), []);
+}
+
+#[test]
+fn a_package_manager_whose_exit_was_lost_does_not_live_for_ever() {
+    let mut b = Bench::new();
+    b.dpkg(10);
+    b.writes(10, "/bin/sh", OTHER);
+    b.world.0.borrow_mut().elsewhere = true;
+    b.clock += AT_MOST_NS;
+    b.judge.tick(Duration::from_nanos(b.clock));
+    assert_eq!(lines(&b.found.take()), [updated(Severity::Medium, Kind::File, "/bin/sh", None)]);
+    assert_eq!(b.writes(10, "/bin/sh", 3)[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn many_package_managers_at_once_lose_nothing() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().rest = Some(OTHER);
+    let mut found = Vec::new();
+    for pid in 10..2000 {
+        found.extend(b.dpkg(pid));
+        let file = at(&format!("/opt/{pid}"));
+        found.extend(b.event(pid, Body::File { op: FileOp::CloseWrite, file, target: None, mode: None }));
+    }
+    assert_eq!(found.len(), 1990 - 1024, "the oldest are settled");
+    b.judge.finish();
+    found.extend(b.found.take());
+    assert_eq!(found.len(), 1990);
+}
+
+#[test]
+fn more_than_can_be_held_is_settled_early() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().rest = Some(OTHER);
+    b.dpkg(10);
+    let mut found = Vec::new();
+    for n in 0..HELD + 10 {
+        let file = at(&format!("/opt/{n}"));
+        found.extend(b.event(10, Body::File { op: FileOp::CloseWrite, file, target: None, mode: None }));
+    }
+    let early = found.len();
+    assert!(early >= HELD, "{early}");
+    found.extend(b.ends(10));
+    assert_eq!(found.len(), HELD + 10, "nothing is lost");
+    assert!(found.iter().all(|f| f.verdict == Verdict::Updated));
+    assert_eq!(b.judge.metrics.update_count(crate::metrics::Update::Early), early as u64);
+}
+
+#[test]
+fn after_a_restart_the_database_alone_is_believed_less() {
+    let mut b = Bench::new();
+    let old = |path| {
+        let mut file = at(path);
+        // After the SBOM was made, before the first event.
+        file.identity.ctime_ns = 1_700_000_000_000_000_000 - 1;
+        file
+    };
+    let image = Arc::new(std::sync::Mutex::new(verified_at("2020-01-01T00:00:00Z")));
+    b.image = Arc::clone(&image);
+    let source: ImageSource = Box::new(move |_: &Digests| Arc::clone(&image.lock().expect("whole")));
+    b.judge.source = source;
+    {
+        let mut world = b.world.0.borrow_mut();
+        world.files.extend([("/bin/true", OTHER), ("/bin/sh", OTHER), ("/usr/bin/dpkg", OTHER)]);
+        world.owners.extend([("/bin/true", ("coreutils 9.2", OTHER)), ("/bin/sh", ("dash 1", 3))]);
+        world.owners.extend([("/usr/bin/dpkg", ("dpkg 2", OTHER)), ("/opt/x", ("x 1", OTHER))]);
+    }
+    let low = |path: &str, package| updated(Severity::Low, Kind::Exec, path, Some(package));
+    let found = b.exec(1, old("/bin/true"));
+    assert_eq!(lines(&found), [low("/bin/true", "coreutils 9.2")]);
+    assert!(found[0].reason.contains("before the agent started"), "{}", found[0].reason);
+    assert_eq!(lines(&b.exec(2, old("/bin/true"))), [], "said once");
+    assert_eq!(lines(&b.connect(2)), []);
+    assert_eq!(lines(&b.exec(3, old("/opt/x"))), [low("/opt/x", "x 1")]);
+    assert_eq!(b.exec(4, old("/bin/sh"))[0].verdict, Verdict::Modified, "the database has another digest");
+    b.world.0.borrow_mut().files.insert("/opt/y", OTHER);
+    assert_eq!(b.exec(5, at("/opt/y"))[0].verdict, Verdict::Unauthorized, "no package owns it");
+    // Changed since: somebody would have been seen.
+    b.world.0.borrow_mut().files.insert("/bin/true", 3);
+    b.world.0.borrow_mut().owners.insert("/bin/true", ("coreutils 9.3", 3));
+    assert_eq!(b.exec(6, at("/bin/true"))[0].verdict, Verdict::Modified);
+    // A package manager that only its database vouches for is not trusted.
+    assert_eq!(lines(&b.exec(7, old("/usr/bin/dpkg"))), [low("/usr/bin/dpkg", "dpkg 2")]);
+    assert_eq!(b.writes(7, "/bin/sh", OTHER)[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn package_derived_is_said_once_and_held_against_nobody() {
+    let mut b = Bench::new();
+    let layer = || {
+        let mut file = FileRef { place: Place::ImageLayer, ..at("/opt/x") };
+        file.identity.ctime_ns = 1;
+        file
+    };
+    b.world.0.borrow_mut().workload = Some(container(WALL));
+    assert_eq!(verdicts(&b.exec(1, layer())), one(Kind::Exec, Verdict::Unlisted, "/opt/x"));
+    b.world.0.borrow_mut().owners.insert("/opt/x", ("x 1", OTHER));
+    let found = b.exec(2, layer());
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::PackageDerived, "/opt/x"));
+    assert_eq!(found[0].package.as_deref(), Some("x 1"));
+    assert_eq!(lines(&b.exec(3, layer())), []);
+    assert_eq!(lines(&b.connect(3)), []);
+    // In the upper layer, and on the host, the database says nothing.
+    assert_eq!(b.exec(4, FileRef { place: Place::UpperLayer, ..layer() })[0].verdict, Verdict::Unauthorized);
+    b.world.0.borrow_mut().workload = None;
+    assert_eq!(b.exec(5, layer())[0].verdict, Verdict::Unlisted);
+    // A package manager in a container is nobody's update.
+    b.world.0.borrow_mut().workload = Some(container(WALL));
+    b.dpkg(6);
+    assert_eq!(b.writes(6, "/bin/true", OTHER)[0].verdict, Verdict::Modified);
 }

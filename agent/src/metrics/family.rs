@@ -26,6 +26,12 @@ pub(super) fn counter(registry: &mut Registry, name: &str, help: &str) -> Counte
     counter
 }
 
+pub(super) fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
 pub(super) fn histogram(
     registry: &mut Registry,
     name: &str,

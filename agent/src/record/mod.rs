@@ -18,9 +18,10 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::event::{Content, Event, FilePath, FileRef, ProcessId};
-use crate::finding::{Sha256, WorkloadInfo};
-use crate::judge::Ancestry;
+use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId};
+use crate::finding::WorkloadInfo;
+use crate::identity::Digests;
+use crate::judge::{Ancestry, Settled};
 use crate::workload::Workload;
 
 mod read;
@@ -36,7 +37,7 @@ pub use write::{Recorder, Recording, Written};
 /// First bytes of a recording.
 const MAGIC: &[u8; 16] = b"muster recording";
 /// Format of what follows. Raise it with every change of [`Frame`] or of what it holds.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Largest body of a frame. An event with its answers needs a few KiB.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -75,13 +76,19 @@ pub enum Answer {
     Program(Result<FileRef, Arc<str>>),
     /// The process and its ancestors.
     Ancestry(Ancestry),
+    /// Who owns the file at this path.
+    Owner(FilePath, Option<Owner>),
+    /// The task sees the host's own root directory.
+    InHostRoot(bool),
+    /// What became of files that the package manager wrote.
+    Settled(Vec<Settled>),
 }
 
 /// A workload as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadSeed {
     info: WorkloadInfo,
-    image: Option<Sha256>,
+    image: Option<Digests>,
     is_host: bool,
     started: Option<SystemTime>,
     root: Option<ProcessId>,
@@ -92,7 +99,7 @@ impl From<&Workload> for WorkloadSeed {
         let Workload { info, image, is_host, started, root } = workload;
         Self {
             info: WorkloadInfo::clone(info),
-            image: *image,
+            image: image.as_deref().cloned(),
             is_host: *is_host,
             started: *started,
             root: *root,
@@ -103,7 +110,7 @@ impl From<&Workload> for WorkloadSeed {
 impl From<WorkloadSeed> for Workload {
     fn from(seed: WorkloadSeed) -> Self {
         let WorkloadSeed { info, image, is_host, started, root } = seed;
-        Self { info: Arc::new(info), image, is_host, started, root }
+        Self { info: Arc::new(info), image: image.map(Arc::new), is_host, started, root }
     }
 }
 

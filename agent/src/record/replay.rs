@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Answer, Frame, Reader, Recorded, RecordingError};
-use crate::event::{Action, Content, Event, FileRef, Task};
+use crate::event::{Action, Content, Event, FileRef, Owner, Task};
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
-use crate::judge::{Ancestry, Facts, ImageSource, Judge};
+use crate::judge::{Ancestry, Facts, ImageSource, Judge, Settled, Unsettled};
 use crate::metrics::Metrics;
+use crate::sbom::ImageIndex;
 use crate::workload::{UNKNOWN, Workload};
 
 /// Why a replay cannot answer what the recording agent was not asked: it had another SBOM or none.
@@ -18,6 +19,8 @@ const NOT_ASKED: &str = "the recording does not say: the agent that made it had 
 #[derive(Debug, Default)]
 pub struct Replayed {
     now: Option<Box<Recorded>>,
+    /// Answers about updates that were given for this event.
+    settled: usize,
     /// Workloads repeat; the last is kept, so that findings share it.
     workload: Option<(super::WorkloadSeed, Arc<Workload>)>,
 }
@@ -26,6 +29,7 @@ impl Replayed {
     /// The event that is judged next, with its answers.
     pub fn set(&mut self, recorded: Box<Recorded>) {
         self.now = Some(recorded);
+        self.settled = 0;
     }
 
     fn find<T>(&self, pick: impl Fn(&Answer) -> Option<T>) -> Option<T> {
@@ -96,6 +100,37 @@ impl Facts for Replayed {
         .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
     }
 
+    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
+        self.find(|a| match a {
+            Answer::Owner(path, owner) if *path == file.path => Some(owner.clone()),
+            _ => None,
+        })
+        .flatten()
+    }
+
+    fn in_host_root(&mut self, _: &Task) -> bool {
+        let found = self.find(|a| match a {
+            Answer::InHostRoot(is) => Some(*is),
+            _ => None,
+        });
+        found.unwrap_or(false)
+    }
+
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        let given = self.settled;
+        self.settled += 1;
+        let answers = self.now.iter().flat_map(|now| &now.answers);
+        let mut settled = answers.filter_map(|a| match a {
+            Answer::Settled(settled) => Some(settled.clone()),
+            _ => None,
+        });
+        // What is not recorded counts as there and of no package: that hides nothing.
+        let unknown = Settled { exists: true, ..Settled::default() };
+        let mut settled = settled.nth(given).unwrap_or_default();
+        settled.resize(files.len(), unknown);
+        settled
+    }
+
     fn ancestry(&mut self, task: &Task) -> Ancestry {
         self.find(|a| match a {
             Answer::Ancestry(ancestry) => Some(ancestry.clone()),
@@ -156,6 +191,7 @@ pub fn replay<R: Read>(
             }
         }
     }
+    judge.finish();
     drop(judge);
     done.findings = findings;
     Ok(done)

@@ -3,14 +3,15 @@ use std::path::Path;
 
 use super::*;
 use crate::event::{
-    Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, Flavour, KernelDigest, Kind, Place, Protocol,
-    Task,
+    Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, Flavour, KernelDigest, Kind, PackageDigest,
+    Place, Protocol, Task,
 };
+use crate::finding::Sha256;
 use crate::finding::{Finding, ProcessInfo, Verdict};
 use crate::images::{Image, ImageState};
-use crate::judge::{Facts, Judge};
+use crate::judge::{Facts, Judge, Unsettled};
 use crate::metrics::Metrics;
-use crate::sbom;
+use crate::sbom::{self, ImageIndex};
 
 type Spoil = Box<dyn Fn(&mut Vec<u8>)>;
 
@@ -33,11 +34,17 @@ impl Facts for World {
         };
         let root = Some(ProcessId { tgid: 1, start_ns: 2 });
         let started = Some(SystemTime::UNIX_EPOCH);
-        Arc::new(Workload { info: Arc::new(info), image: Some(IMAGE), is_host: true, started, root })
+        Arc::new(Workload {
+            info: Arc::new(info),
+            image: Some(Arc::new(Digests::named(IMAGE))),
+            is_host: true,
+            started,
+            root,
+        })
     }
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         match file.path.as_bytes() {
-            path if path.ends_with(b"true") => {
+            path if path.ends_with(b"true") || path == b"/usr/bin/dpkg" => {
                 Content::Known { sha256: Sha256([1; 32]), origin: DigestOrigin::Agent, weak: None }
             }
             path if path.ends_with(b"gone") => Content::Undetermined("gone".into()),
@@ -52,6 +59,17 @@ impl Facts for World {
     }
     fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
         Ok(file("/opt/before"))
+    }
+    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
+        None
+    }
+    fn in_host_root(&mut self, _: &Task) -> bool {
+        true
+    }
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        let digest = Some(PackageDigest::Sha256(Sha256([2; 32])));
+        let owner = Some(Owner { package: "new 1".into(), digest });
+        vec![Settled { exists: true, content: None, owner }; files.len()]
     }
     fn ancestry(&mut self, task: &Task) -> Ancestry {
         let parent = ProcessInfo { comm: "sh".into(), exe: "/bin/sh".into(), ..ProcessInfo::default() };
@@ -96,6 +114,8 @@ fn events() -> Vec<Event> {
         Body::Exit { status: 9 },
         Body::Connect(connect),
         Body::Lost { kind: Kind::Exec, count: 3, since_ns: 1 },
+        Body::Exec { exe: file("/usr/bin/dpkg"), script: None },
+        change(FileOp::CloseWrite, "/opt/new.so", None),
     ]
     .into_iter()
     .zip(1..)
@@ -107,16 +127,16 @@ fn events() -> Vec<Event> {
     .collect()
 }
 
-fn image(_: &Sha256) -> Arc<Image> {
+fn image(_: &Digests) -> Arc<Image> {
     let hex = "01".repeat(32);
     let document = serde_json::json!({
         "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test",
         "creationInfo": { "created": "2026-01-01T00:00:00Z", "creators": ["Tool: test"] },
         "packages": [],
-        "files": [{
-            "SPDXID": "SPDXRef-1", "fileName": "/bin/true",
+        "files": (["/bin/true", "/usr/bin/dpkg"].map(|name| serde_json::json!({
+            "SPDXID": format!("SPDXRef{}", name.replace('/', "-")), "fileName": name,
             "checksums": [{ "algorithm": "SHA256", "checksumValue": hex }],
-        }],
+        }))),
         "relationships": [],
     });
     let index =
@@ -130,6 +150,7 @@ fn record(to: &Path) -> (Vec<Finding>, Written) {
     let facts = Recorder::new(World, Some(recording));
     let mut judge = Judge::new(facts, Box::new(image), Metrics::new(), |f| findings.push(f));
     events().iter().for_each(|e| judge.event(e));
+    judge.finish();
     let written = judge.facts().finish().expect("a recording");
     drop(judge);
     (findings, written)
@@ -148,7 +169,8 @@ fn a_replay_gives_the_same_findings() {
     let path = dir.path().join("r");
     let (live, written) = record(&path);
     let (mut again, done) = replayed(&path);
-    let count = u64::try_from(events().len()).expect("few");
+    // One more, at which what the package manager did is settled.
+    let count = u64::try_from(events().len()).expect("few") + 1;
     assert_eq!(written, Written { events: count, lost: 0 });
     let done = done.expect("whole");
     assert_eq!((done.events, done.lost), (count, 0));
@@ -157,9 +179,14 @@ fn a_replay_gives_the_same_findings() {
     again.iter_mut().for_each(|f| f.sequence = 0);
     assert_eq!(again, live);
     // The stream has something of everything.
-    for verdict in
-        [Verdict::Relocated, Verdict::Unauthorized, Verdict::Undetermined, Verdict::Modified, Verdict::Loss]
-    {
+    for verdict in [
+        Verdict::Relocated,
+        Verdict::Unauthorized,
+        Verdict::Undetermined,
+        Verdict::Modified,
+        Verdict::Loss,
+        Verdict::Updated,
+    ] {
         assert!(live.iter().any(|f| f.verdict == verdict), "{verdict}");
     }
     assert!(live.iter().any(|f| f.kind == Kind::Connect && f.path == "/opt/before".into()), "{live:#?}");
@@ -169,7 +196,7 @@ fn a_replay_gives_the_same_findings() {
 fn another_sbom_makes_no_attested_file_of_one_that_was_not_looked_at() {
     let dir = tempfile::tempdir().expect("a private directory");
     let path = dir.path().join("r");
-    let no_sbom = |_: &Sha256| Arc::new(Image::new(IMAGE, ImageState::NoSbom));
+    let no_sbom = |_: &Digests| Arc::new(Image::new(IMAGE, ImageState::NoSbom));
     let facts = Recorder::new(World, Some(Recording::create(&path).expect("a private directory")));
     let mut judge = Judge::new(facts, Box::new(no_sbom), Metrics::new(), |_| {});
     events().iter().for_each(|e| judge.event(e));
@@ -239,7 +266,7 @@ fn what_is_not_as_it_was_written_is_refused_with_its_place() {
     other[MAGIC.len()] += 1;
     fs::write(&path, &other).expect("a private directory");
     let error = Reader::open(&path).expect_err("another format").to_string();
-    assert!(error.contains("expected format 1, found 2"), "{error}");
+    assert!(error.contains(&format!("expected format {FORMAT}, found {}", FORMAT + 1)), "{error}");
     for text in [&b""[..], b"muster", b"{\"sequence\":1,\"time\":\"2026\"}\n"] {
         fs::write(&path, text).expect("a private directory");
         let error = Reader::open(&path).expect_err("no recording").to_string();

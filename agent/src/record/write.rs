@@ -12,8 +12,9 @@ use crossbeam_channel::{Receiver, Sender};
 use smallvec::SmallVec;
 
 use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
-use crate::event::{Action, Content, Event, FileRef, Task};
-use crate::judge::{Ancestry, Facts};
+use crate::event::{Action, Content, Event, FileRef, Owner, Task};
+use crate::judge::{Ancestry, Facts, Settled, Unsettled};
+use crate::sbom::ImageIndex;
 use crate::workload::Workload;
 
 /// Frames that wait for the disk.
@@ -264,6 +265,24 @@ impl<F: Facts> Facts for Recorder<F> {
         let program = self.facts.program(task);
         self.note(|| Answer::Program(program.clone()));
         program
+    }
+
+    fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
+        let owner = self.facts.owner(workload, index, file);
+        self.note(|| Answer::Owner(file.path.clone(), owner.clone()));
+        owner
+    }
+
+    fn in_host_root(&mut self, task: &Task) -> bool {
+        let is = self.facts.in_host_root(task);
+        self.note(|| Answer::InHostRoot(is));
+        is
+    }
+
+    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+        let settled = self.facts.settle(files);
+        self.note(|| Answer::Settled(settled.clone()));
+        settled
     }
 
     fn ancestry(&mut self, task: &Task) -> Ancestry {

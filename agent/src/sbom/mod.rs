@@ -33,6 +33,7 @@ pub use coverage::Numbers;
 pub use index::{Entry, ImageIndex};
 pub use origin::Origin;
 pub use packages::Package;
+pub(crate) use path::merges_into_usr;
 pub use path::{PathError, canonical};
 
 use std::time::SystemTime;

@@ -51,7 +51,7 @@ pub fn canonical(path: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
 }
 
 /// The directory below `/usr` that a merged-/usr system has in place of this top directory.
-pub(super) fn merges_into_usr(path: &[u8]) -> bool {
+pub(crate) fn merges_into_usr(path: &[u8]) -> bool {
     let top = path.get(1..).and_then(|rest| rest.split(|b| *b == b'/').next()).unwrap_or_default();
     matches!(top, b"bin" | b"sbin" | b"lib" | b"lib32" | b"lib64" | b"libx32") && path.len() > top.len() + 2
 }

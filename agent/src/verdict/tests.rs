@@ -52,7 +52,7 @@ fn unread() -> Content {
 }
 
 fn seen(action: Action, file: FileRef, content: Content) -> Observation {
-    Observation { action, file, content, fresh: false, root: false }
+    Observation { action, file, content, fresh: false, root: false, owner: None, update: None }
 }
 
 fn fresh(observation: Observation) -> Observation {
@@ -160,7 +160,7 @@ fn a_path_without_proof_matches_no_path() {
         assert_eq!(found.verdict, Verdict::Unlisted, "{what}");
         // What is gone has no other name than the one that the caller spelt.
         assert_eq!(removed(&file, None, &index).is_some(), file.by_name, "{what}");
-        assert!(!wants_weak(&index, &FileRef { path: "opt/sha1".into(), ..file }), "{what}");
+        assert!(!wants_weak(&index, &FileRef { path: "opt/sha1".into(), ..file }, None), "{what}");
     }
 }
 
@@ -173,10 +173,19 @@ fn coverage_scales_what_the_sbom_can_say() {
     for (coverage, unlisted, unauthorized, by_root) in
         [(Full, Medium, High, Critical), (Owned, Info, High, Critical), (Packages, Info, Medium, High)]
     {
-        assert_eq!(unknown(&old, coverage).severity, unlisted, "{coverage}");
-        assert_eq!(unknown(&new, coverage).severity, unauthorized, "{coverage}");
-        assert_eq!(unknown(&root(new.clone()), coverage).severity, by_root, "{coverage}");
-        let says_packages = unknown(&old, coverage).reason.contains("packages and no files");
+        assert_eq!(unknown(&old, coverage, &Sha256([UNKNOWN; 32]), None).severity, unlisted, "{coverage}");
+        assert_eq!(
+            unknown(&new, coverage, &Sha256([UNKNOWN; 32]), None).severity,
+            unauthorized,
+            "{coverage}"
+        );
+        assert_eq!(
+            unknown(&root(new.clone()), coverage, &Sha256([UNKNOWN; 32]), None).severity,
+            by_root,
+            "{coverage}"
+        );
+        let says_packages =
+            unknown(&old, coverage, &Sha256([UNKNOWN; 32]), None).reason.contains("packages and no files");
         assert_eq!(says_packages, coverage == Packages);
     }
 }
@@ -192,7 +201,8 @@ fn the_reason_says_where_it_comes_from() {
     ];
     for (place, action, words) in cases {
         let file = FileRef { place, ..at("/opt/x") };
-        let found = unknown(&fresh(seen(action, file, holds(UNKNOWN))), Coverage::Full);
+        let observation = fresh(seen(action, file, holds(UNKNOWN)));
+        let found = unknown(&observation, Coverage::Full, &Sha256([UNKNOWN; 32]), None);
         assert!(found.reason.contains(words), "{place:?} {action:?}: {}", found.reason);
     }
     let moved = verdict(&seen(Action::Exec, at("/home/a"), holds(A)), &index());
@@ -237,6 +247,131 @@ fn weak_digests_are_asked_for_where_nothing_better_is() {
         [("/opt/sha1", true), ("/opt/md5", true), ("/opt/none", false), ("/usr/bin/a", false), ("/x", false)]
     {
         let file = FileRef { identity: FileIdentity { ino: 1, ..FileIdentity::default() }, ..at(path) };
-        assert_eq!(wants_weak(&index, &file), expected, "{path}");
+        assert_eq!(wants_weak(&index, &file, None), expected, "{path}");
     }
+}
+
+/// Of an image's layer, and a package owns it by the database there.
+fn owned(observation: Observation, digest: Option<PackageDigest>) -> Observation {
+    let file = FileRef { place: Place::ImageLayer, ..observation.file };
+    let owner = Some(Owner { package: "tool 1.2".into(), digest });
+    Observation { file, owner, ..observation }
+}
+
+#[test]
+fn what_a_package_database_says_of_a_file_that_the_sbom_does_not_have() {
+    use Verdict::{Attested, Modified, PackageDerived, Relocated, Unauthorized, Undetermined, Unlisted};
+    let index = index();
+    let md5 = |byte| Some(PackageDigest::Md5([byte; 16]));
+    let sha1 = |byte| Some(PackageDigest::Sha1([byte; 20]));
+    let sha256 = |byte| Some(PackageDigest::Sha256(Sha256([byte; 32])));
+    let exec = |path, content| seen(Action::Exec, at(path), content);
+    let x = || exec("/opt/x", holds_weak(UNKNOWN, B));
+    for (what, observation, expected, words) in [
+        ("MD5", owned(x(), md5(B)), PackageDerived, "has this MD5"),
+        ("SHA-1", owned(x(), sha1(B)), PackageDerived, "has this SHA-1"),
+        ("SHA-256", owned(x(), sha256(UNKNOWN)), PackageDerived, "has this SHA-256"),
+        ("no digest", owned(x(), None), PackageDerived, "has no digest of it"),
+        (
+            "a library",
+            owned(seen(Action::Library, at("/opt/x"), holds(UNKNOWN)), None),
+            PackageDerived,
+            "tool 1.2",
+        ),
+        ("another MD5", owned(x(), md5(A)), Unlisted, "has another MD5"),
+        ("another SHA-256", owned(x(), sha256(B)), Unlisted, "has another SHA-256"),
+        ("not computed", owned(exec("/opt/x", holds(UNKNOWN)), md5(B)), Unlisted, "MD5 was not computed"),
+        ("root changes nothing", root(owned(x(), md5(B))), PackageDerived, ""),
+        ("newer than the start", fresh(owned(x(), md5(B))), Unauthorized, ""),
+        ("not read", owned(exec("/opt/x", unread()), md5(B)), Undetermined, ""),
+        ("in the SBOM", owned(exec("/usr/bin/a", holds(A)), md5(B)), Attested, ""),
+        (
+            "in the SBOM with another digest",
+            owned(exec("/usr/bin/a", holds_weak(B, B)), md5(B)),
+            Modified,
+            "",
+        ),
+        ("its content is in the SBOM", owned(exec("/opt/x", holds_weak(A, B)), md5(B)), Relocated, ""),
+        (
+            "changed",
+            owned(seen(Action::Change(FileOp::Chmod), at("/opt/x"), holds_weak(UNKNOWN, B)), md5(B)),
+            Unauthorized,
+            "",
+        ),
+    ] {
+        let found = verdict(&observation, &index);
+        assert_eq!(found.verdict, expected, "{what}: {}", found.reason);
+        assert!(found.reason.contains(words), "{what}: {}", found.reason);
+        if expected == PackageDerived {
+            assert_eq!(
+                (found.severity, found.package.as_deref()),
+                (Severity::Info, Some("tool 1.2")),
+                "{what}"
+            );
+        }
+    }
+    // Only a read-only layer counts.
+    for place in [Place::Disk, Place::UpperLayer, Place::Tmpfs, Place::Memfd] {
+        let observation = owned(x(), md5(B));
+        let file = FileRef { place, ..observation.file.clone() };
+        assert!(!wants_owner(Action::Exec, &file, false, &index), "{place:?}");
+        let found = verdict(&Observation { file, ..observation }, &index);
+        assert_ne!(found.verdict, PackageDerived, "{place:?}");
+    }
+    let layer = |path| FileRef { place: Place::ImageLayer, ..at(path) };
+    assert!(wants_owner(Action::Exec, &layer("/opt/x"), false, &index));
+    assert!(!wants_owner(Action::Exec, &layer("/opt/x"), true, &index));
+    assert!(!wants_owner(Action::Exec, &layer("/usr/bin/a"), false, &index));
+    assert!(!wants_owner(Action::Change(FileOp::Chmod), &layer("/opt/x"), false, &index));
+    for (digest, expected) in [(md5(A), true), (sha1(A), true), (sha256(A), false), (None, false)] {
+        let owner = Owner { package: "tool 1.2".into(), digest };
+        assert_eq!(wants_weak(&index, &layer("/opt/x"), Some(&owner)), expected, "{digest:?}");
+    }
+}
+
+#[test]
+fn what_the_package_manager_wrote_is_updated() {
+    use Severity::{High, Info, Low, Medium};
+    use Verdict::{Attested, AttestedWeak, Relocated, Undetermined, Unlisted, Updated};
+    let index = index();
+    let by = |proof, unseen, observation: Observation| {
+        let package = (proof != Proof::Unowned).then(|| Arc::from("tool 2"));
+        Observation { update: Some(Update { proof, package, unseen }), ..observation }
+    };
+    let exec = |path, content| seen(Action::Exec, at(path), content);
+    let modified = || exec("/usr/bin/a", holds(UNKNOWN));
+    let new = || root(fresh(exec("/opt/x", holds(UNKNOWN))));
+    let dropped = || seen(Action::Change(FileOp::Rename), at("/usr/bin/a"), holds(UNKNOWN));
+    for (what, observation, expected, severity) in [
+        ("agrees", by(Proof::Agrees, false, modified()), Updated, Info),
+        ("agrees: a new file, by root", by(Proof::Agrees, false, new()), Updated, Info),
+        ("agrees: a change", by(Proof::Agrees, false, dropped()), Updated, Info),
+        (
+            "agrees: a weak digest differed",
+            by(Proof::Agrees, false, exec("/opt/md5", holds_weak(A, B))),
+            Updated,
+            Info,
+        ),
+        ("bookkeeping", by(Proof::Bookkeeping, false, new()), Updated, Info),
+        ("differs", by(Proof::Differs, false, modified()), Updated, Medium),
+        ("no digest", by(Proof::NoDigest, false, modified()), Updated, Medium),
+        ("unowned", by(Proof::Unowned, false, new()), Updated, Medium),
+        ("nobody saw it", by(Proof::Agrees, true, modified()), Updated, Low),
+        ("as attested", by(Proof::Differs, false, exec("/usr/bin/a", holds(A))), Attested, Info),
+        ("weak and equal", by(Proof::Differs, false, exec("/opt/md5", holds_weak(A, A))), AttestedWeak, Info),
+        ("moved", by(Proof::Agrees, false, exec("/tmp/a", holds(A))), Relocated, High),
+        ("not read", by(Proof::Agrees, false, exec("/usr/bin/a", unread())), Undetermined, Medium),
+        ("old", by(Proof::Agrees, false, exec("/opt/x", holds(UNKNOWN))), Unlisted, Info),
+    ] {
+        let found = verdict(&observation, &index);
+        assert_eq!((found.verdict, found.severity), (expected, severity), "{what}: {}", found.reason);
+        if expected == Updated {
+            let owned = observation.update.as_ref().is_some_and(|u| u.package.is_some());
+            assert_eq!(found.package.is_some(), owned, "{what}");
+            assert!(found.reason.contains("package manager"), "{what}: {}", found.reason);
+        }
+    }
+    let gone = removed(&at("/usr/bin/a"), None, &index).expect("in the SBOM");
+    let update = Update { proof: Proof::Differs, package: None, unseen: false };
+    assert_eq!(updated(gone, &update).severity, Medium);
 }

@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod hierarchy;
+mod host;
 mod processes;
 
 #[cfg(test)]
@@ -24,10 +25,12 @@ use tracing::{debug, warn};
 
 pub use self::cgroup::{CgroupTextError, Container, Line, Runtime, container, lines, pod_uid};
 use self::hierarchy::Hierarchies;
+pub use self::host::{Host, Release, Verity};
 pub use self::processes::{MAX_EXITED, MAX_PROCESSES, Processes, ProcessesStats};
 use crate::config::{self, Config};
 use crate::event::{ProcessId, Task};
-use crate::finding::{Sha256, WorkloadInfo};
+use crate::finding::WorkloadInfo;
+use crate::identity::Digests;
 use crate::proc::Proc;
 use crate::recent::Recent;
 
@@ -48,8 +51,8 @@ const MAX_BY_PROCESS: usize = 32_768;
 pub struct Workload {
     /// As findings show it.
     pub info: Arc<WorkloadInfo>,
-    /// Digest under which its SBOM is looked up.
-    pub image: Option<Sha256>,
+    /// Digests under which its SBOM is looked up.
+    pub image: Option<Arc<Digests>>,
     /// The host itself.
     pub is_host: bool,
     /// Containers: start of the oldest process that was in it when it was first seen.
@@ -110,6 +113,8 @@ struct Known {
 #[derive(Debug)]
 pub struct Workloads {
     entries: Vec<config::Workload>,
+    /// What names the host's image, apart from the configuration; it stays while the host runs.
+    identity: Host,
     host: Arc<Workload>,
     unknown: Arc<Workload>,
     proc: Proc,
@@ -125,10 +130,10 @@ pub struct Workloads {
 impl Workloads {
     /// Checks the configuration's entries and looks where the cgroups are mounted.
     pub fn new(config: &Config) -> Result<Self, EntryError> {
-        Self::with_proc(config, Path::new("/proc"))
+        Self::with_proc(config, Path::new("/proc"), Host::read())
     }
 
-    fn with_proc(config: &Config, root: &Path) -> Result<Self, EntryError> {
+    fn with_proc(config: &Config, root: &Path, identity: Host) -> Result<Self, EntryError> {
         let entries = checked(config)?;
         let proc = Proc::new(root);
         let hierarchies = Hierarchies::find(&proc).unwrap_or_else(|error| {
@@ -138,7 +143,8 @@ impl Workloads {
         let unknown = WorkloadInfo { id: UNKNOWN.to_owned(), ..WorkloadInfo::default() };
         Ok(Self {
             entries,
-            host: host(config),
+            host: host(config, &identity),
+            identity,
             unknown: Arc::new(Workload {
                 info: Arc::new(unknown),
                 image: None,
@@ -159,7 +165,7 @@ impl Workloads {
     /// Takes a new configuration; every workload is resolved anew. A bad one changes nothing.
     pub fn reload(&mut self, config: &Config) -> Result<(), EntryError> {
         self.entries = checked(config)?;
-        self.host = host(config);
+        self.host = host(config, &self.identity);
         self.by_cgroup.clear();
         self.missing.clear();
         self.by_process.clear();
@@ -387,12 +393,12 @@ impl Workloads {
             .hierarchies
             .directory(controllers, path)
             .and_then(|directory| hierarchy::oldest_process(&directory, &self.proc));
-        let image = entry.map(|e| e.image);
+        let image = entry.map(|e| Arc::new(e.digests()));
         let info = WorkloadInfo {
             id: slot.key().clone(),
             name: entry.map(|e| e.name.clone()).unwrap_or_default(),
             pod_uid: own.and_then(|(_, _, c)| c.pod).map(pod_uid).unwrap_or_default(),
-            image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
+            image_digest: shown(image.as_deref()),
         };
         let workload = Workload {
             info: Arc::new(info),
@@ -411,16 +417,21 @@ fn wall_clock(boot_ns: u64) -> Option<SystemTime> {
     SystemTime::now().checked_sub(boot.saturating_sub(Duration::from_nanos(boot_ns)))
 }
 
-fn host(config: &Config) -> Arc<Workload> {
+/// The digest of an image, as findings show it.
+fn shown(image: Option<&Digests>) -> String {
+    image.and_then(Digests::shown).map(|digest| format!("sha256:{digest}")).unwrap_or_default()
+}
+
+fn host(config: &Config, identity: &Host) -> Arc<Workload> {
     let name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|_| {
         fs::read_to_string("/etc/hostname").map(|n| n.trim().to_owned()).unwrap_or_default()
     });
-    let image = config.host.image;
+    let image = Some(identity.digests(config.host.image)).filter(|digests| !digests.is_empty()).map(Arc::new);
     let info = WorkloadInfo {
         id: HOST.to_owned(),
         name,
         pod_uid: String::new(),
-        image_digest: image.map(|i| format!("sha256:{i}")).unwrap_or_default(),
+        image_digest: shown(image.as_deref()),
     };
     Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
 }

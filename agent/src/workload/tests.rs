@@ -40,8 +40,8 @@ impl Machine {
     }
 
     fn workloads(&self, config: &str) -> Workloads {
-        Workloads::with_proc(&toml::from_str(config).expect("a configuration"), &self.path("proc"))
-            .expect("workloads")
+        let config = toml::from_str(config).expect("a configuration");
+        Workloads::with_proc(&config, &self.path("proc"), Host::default()).expect("workloads")
     }
 
     /// A process in cgroups of those lines; mount namespace 7, pid namespace 8.
@@ -108,7 +108,7 @@ fn unified_by_cgroup_id() {
     assert_eq!(web.info.id, format!("docker://{A}"));
     assert_eq!(web.info.name, "web");
     assert_eq!(web.info.image_digest, format!("sha256:{}", digest('a')));
-    assert_eq!(web.image, digest('a').parse().ok());
+    assert_eq!(web.image.as_ref().and_then(|i| i.image), digest('a').parse().ok());
     assert!(!web.is_host);
     assert_eq!(web.root, Some(ProcessId { tgid: 30, start_ns: 5 * SECOND }));
     let age = SystemTime::now().duration_since(web.started.expect("a start")).expect("in the past");
@@ -213,9 +213,13 @@ fn first_entry_counts_and_the_host_has_its_image() {
         digest('3')
     );
     let mut workloads = machine.workloads(&config);
-    assert_eq!(workloads.resolve(&task(30, 1, 500, id)).image, digest('2').parse().ok());
+    let container = workloads.resolve(&task(30, 1, 500, id));
+    assert_eq!(container.image.as_ref().and_then(|i| i.image), digest('2').parse().ok());
     let host = workloads.host();
-    assert_eq!((host.info.id.as_str(), host.image), (HOST, digest('1').parse().ok()));
+    assert_eq!(
+        (host.info.id.as_str(), host.image.as_ref().and_then(|i| i.key)),
+        (HOST, digest('1').parse().ok())
+    );
     assert!(!host.info.name.is_empty());
 }
 

@@ -416,7 +416,7 @@ fn layers_of_cosign() {
     assert_eq!(annotations(&[("bundle", &old)]).unwrap(), envelope.as_bytes());
     let old = annotations(&[("certificate", &leaf), ("bundle", &old)]).unwrap();
     let text = verify(&old, &policy_of(&company.trust_root()), &Limits::default()).unwrap_err().to_string();
-    assert!(text.contains("attest again with cosign"), "{text}");
+    assert!(text.contains("attest again with a newer cosign"), "{text}");
     let new = annotations(&[("certificate", &leaf), ("bundle", &entry("dsse", "0.0.1"))]).unwrap();
     let text = verify(&new, &policy_of(&company.trust_root()), &Limits::default()).unwrap_err().to_string();
     assert!(text.contains("log") && text.contains("trust root"), "{text}");

@@ -53,6 +53,8 @@ impl Inspect {
                     "with_sha256": n.with_sha256,
                     "with_weak": n.with_weak,
                     "without": without,
+                    "recorded": n.recorded,
+                    "unusable": n.unusable,
                     "owned": n.owned,
                     "packages": n.packages,
                     "complete": n.complete,
@@ -81,6 +83,16 @@ impl Inspect {
             "digests    {} SHA-256, {} only SHA-1 or MD5, {} none",
             n.with_sha256, n.with_weak, without
         )?;
+        if n.recorded > 0 {
+            writeln!(out, "recorded   {} of the digests are what package databases record", n.recorded)?;
+        }
+        if n.unusable > 0 {
+            writeln!(
+                out,
+                "unusable   {} digests of package databases, malformed or contradicted",
+                n.unusable
+            )?;
+        }
         writeln!(out, "coverage   {}", index.coverage())?;
         writeln!(out, "index      {} bytes", index.heap_bytes())?;
         for line in missing(&index) {
@@ -108,6 +120,9 @@ fn missing(index: &ImageIndex) -> Vec<String> {
     }
     if n.with_weak > 0 {
         lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));
+    }
+    if n.recorded > n.with_weak {
+        lines.push(format!("a digest of the file itself for {} files", n.recorded));
     }
     let without = n.files - n.with_sha256 - n.with_weak;
     if without > 0 {

@@ -1,0 +1,257 @@
+//! Accepted and refused documents by what they are about → the state of an image.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::binding::{Bound, bind};
+use super::{Document, Facts, Image, ImageState, Refused};
+use crate::attestation::{Provenance, Vex};
+use crate::finding::{Binding, Sha256};
+use crate::identity::Digests;
+use crate::sbom::{ImageIndex, SbomError};
+
+/// One attestation. Of a refused one the subjects are what it claims.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) subjects: Vec<Sha256>,
+    pub(super) outcome: Result<Accepted, Refused>,
+}
+
+/// A document whose signatures and content are good. Its binding is decided for each image.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) document: Document,
+    pub(super) content: Content,
+}
+
+/// What an accepted document says.
+#[derive(Debug)]
+pub(super) enum Content {
+    Sbom(Arc<ImageIndex>),
+    Provenance(Arc<Provenance>),
+    Vex(Arc<Vex>),
+}
+
+impl Content {
+    pub(super) fn index(&self) -> Option<&Arc<ImageIndex>> {
+        match self {
+            Self::Sbom(index) => Some(index),
+            Self::Provenance(_) | Self::Vex(_) => None,
+        }
+    }
+}
+
+/// What is known of one image.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) state: ImageState,
+    /// Good documents that do not count for this image, and why.
+    pub(super) aside: Vec<Refused>,
+    /// What other documents say of it.
+    pub(super) facts: Facts,
+    /// When the trust root that decides about it becomes stale.
+    pub(super) trusted_until: Option<SystemTime>,
+}
+
+impl From<ImageState> for Answer {
+    fn from(state: ImageState) -> Self {
+        Self { state, aside: Vec::new(), facts: Facts::default(), trusted_until: None }
+    }
+}
+
+impl Answer {
+    /// Nothing that a finding or a person could be told has changed.
+    pub(super) fn is(&self, image: &Image) -> bool {
+        let Self { state, aside, facts, trusted_until } = self;
+        (aside, facts, trusted_until) == (&image.aside, &image.facts, &image.trusted_until)
+            && match (state, &image.state) {
+                (ImageState::Verified { documents: a, .. }, ImageState::Verified { documents: b, .. }) => {
+                    a == b
+                }
+                (
+                    ImageState::PlatformUnproven { documents: a, reason: x, .. },
+                    ImageState::PlatformUnproven { documents: b, reason: y, .. },
+                ) => a == b && x == y,
+                (ImageState::Unverified { reason: a }, ImageState::Unverified { reason: b }) => a == b,
+                (ImageState::NoSbom, ImageState::NoSbom) => true,
+                _ => false,
+            }
+    }
+}
+
+/// Every attestation that was read, by what it is about.
+#[derive(Debug, Default)]
+pub(super) struct Library {
+    /// With its place in the order of the files.
+    about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>>,
+    unions: Arc<Unions>,
+    /// When the trust root becomes stale, if it decides about attestations.
+    until: Option<SystemTime>,
+}
+
+impl Library {
+    /// Of everything that was read, in the order of the files.
+    pub(super) fn new<'a>(
+        all: impl Iterator<Item = &'a Arc<Loaded>>,
+        unions: Arc<Unions>,
+        until: Option<SystemTime>,
+    ) -> Self {
+        let mut about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>> = FxHashMap::default();
+        for (place, loaded) in (0..).zip(all) {
+            let mut seen = FxHashSet::default();
+            for subject in loaded.subjects.iter().filter(|subject| seen.insert(**subject)) {
+                about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
+            }
+        }
+        Self { about, unions, until }
+    }
+
+    /// Some attestation is about it.
+    pub(super) fn names(&self, subject: &Sha256) -> bool {
+        self.about.contains_key(subject)
+    }
+
+    /// What is known of an image.
+    pub(super) fn answer(&self, digests: &Digests) -> Answer {
+        let about: BTreeMap<u32, &Loaded> = digests
+            .subjects()
+            .filter_map(|subject| self.about.get(&subject))
+            .flatten()
+            .map(|(place, loaded)| (*place, &**loaded))
+            .collect();
+        let (mut proven, mut unproven, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut facts = Facts::default();
+        for loaded in about.values() {
+            let Accepted { document, content } = match &loaded.outcome {
+                Ok(accepted) => accepted,
+                Err(why) => {
+                    refused.push(why);
+                    continue;
+                }
+            };
+            match content {
+                // What is said of the index is said of each platform.
+                Content::Provenance(provenance) => facts.provenance.push(Arc::clone(provenance)),
+                Content::Vex(vex) => facts.vex.push(Arc::clone(vex)),
+                Content::Sbom(index) => match bind(digests, &loaded.subjects, index.origin()) {
+                    Some(Bound::To(binding)) => proven.push((document.bound(binding), index)),
+                    Some(Bound::Unproven(why)) => {
+                        unproven.push((document.bound(Binding::Unproven), index, why));
+                    }
+                    None => {}
+                },
+            }
+        }
+        let by_certificate = |document: &Document| document.signers.identity.is_some();
+        let mut aside = Vec::new();
+        let state = if proven.is_empty() && unproven.is_empty() {
+            without(&refused)
+        } else if proven.is_empty() {
+            self.unproven(unproven)
+        } else {
+            let why = |(document, _, why): (Document, _, String)| Refused {
+                file: document.file,
+                reason: format!("does not count: {why}"),
+            };
+            aside.extend(unproven.into_iter().map(why));
+            aside.extend(superseded(&mut proven));
+            let (documents, indexes): (Vec<_>, Vec<_>) = proven.into_iter().unzip();
+            match self.unions.of(&documents, &indexes) {
+                Ok(index) => ImageState::Verified { index, documents },
+                Err(error) => contradiction(&documents, &error),
+            }
+        };
+        let trusted_until = self.until.filter(|_| match &state {
+            ImageState::Verified { documents, .. } | ImageState::PlatformUnproven { documents, .. } => {
+                documents.iter().any(by_certificate)
+            }
+            // A newer trust root may know who signed it.
+            ImageState::Unverified { .. } => true,
+            ImageState::NoSbom => false,
+        });
+        Answer { state, aside, facts, trusted_until }
+    }
+
+    fn unproven(&self, unproven: Vec<(Document, &Arc<ImageIndex>, String)>) -> ImageState {
+        let more = unproven.len() - 1;
+        let reason = unproven.first().map_or_else(String::new, |(document, _, why)| match more {
+            0 => format!("{}: {why}", document.file),
+            _ => format!("{}: {why} (and {more} more)", document.file),
+        });
+        let (documents, indexes): (Vec<_>, Vec<_>) =
+            unproven.into_iter().map(|(document, index, _)| (document, index)).unzip();
+        // One document for each platform: they contradict each other, and say nothing together.
+        let index = self.unions.of(&documents, &indexes).ok();
+        ImageState::PlatformUnproven { index, documents, reason }
+    }
+}
+
+/// The state of an image that no document is good for.
+fn without(refused: &[&Refused]) -> ImageState {
+    match refused {
+        [] => ImageState::NoSbom,
+        [one] => ImageState::Unverified { reason: format!("{}: {}", one.file, one.reason) },
+        [first, more @ ..] => ImageState::Unverified {
+            reason: format!("{}: {} (and {} more)", first.file, first.reason, more.len()),
+        },
+    }
+}
+
+/// Takes out what a newer document of the same signers and of the same kind stands for. Without a verified time nobody can say
+/// which of two is newer, so both count.
+pub(super) fn superseded(proven: &mut Vec<(Document, &Arc<ImageIndex>)>) -> Vec<Refused> {
+    let newest: Vec<_> = proven.iter().map(|(document, _)| document.clone()).collect();
+    let mut aside = Vec::new();
+    proven.retain(|(document, _)| {
+        let newer = newest.iter().find(|other| {
+            other.signers == document.signers
+                && other.predicate == document.predicate
+                && document.time.zip(other.time).is_some_and(|(own, other)| other > own)
+        });
+        if let Some(newer) = newer {
+            let reason =
+                format!("does not count: {} is newer, by the same signer and of the same kind", newer.file);
+            aside.push(Refused { file: document.file.clone(), reason });
+        }
+        newer.is_none()
+    });
+    aside
+}
+
+/// Signed documents that cannot both be true: none of them is taken.
+fn contradiction(documents: &[Document], error: &SbomError) -> ImageState {
+    let files: Vec<_> = documents.iter().map(|document| document.file.as_str()).collect();
+    let reason = format!("{} do not fit together: {error}; remove the wrong one", files.join(", "));
+    tracing::warn!(reason, "the SBOMs of an image contradict each other");
+    ImageState::Unverified { reason }
+}
+
+/// Unions that somebody uses, by the documents they are made of, so that images with the same documents share one.
+#[derive(Debug, Default)]
+pub(super) struct Unions(Mutex<FxHashMap<Vec<Sha256>, Weak<ImageIndex>>>);
+
+impl Unions {
+    fn of(&self, documents: &[Document], indexes: &[&Arc<ImageIndex>]) -> Result<Arc<ImageIndex>, SbomError> {
+        // The same document may have come twice, signed by others.
+        let distinct: BTreeMap<Sha256, &Arc<ImageIndex>> =
+            documents.iter().zip(indexes).map(|(document, index)| (document.sha256, *index)).collect();
+        if distinct.len() == 1
+            && let Some(one) = distinct.values().next()
+        {
+            return Ok(Arc::clone(one));
+        }
+        let key: Vec<_> = distinct.keys().copied().collect();
+        let mut unions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = unions.get(&key).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let parts: Vec<&ImageIndex> = distinct.values().map(|index| &***index).collect();
+        let union = Arc::new(ImageIndex::union(&parts)?);
+        unions.retain(|_, union| union.strong_count() > 0);
+        unions.insert(key, Arc::downgrade(&union));
+        Ok(union)
+    }
+}

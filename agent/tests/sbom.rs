@@ -1,0 +1,116 @@
+//! `muster sbom inspect` and `muster sbom diff` on real documents, as a person runs them.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn data(name: &str) -> PathBuf {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/sbom").join(name);
+    assert!(file.exists(), "test data {} is needed beside the checkout", file.display());
+    file
+}
+
+fn muster(command: &str, arguments: &[PathBuf], json: bool) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_muster"));
+    program.args(["sbom", command]).args(arguments);
+    if json {
+        program.arg("--json");
+    }
+    program.output().expect("the program that cargo has built")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+#[test]
+fn inspect_tells_what_each_document_is() {
+    // Name, format, tool, coverage, files, with SHA-256, with weak digests, packages.
+    for (name, format, tool, coverage, numbers) in [
+        ("web.spdx.json", "spdx-2-json", "syft-1.18.1", "owned", [6067, 6065, 0, 123]),
+        ("web.syft.json", "syft-json", "syft-1.18.1", "owned", [6069, 6065, 4, 123]),
+        ("web.cdx.json", "cyclonedx-json", "syft-1.18.1", "packages", [0, 0, 0, 123]),
+        ("ubi9.spdx.json", "spdx-2-json", "syft-1.8.0", "owned", [8289, 8253, 0, 202]),
+        ("kubectl-zero-sha1.spdx.json", "spdx-2-json", "syft-0.90.0", "packages", [1210, 0, 0, 88]),
+        ("trivy-fluentd.cdx17.json", "cyclonedx-json", "trivy-dev", "packages", [55, 0, 55, 160]),
+        ("perl-mojolicious.spdx3.json", "spdx-3-json", "Cavil", "packages", [396, 0, 0, 1]),
+        ("kubescape-nginx.syft.json", "syft-json", "syft-0.85.0", "owned", [5805, 0, 5804, 150]),
+        ("alpine-synthetic-manifest.syft.json", "syft-json", "syft-0.101.1", "owned", [106, 74, 31, 14]),
+        ("docker-hub/alpine.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [515, 85, 0, 14]),
+        ("docker-hub/busybox.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [423, 6, 0, 0]),
+        ("docker-hub/caddy.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [957, 236, 0, 131]),
+        ("docker-hub/debian.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [7246, 5509, 0, 96]),
+        ("docker-hub/httpd.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [5996, 4361, 0, 117]),
+        ("docker-hub/nginx.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [6099, 4276, 0, 143]),
+        ("docker-hub/redis.spdx.json", "spdx-2-json", "syft-0.57.0", "owned", [4849, 3563, 0, 99]),
+    ] {
+        let output = muster("inspect", &[data(name)], true);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = json(&output);
+        assert_eq!((&said["format"], &said["tool"]), (&format.into(), &tool.into()), "{name}");
+        assert_eq!(said["coverage"], coverage, "{name}");
+        let found =
+            ["files", "with_sha256", "with_weak", "packages"].map(|key| said["numbers"][key].as_u64());
+        assert_eq!(found, numbers.map(Some), "{name}");
+        assert!(said["advice"].as_str().is_some_and(|advice| advice.contains("--complete")), "{name}");
+        assert!(!said["missing"].as_array().expect("a list").is_empty(), "{name}");
+        let files = numbers[0].max(1);
+        assert!(
+            files < 1000 || said["index_bytes"].as_u64().is_some_and(|bytes| bytes / files <= 120),
+            "{name}"
+        );
+
+        let text = String::from_utf8(muster("inspect", &[data(name)], false).stdout).expect("text");
+        for line in
+            [format!("format     {format}"), format!("tool       {tool}"), format!("coverage   {coverage}")]
+        {
+            assert!(text.lines().any(|found| found == line), "{name}: no {line:?} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn the_image_is_shown_and_no_manifest_digest() {
+    let said = json(&muster("inspect", &[data("alpine-synthetic-manifest.syft.json")], true));
+    assert_eq!(
+        said["image"]["config"],
+        "sha256:cc604a625da1289c5dd57f947318133161ff7f40fb03dc2a649300473b97e743"
+    );
+    assert_eq!(said["image"]["architecture"], "arm64");
+    for name in ["alpine-synthetic-manifest.syft.json", "web.syft.json", "web.spdx.json", "web.cdx.json"] {
+        let text = String::from_utf8(muster("inspect", &[data(name)], false).stdout).expect("text");
+        assert!(!text.contains("8cb449c3") && !text.contains("13c4d092"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn diff_has_the_exit_statuses_of_diff() {
+    let (spdx, syft) = (data("web.spdx.json"), data("web.syft.json"));
+    let same = muster("diff", &[spdx.clone(), spdx.clone()], false);
+    assert_eq!((same.status.code(), same.stdout.len()), (Some(0), 0));
+
+    // What dpkg recorded and syft did not list or could not read.
+    let output = muster("diff", &[spdx.clone(), syft], true);
+    assert_eq!(output.status.code(), Some(1));
+    let said = json(&output);
+    let count = |part: &str, kind: &str| said[part][kind].as_array().expect("a list").len();
+    let counts = ["added", "removed", "changed"].map(|kind| (count("packages", kind), count("files", kind)));
+    assert_eq!(counts, [(0, 2), (0, 0), (0, 2)]);
+    assert_eq!(said["files"]["added"][0], "/usr/bin/perl5.36.0");
+
+    let other =
+        muster("diff", &[data("docker-hub/debian.spdx.json"), data("docker-hub/nginx.spdx.json")], false);
+    let text = String::from_utf8(other.stdout).expect("text");
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text.lines().any(|line| line.starts_with("+ package nginx ")), "{text}");
+
+    for arguments in
+        [vec![spdx.clone(), data("../README.md")], vec![spdx.clone(), PathBuf::from("/nowhere")], vec![spdx]]
+    {
+        let output = muster("diff", &arguments, false);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
