@@ -1,7 +1,6 @@
 //! A small image with everything that build tools and signers put beside one: for the tests of the sources.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -85,7 +84,7 @@ pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()})
 }
 
-fn with(mut descriptor: Value, key: &str, value: Value) -> Value {
+pub(crate) fn with(mut descriptor: Value, key: &str, value: Value) -> Value {
     descriptor[key] = value;
     descriptor
 }
@@ -197,32 +196,5 @@ impl Image {
         let (descriptor, digest) = (descriptor(media_type, &bytes), sha256(&bytes));
         self.documents.push(Document { bytes, media_type, tag, subject });
         (descriptor, digest)
-    }
-
-    /// Writes it as a directory in the OCI image layout.
-    pub(crate) fn write_layout(&self, directory: &Path) {
-        let blobs = directory.join("blobs/sha256");
-        fs::create_dir_all(&blobs).expect("a directory");
-        let documents = self.documents.iter().map(|document| &document.bytes);
-        for bytes in self.blobs.iter().chain(documents) {
-            fs::write(blobs.join(sha256(bytes).to_string()), bytes).expect("written");
-        }
-        // A layout has no referrers tag of its own: referrers are found by their subject.
-        let named = self.documents.iter().filter(|document| {
-            document.subject.is_some()
-                || document.tag.as_ref().is_some_and(|tag| *tag != format!("sha256-{}", self.index))
-        });
-        let named = named.map(|document| {
-            let descriptor = descriptor(document.media_type, &document.bytes);
-            match &document.tag {
-                Some(tag) => {
-                    with(descriptor, "annotations", json!({"org.opencontainers.image.ref.name": tag}))
-                }
-                None => descriptor,
-            }
-        });
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": named.collect::<Vec<_>>()});
-        fs::write(directory.join("index.json"), index.to_string()).expect("written");
-        fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
     }
 }

@@ -314,11 +314,16 @@ fn causes<'e>(error: &'e dyn StdError) -> impl Iterator<Item = &'e (dyn StdError
 }
 
 fn has_certificate_fault(error: &dyn StdError) -> bool {
-    causes(error).any(|cause| {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(inner.or_else(|| cause.downcast_ref()), Some(rustls::Error::InvalidCertificate(_)))
-    })
+    causes(error).any(is_certificate_fault)
+}
+
+/// The connector wraps errors of the system in each other, and none of them names what it holds as its source.
+fn is_certificate_fault(cause: &(dyn StdError + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return matches!(error, rustls::Error::InvalidCertificate(_));
+    }
+    let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    held.is_some_and(|held| is_certificate_fault(held))
 }
 
 fn connector(timeout: Duration) -> HttpConnector {
