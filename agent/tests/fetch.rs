@@ -2,17 +2,19 @@
 
 #[path = "common/image.rs"]
 mod image;
+#[path = "common/layout.rs"]
+mod layout;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use image::{INDEX, Image, descriptor, text, with};
+use image::{Image, text};
 use muster::attestation::PrivateKey;
 use muster::attestation::key::Algorithm;
 use muster::attestation::sha256;
 use muster::finding::Sha256;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 fn fetch(layout: &Path, digest: &Sha256, more: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_muster"));
@@ -20,35 +22,10 @@ fn fetch(layout: &Path, digest: &Sha256, more: &[&str]) -> Output {
     program.args(["attest", "fetch", &image]).args(more).output().expect("muster runs")
 }
 
-/// Writes it as a directory in the OCI image layout.
-fn write_layout(image: &Image, directory: &Path) {
-    let blobs = directory.join("blobs/sha256");
-    fs::create_dir_all(&blobs).expect("a directory");
-    let documents = image.documents.iter().map(|document| &document.bytes);
-    for bytes in image.blobs.iter().chain(documents) {
-        fs::write(blobs.join(sha256(bytes).to_string()), bytes).expect("written");
-    }
-    // A layout has no referrers tag of its own: referrers are found by their subject.
-    let named = image.documents.iter().filter(|document| {
-        document.subject.is_some()
-            || document.tag.as_ref().is_some_and(|tag| *tag != format!("sha256-{}", image.index))
-    });
-    let named = named.map(|document| {
-        let descriptor = descriptor(document.media_type, &document.bytes);
-        match &document.tag {
-            Some(tag) => with(descriptor, "annotations", json!({"org.opencontainers.image.ref.name": tag})),
-            None => descriptor,
-        }
-    });
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": named.collect::<Vec<_>>()});
-    fs::write(directory.join("index.json"), index.to_string()).expect("written");
-    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
-}
-
 /// A layout and the file of its key.
 fn layout(image: &Image) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().expect("a directory");
-    write_layout(image, directory.path());
+    layout::write(image, directory.path());
     let key = directory.path().join("key.pub");
     fs::write(&key, image.key.public_pem()).expect("written");
     let key = key.to_str().expect("UTF-8").to_owned();

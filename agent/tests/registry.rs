@@ -18,8 +18,11 @@ use base64::engine::general_purpose::STANDARD;
 use image::{Image, MANIFEST, text, tool};
 use muster::attestation::sha256;
 use muster::attestation::source::{Found, Scope, Sources};
-use muster::config;
+use muster::config::{self, Config};
 use muster::finding::Sha256;
+use muster::identity::Digests;
+use muster::images::{ImageState, Images};
+use muster::metrics::Metrics;
 use serde_json::{Value, json};
 use tls::{Authority, Said, Server, request};
 
@@ -423,21 +426,101 @@ fn ask(sources: &Sources, address: SocketAddr, image: &Image) -> (Found, Duratio
     (found, started.elapsed())
 }
 
-fn sources() -> Sources {
-    let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some());
-    let spared = ["NO_PROXY", "no_proxy"]
-        .iter()
-        .any(|name| std::env::var(name).is_ok_and(|of| of.contains("127.0.0.1")));
-    assert!(!proxied || spared, "a proxy is set: run the tests with NO_PROXY=127.0.0.1");
+/// For what asks in this process, and so with its environment.
+fn asking() -> config::Attestation {
+    let is_set = |names: [&str; 4]| names.iter().any(|name| std::env::var_os(name).is_some());
+    let proxied = is_set(["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
+    let spared = ["NO_PROXY", "no_proxy"].map(|name| std::env::var(name).unwrap_or_default());
+    assert!(
+        !proxied || spared.iter().any(|names| names.contains("127.0.0.1")),
+        "a proxy is set: run the tests with NO_PROXY=127.0.0.1"
+    );
     let registry = config::Registry {
         enabled: true,
         ca_files: vec![Authority::get().ca()],
         timeout_seconds: 1,
         ..config::Registry::default()
     };
-    Sources::new(&config::Attestation { registry, ..config::Attestation::default() }).expect("sources")
+    config::Attestation { registry, ..config::Attestation::default() }
+}
+
+fn sources() -> Sources {
+    Sources::new(&asking()).expect("sources")
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The configuration of a workload that runs the image.
+fn workload(image: &Image, from: SocketAddr) -> (tempfile::TempDir, Config) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = directory.path().join("key.pub");
+    fs::write(&key, image.key.public_pem()).expect("written");
+    let text = format!(
+        "[[workload]]\ncgroup = \"/web/**\"\nimage = \"sha256:{}\"\nindex = \"sha256:{}\"\nreference = \"{}/team/web@sha256:{}\"\n",
+        image.manifest, image.index, from, image.index
+    );
+    fs::write(directory.path().join("muster.toml"), text).expect("written");
+    let mut config = Config::load(&directory.path().join("muster.toml")).expect("a configuration");
+    let drop_directory = directory.path().join("attestations");
+    fs::create_dir(&drop_directory).expect("a directory");
+    config.attestation = config::Attestation { directory: drop_directory, keys: vec![key], ..asking() };
+    config.host.directory = PathBuf::new();
+    (directory, config)
+}
+
+#[test]
+fn the_agent_asks_for_the_images_of_its_configuration() {
+    let (image, server) = registry(|_, _, said| said);
+    let (_directory, config) = workload(&image, server.address);
+    let digests: Digests = config.workloads[0].digests();
+
+    let images = Images::new(&config, Metrics::new()).expect("images");
+    images.load_now();
+    assert!(matches!(images.get(&digests).state, ImageState::NoSbom), "nobody was asked yet");
+    let watch = images.watch().expect("a watch");
+    let is_verified = || matches!(images.get(&digests).state, ImageState::Verified { .. });
+    wait_until("the registry is asked", is_verified);
+    let image = images.get(&digests);
+    let from = &image.documents()[0].file;
+    assert!(from.starts_with(&format!("{}/team/web", server.address)), "{from}");
+    assert!(
+        images.refused().iter().any(|refused| refused.reason.contains("signed by 0 of")),
+        "by another key"
+    );
+
+    // It ends, and is asked again: what it held still counts.
+    drop(server);
+    images.reload(&config).expect("a configuration");
+    drop(watch);
+    let watch = images.watch().expect("a watch");
+    wait_until("it is down", || {
+        images.refused().iter().any(|refused| refused.reason.contains("cannot be reached"))
+    });
+    assert!(is_verified());
+    assert!(images.refused().iter().all(|refused| !refused.reason.contains("signed by 0 of")));
+    drop(watch);
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_registry() {
+    let (image, server) = registry(|_, _, mut said| {
+        said.before = Duration::from_secs(60);
+        said
+    });
+    let (_directory, mut config) = workload(&image, server.address);
+    config.attestation.registry.timeout_seconds = 60;
+    let images = Images::new(&config, Metrics::new()).expect("images");
+    let watch = images.watch().expect("a watch");
+    wait_until("it is asked", || server.asked() > 0);
+    let started = Instant::now();
+    drop(watch);
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A small image with everything that build tools and signers put beside one: for the tests of the sources.
+//! A small image with everything that build tools and signers put beside one. For unit tests and, by `#[path]`,
+//! for the tests beside this folder.
 
 use std::fs;
 use std::process::Command;

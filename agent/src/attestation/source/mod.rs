@@ -26,7 +26,9 @@ use std::path::PathBuf;
 pub use layout::Layout;
 pub use reference::{NotReference, Reference};
 
-use super::{AttestationError, Limits, Policy, Statement, Verified, cosign, verify};
+use super::{
+    AttestationError, Limits, Part, Policy, Statement, Subject, Verified, cosign, statement, verify,
+};
 use crate::config;
 use crate::finding::Sha256;
 use oci::{Malformed, Platform};
@@ -261,11 +263,32 @@ impl Found {
                 .and_then(|bytes| verify(&bytes, policy, limits)),
             Form::Statement { needs_signed_index } => {
                 signed_index::verify(self, needs_signed_index, policy, limits).and_then(|(signers, time)| {
-                    let statement = Statement::parse(candidate.bytes.clone(), 0, limits)?;
+                    let mut statement = Statement::parse(candidate.bytes.clone(), 0, limits)?;
+                    // Who signed an index has not said anything of other images.
+                    let is_here = |subject: &Subject| subject.sha256.is_some_and(|of| self.digests.has(&of));
+                    statement.subjects.retain(is_here);
+                    if statement.subjects.is_empty() {
+                        let reason =
+                            "none of its subjects is of the index through which it was reached".to_owned();
+                        return Err(AttestationError::Malformed { part: Part::Statement, at: 0, reason });
+                    }
                     Ok(Verified { statement, signers, sha256: candidate.sha256, time })
                 })
             }
         })
+    }
+
+    /// The digests that a candidate claims to be about, verified or not.
+    pub fn claimed(candidate: &Candidate, limits: &Limits) -> Vec<Sha256> {
+        match &candidate.form {
+            Form::Statement { .. } => statement::claimed(&candidate.bytes, limits),
+            _ => super::claimed_subjects(&candidate.bytes, limits),
+        }
+    }
+
+    /// Nothing was left out because it could not be read.
+    pub fn is_whole(&self) -> bool {
+        self.unreachable.is_none() && self.refused.is_empty()
     }
 
     fn add(&mut self, other: Self) {
@@ -361,7 +384,7 @@ impl Sources {
         for layout in &self.layouts {
             match layout.open().await {
                 Ok(open) => {
-                    found.add(walk::walk(walk::Store::Layout(&open), &all, scope, &self.limits).await)
+                    found.add(walk::walk(walk::Store::Layout(&open), &all, scope, &self.limits).await);
                 }
                 Err(error) => {
                     found.unreachable.get_or_insert(error.to_string());

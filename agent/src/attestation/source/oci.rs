@@ -45,7 +45,7 @@ pub enum Document {
     /// An index: several platforms.
     Index(Index),
     /// A manifest: one image, or an artifact.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// A list of manifests.
@@ -156,12 +156,12 @@ impl Document {
         let subject = raw.subject.and_then(|subject| subject.digest);
         match (raw.manifests, raw.config, raw.layers) {
             (Some(manifests), None, None) => Ok(Self::Index(Index { manifests })),
-            (None, Some(config), layers) => Ok(Self::Manifest(Manifest {
+            (None, Some(config), layers) => Ok(Self::Manifest(Box::new(Manifest {
                 artifact_type: raw.artifact_type,
                 config,
                 layers: layers.unwrap_or_default(),
                 subject,
-            })),
+            }))),
             (Some(_), ..) => {
                 Err(Malformed::whole("it has both manifests and config or layers; expected one of them"))
             }

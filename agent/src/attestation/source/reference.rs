@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 use crate::finding::Sha256;
 
 /// An image in a registry, by digest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Reference {
     host: String,
     repository: String,
@@ -44,6 +47,13 @@ impl fmt::Display for Reference {
 pub struct NotReference {
     text: String,
     reason: &'static str,
+}
+
+impl TryFrom<String> for Reference {
+    type Error = NotReference;
+    fn try_from(text: String) -> Result<Self, NotReference> {
+        text.parse()
+    }
 }
 
 impl FromStr for Reference {

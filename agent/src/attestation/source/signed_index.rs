@@ -72,7 +72,7 @@ pub(super) fn verify(
         match by_simple_signing(candidates, index, policy, limits) {
             Ok(by) => return Ok(by),
             Err(reason) => {
-                reasons.extend(candidates.first().map(|first| format!("{}: {reason}", first.from)))
+                reasons.extend(candidates.first().map(|first| format!("{}: {reason}", first.from)));
             }
         }
     }

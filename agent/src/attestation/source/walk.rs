@@ -294,7 +294,7 @@ impl Walk<'_> {
         match self.store.referrers(target).await {
             Ok(referrers) => self.referrers(target, &referrers).await?,
             Err(error) => {
-                self.refuse(format!("{} referrers of sha256:{target}", self.store.name()), error)?
+                self.refuse(format!("{} referrers of sha256:{target}", self.store.name()), error)?;
             }
         }
         self.tagged(target, ATTESTATION_TAG).await?;
@@ -344,7 +344,7 @@ impl Walk<'_> {
                     self.refused(from, reason);
                 }
                 Ok(Document::Index(_)) => {
-                    self.refused(from, "it is an index; expected a manifest".to_owned())
+                    self.refused(from, "it is an index; expected a manifest".to_owned());
                 }
                 Err(error) => self.refuse(from, error)?,
             }
@@ -364,7 +364,7 @@ impl Walk<'_> {
             match Document::parse(&bytes) {
                 Ok(Document::Manifest(manifest)) => self.layers(&from, &manifest, &BTreeMap::new()).await?,
                 Ok(Document::Index(_)) => {
-                    self.refused(from.clone(), "it is an index; expected a manifest".to_owned())
+                    self.refused(from.clone(), "it is an index; expected a manifest".to_owned());
                 }
                 Err(error) => self.refuse(from.clone(), error.into())?,
             }
