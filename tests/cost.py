@@ -1,15 +1,18 @@
 """What the sensor costs the programs that it watches: runs in a virtual machine whose clock counts instructions.
 
-Prints one line of JSON per operation: processor time per operation without the sensor, with it, without it again, and what the
-kernel's own statistics say of each kernel program.
+Prints one line of JSON per operation: processor time per operation without the sensor, with it, without it again, and the time
+that the kernel's own statistics (`bpf_stats_enabled`) give for all kernel programs together; then a line per kernel program.
 """
 
+import ctypes
 import json
 import os
 import pathlib
+import platform
 import resource
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +21,13 @@ MUSTER = "/muster/muster"
 CONFIG = "/run/muster.toml"
 SOCKET = "/run/muster.sock"
 ROUNDS = 5
+TIMES = {"exec": 200, "write-open": 2000, "connect": 1000}
+
+# `enum bpf_cmd` and the offset of `name` in `struct bpf_prog_info` (uapi/linux/bpf.h); `bpf` in the system call tables.
+BPF_PROG_GET_FD_BY_ID = 13
+BPF_OBJ_GET_INFO_BY_FD = 15
+NAME_OFFSET, NAME_BYTES = 64, 16
+SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 
 
 def cpu_ns():
@@ -59,22 +69,52 @@ def all_operations():
         except ConnectionRefusedError:
             pass
 
-    return {
-        "exec": measure(run_true, 200),
-        "write-open": measure(write_open, 2000),
-        "connect": measure(refused, 1000),
-    }
+    return {"exec": run_true, "write-open": write_open, "connect": refused}
+
+
+def measure_all():
+    return {name: measure(operation, TIMES[name]) for name, operation in all_operations().items()}
+
+
+def bpf(command, attributes):
+    """The system call `bpf`; `attributes` as in `union bpf_attr`."""
+    result = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, command, attributes, len(attributes))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"bpf({command})")
+    return result
+
+
+def name_of(program):
+    """The name of a kernel program by its id; the kernel keeps 15 bytes."""
+    fd = bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("I", program))
+    info = ctypes.create_string_buffer(NAME_OFFSET + NAME_BYTES)
+    bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("IIQ", fd, len(info), ctypes.addressof(info)))
+    os.close(fd)
+    return info.raw[NAME_OFFSET:].split(b"\0")[0].decode()
 
 
 def programs(pid):
-    """Name, run count and run time of each kernel program that the agent holds."""
+    """Runs and nanoseconds by the id of each kernel program that the agent holds."""
     found = {}
     for entry in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir():
         fields = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
-        if "run_cnt" in fields and int(fields["run_cnt"]):
-            key = int(fields["prog_id"])
-            found[key] = {"runs": int(fields["run_cnt"]), "ns_per_run": int(fields["run_time_ns"]) / int(fields["run_cnt"])}
-    return [found[key] | {"id": key} for key in sorted(found)]
+        if "run_cnt" in fields:
+            found[int(fields["prog_id"])] = (int(fields["run_cnt"]), int(fields["run_time_ns"]))
+    if not found:
+        sys.exit("the agent holds no kernel program whose runs the kernel counts")
+    return found
+
+
+def in_kernel(pid):
+    """Nanoseconds in all kernel programs per operation, by the kernel's statistics."""
+    spent = {}
+    for name, operation in all_operations().items():
+        operation()
+        begin = sum(ns for _, ns in programs(pid).values())
+        for _ in range(TIMES[name]):
+            operation()
+        spent[name] = (sum(ns for _, ns in programs(pid).values()) - begin) / TIMES[name]
+    return spent
 
 
 def main():
@@ -83,7 +123,7 @@ def main():
         f'[host]\nimage = "{image}"\n[attestation]\ndirectory = "/muster/attestations"\nkeys = ["/muster/key.pub"]\n'
         f'[feed]\nsocket = "{SOCKET}"\n[metrics]\nlisten = ""\n'
     )
-    before = all_operations()
+    before = measure_all()
     log = open("/run/agent.log", "w")
     agent = subprocess.Popen([MUSTER, "agent", "--config", CONFIG], stdout=log, stderr=log)
     deadline = time.monotonic() + 120
@@ -91,19 +131,22 @@ def main():
         if agent.poll() is not None or time.monotonic() > deadline:
             sys.exit("the agent is not ready; its log:\n" + pathlib.Path("/run/agent.log").read_text())
         time.sleep(0.2)
-    during = all_operations()
+    during = measure_all()
     statistics_file = pathlib.Path("/proc/sys/kernel/bpf_stats_enabled")
     statistics_file.write_text("1")
-    all_operations()
-    counted = programs(agent.pid)
+    kernel = in_kernel(agent.pid)
+    counted = [
+        {"program": name_of(key), "runs": runs, "ns_per_run": ns / runs} for key, (runs, ns) in programs(agent.pid).items() if runs
+    ]
     statistics_file.write_text("0")
     agent.terminate()
     agent.wait()
-    after = all_operations()
+    after = measure_all()
     for name in before:
-        print(json.dumps({"operation": name, "before": before[name], "during": during[name], "after": after[name]}))
+        times = {"before": before[name], "during": during[name], "after": after[name], "kernel": kernel[name]}
+        print(json.dumps({"operation": name} | times))
     for program in counted:
-        print(json.dumps({"program": program}))
+        print(json.dumps(program))
 
 
 main()

@@ -1,5 +1,6 @@
 //! `muster sbom inspect` and `muster sbom diff` on real documents, as a person runs them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -113,4 +114,23 @@ fn diff_has_the_exit_statuses_of_diff() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_document_of_a_gibibyte_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let large = directory.path().join("large.json");
+    // Sparse: it takes no space.
+    File::create(&large).and_then(|file| file.set_len(1 << 30)).expect("a file");
+    let refused = |output: Output, status| {
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert!(text.contains("large.json") && text.contains("raise attestation.max_"), "{text}");
+    };
+    refused(muster("inspect", std::slice::from_ref(&large), false), 1);
+    refused(muster("diff", &[large.clone(), data("web.spdx.json")], false), 2);
+    let key = data("../attestation/key-signed/cosign.pub");
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_muster"));
+    let output = verify.args(["attest", "verify", "--key"]).args([&key, &large]).output();
+    refused(output.expect("the program that cargo has built"), 1);
 }

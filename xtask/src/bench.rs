@@ -58,18 +58,21 @@ impl Args {
         numbers.extend(run::measure()?);
         for name in &self.kernel {
             let series = Series::named(name)?;
-            for cost in vm::cost::measure(series).with_context(|| format!("kernel {name}"))? {
-                let number = |what: &str, value| {
-                    Number::new(
-                        format!("{} {what}, kernel {name} ({})", cost.operation, series.flavour),
-                        value,
-                        "ns",
-                    )
-                };
+            let costs = vm::cost::measure(series).with_context(|| format!("kernel {name}"))?;
+            let number = |what: &str, value| {
+                Number::new(format!("{what}, kernel {name} ({})", series.flavour), value, "ns")
+            };
+            for cost in costs.operations {
+                let operation = &cost.operation;
                 numbers.extend([
-                    number("without the sensor", cost.bare()),
-                    number("added by the sensor", cost.added()),
+                    number(&format!("{operation} without the sensor"), cost.bare()),
+                    number(&format!("{operation} added by the sensor"), cost.added()),
+                    number(&format!("{operation} in kernel programs (bpf_stats)"), cost.kernel),
                 ]);
+            }
+            for program in costs.programs {
+                numbers
+                    .push(number(&format!("one run of {} (bpf_stats)", program.program), program.ns_per_run));
             }
         }
         let file = paths::target().join("bench.json");

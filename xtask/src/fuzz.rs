@@ -43,6 +43,8 @@ impl Args {
                 &format!("-max_total_time={}", self.seconds),
                 "-rss_limit_mb=4096",
                 "-print_final_stats=1",
+                // What it finds step by step is thousands of lines.
+                "-verbosity=0",
             ]);
             command.current_dir(paths::root());
             // cargo-fuzz asks for sanitizer and coverage flags that only a nightly takes by itself.

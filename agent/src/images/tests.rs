@@ -243,14 +243,13 @@ fn a_directory_that_is_missing_or_open_to_others_gives_nothing() {
     assert!(drop.images().refused()[0].file.ends_with("/none"));
 }
 
-/// Waits until the image is in a state, and says how long it took.
-fn wait_for(images: &Images, digest: &Sha256, state: fn(&ImageState) -> bool) -> Duration {
+/// Waits until the image is in a state.
+fn wait_for(images: &Images, digest: &Sha256, state: fn(&ImageState) -> bool) {
     let started = Instant::now();
     while !state(&images.get(&named(*digest)).state) {
         assert!(started.elapsed() < Duration::from_secs(10), "still {:?}", images.get(&named(*digest)).state);
         std::thread::sleep(Duration::from_millis(1));
     }
-    started.elapsed()
 }
 
 fn is_verified(state: &ImageState) -> bool {
@@ -270,8 +269,7 @@ fn the_watch_follows_the_directory() {
     wait_until(|| !images.refused().is_empty());
     assert_eq!(images.generation(), generation);
     drop.put("a.json", &whole);
-    let took = wait_for(&images, &A, is_verified);
-    assert!(took < Duration::from_millis(100), "took {took:?}");
+    wait_for(&images, &A, is_verified);
     assert!(images.generation() > generation);
     assert!(images.refused().is_empty());
 

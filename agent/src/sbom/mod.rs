@@ -55,6 +55,19 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Whether a document of `found` bytes is read.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn check_size(&self, found: u64) -> Result<(), SbomError> {
+        if found > self.max_bytes {
+            return Err(SbomError::TooLarge { found, limit: self.max_bytes });
+        }
+        Ok(())
+    }
+}
+
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -171,10 +184,7 @@ impl Position {
 /// # Errors
 /// The document is refused whole, with position and reason.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
-    let found = bytes.len() as u64;
-    if found > limits.max_bytes {
-        return Err(SbomError::TooLarge { found, limit: limits.max_bytes });
-    }
+    limits.check_size(bytes.len() as u64)?;
     let format = if scan::is_tag_value(bytes) {
         Format::SpdxTagValue
     } else {

@@ -17,6 +17,24 @@ pub(crate) struct Cost {
     before: f64,
     during: f64,
     after: f64,
+    /// In all kernel programs together, by the kernel's own statistics.
+    pub(crate) kernel: f64,
+}
+
+/// One kernel program, by the kernel's own statistics.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Program {
+    /// Its name, cut at 15 bytes as the kernel keeps it.
+    pub(crate) program: String,
+    /// Nanoseconds.
+    pub(crate) ns_per_run: f64,
+}
+
+/// What was measured on one kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Costs {
+    pub(crate) operations: Vec<Cost>,
+    pub(crate) programs: Vec<Program>,
 }
 
 impl Cost {
@@ -32,22 +50,21 @@ impl Cost {
 }
 
 /// Measures on one kernel.
-pub(crate) fn measure(series: &Series) -> anyhow::Result<Vec<Cost>> {
+pub(crate) fn measure(series: &Series) -> anyhow::Result<Costs> {
     let script = paths::root().join("tests/cost.py");
     let line = "python3 /muster/cost.py".to_owned();
     let job = Job { name: "cost", line, files: &[script], count_instructions: true };
     let outcome = job.run(series, &Image::get()?, &mut |_| {})?;
     ensure!(outcome.status == 0, "tests/cost.py ended with {}; {}", outcome.status, tail(&outcome.console)?);
-    let mut costs = Vec::new();
+    let mut costs = Costs::default();
     for line in &outcome.lines {
-        let value: serde_json::Value =
-            serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}"))?;
-        match value.get("program") {
-            Some(program) => println!("  kernel program {program}"),
-            None => {
-                costs.push(serde_json::from_value(value).with_context(|| format!("not a cost: {line:?}"))?);
-            }
+        let what = || format!("not a cost: {line:?}");
+        if line.contains("\"operation\"") {
+            costs.operations.push(serde_json::from_str(line).with_context(what)?);
+        } else {
+            costs.programs.push(serde_json::from_str(line).with_context(what)?);
         }
     }
+    ensure!(!costs.operations.is_empty() && !costs.programs.is_empty(), "tests/cost.py measured nothing");
     Ok(costs)
 }

@@ -44,9 +44,11 @@ impl Command {
 fn load(file: &Path) -> anyhow::Result<ImageIndex> {
     let limits = Limits::default();
     let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
-    if !open.metadata()?.is_file() {
+    let meta = open.metadata()?;
+    if !meta.is_file() {
         bail!("{}: expected a file", file.display());
     }
+    limits.check_size(meta.len()).with_context(|| file.display().to_string())?;
     let mut bytes = Vec::new();
     open.take(limits.max_bytes + 1)
         .read_to_end(&mut bytes)
