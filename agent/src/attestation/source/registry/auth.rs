@@ -26,9 +26,18 @@ pub(super) struct Authorization {
 
 /// What the registry asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Challenge {
+pub enum Challenge {
+    /// The password.
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    /// A token.
+    Bearer {
+        /// Who gives it.
+        realm: String,
+        /// For which service.
+        service: Option<String>,
+        /// For what.
+        scope: Option<String>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -164,7 +173,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// Reads the challenges of one header (RFC 9110, 11.6.1).
-fn challenges(mut text: &str) -> Vec<Challenge> {
+pub fn challenges(mut text: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
     let mut current: Option<(String, Vec<(String, String)>)> = None;
     loop {

@@ -17,9 +17,14 @@ use crate::attestation::source::{SourceError, oci};
 
 /// What is sent to one registry.
 #[derive(PartialEq, Eq)]
-pub(super) enum Secret {
+pub enum Secret {
     /// A user and its password.
-    Password { user: String, password: String },
+    Password {
+        /// The user.
+        user: String,
+        /// Its password.
+        password: String,
+    },
     /// A token that the token server exchanges for one that is valid for some minutes.
     Identity(String),
 }
@@ -85,12 +90,20 @@ fn find_in(files: &[PathBuf], host: &str, repository: &str) -> Result<Option<Cre
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(fault(format!("cannot read the credentials: {error}"))),
         };
-        let parsed: File = oci::read(&bytes).map_err(|error| fault(error.to_string()))?;
-        if let Some(secret) = parsed.secret(host, repository).map_err(fault)? {
+        if let Some(secret) = secret(&bytes, host, repository).map_err(fault)? {
             return Ok(Some(Credential { secret, file: file.clone() }));
         }
     }
     Ok(None)
+}
+
+/// What a credential file has for a repository.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub fn secret(file: &[u8], host: &str, repository: &str) -> Result<Option<Secret>, String> {
+    let parsed: File = oci::read(file).map_err(|error| error.to_string())?;
+    parsed.secret(host, repository)
 }
 
 impl File {

@@ -23,6 +23,8 @@ use crate::config;
 use crate::finding::Sha256;
 use crate::recent::Recent;
 use auth::Authorization;
+pub use auth::{Challenge, challenges};
+pub use credentials::{Secret, secret};
 use http::{Answer, Http};
 
 /// Images that are asked for at the same time.
