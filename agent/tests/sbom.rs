@@ -86,20 +86,59 @@ fn the_image_is_shown_and_no_manifest_digest() {
     }
 }
 
+/// One image, three documents by the same run of one tool: they name the same packages, and of the files only what each format
+/// cannot say differs.
+#[test]
+fn one_image_in_three_formats() {
+    // What dpkg's database records (`metadata.files` of the packages perl-base and gzip), which only syft-json repeats. Both are
+    // second names of a file, `/usr/bin/perl` and `/usr/bin/gunzip`, of which dpkg has the same MD5: syft lists one name of a
+    // hard link.
+    const LINKS: [&str; 2] = ["/usr/bin/perl5.36.0", "/usr/bin/uncompress"];
+    // Empty files: syft computes no digest of them (a zero SHA-1 in SPDX). dpkg has the MD5 of nothing.
+    const EMPTY: [&str; 2] =
+        ["/usr/lib/python3.11/email/mime/__init__.py", "/usr/lib/python3.11/urllib/__init__.py"];
+    const MD5_OF_NOTHING: &str = "md5:d41d8cd98f00b204e9800998ecf8427e";
+    let diff = |first: &str, second: &str| {
+        let output = muster("diff", &[data(first), data(second)], true);
+        assert_eq!(output.status.code(), Some(1), "{first} {second}");
+        let said = json(&output);
+        for kind in ["added", "removed", "changed"] {
+            assert_eq!(said["packages"][kind], serde_json::json!([]), "{first} {second}");
+        }
+        said["files"].clone()
+    };
+    let changed = |from: &str, to: &str| {
+        let change = |path| serde_json::json!({ "path": path, "before": from, "after": to });
+        EMPTY.map(change).to_vec()
+    };
+    let (spdx, syft, cyclonedx) = ("web.spdx.json", "web.syft.json", "web.cdx.json");
+    assert_eq!(
+        diff(spdx, syft),
+        serde_json::json!({ "added": LINKS, "removed": [], "changed": changed("", MD5_OF_NOTHING) })
+    );
+    assert_eq!(
+        diff(syft, spdx),
+        serde_json::json!({ "added": [], "removed": LINKS, "changed": changed(MD5_OF_NOTHING, "") })
+    );
+    // CycloneDX by syft lists no files: all that the others have are missing there.
+    for (other, files) in [(spdx, 6067), (syft, 6069)] {
+        for (first, second, missing, none) in
+            [(other, cyclonedx, "removed", "added"), (cyclonedx, other, "added", "removed")]
+        {
+            let files_of = diff(first, second);
+            assert_eq!(files_of[missing].as_array().map(Vec::len), Some(files), "{first} {second}");
+            for part in [none, "changed"] {
+                assert_eq!(files_of[part], serde_json::json!([]), "{first} {second} {part}");
+            }
+        }
+    }
+}
+
 #[test]
 fn diff_has_the_exit_statuses_of_diff() {
-    let (spdx, syft) = (data("web.spdx.json"), data("web.syft.json"));
+    let spdx = data("web.spdx.json");
     let same = muster("diff", &[spdx.clone(), spdx.clone()], false);
     assert_eq!((same.status.code(), same.stdout.len()), (Some(0), 0));
-
-    // What dpkg recorded and syft did not list or could not read.
-    let output = muster("diff", &[spdx.clone(), syft], true);
-    assert_eq!(output.status.code(), Some(1));
-    let said = json(&output);
-    let count = |part: &str, kind: &str| said[part][kind].as_array().expect("a list").len();
-    let counts = ["added", "removed", "changed"].map(|kind| (count("packages", kind), count("files", kind)));
-    assert_eq!(counts, [(0, 2), (0, 0), (0, 2)]);
-    assert_eq!(said["files"]["added"][0], "/usr/bin/perl5.36.0");
 
     let other =
         muster("diff", &[data("docker-hub/debian.spdx.json"), data("docker-hub/nginx.spdx.json")], false);

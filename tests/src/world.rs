@@ -19,6 +19,9 @@ const CONTAINER_PID: &str = "/run/muster-test/container.pid";
 /// Container id of the test container, as a runtime would make one.
 pub const CONTAINER: &str = "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592";
 
+/// The program of the test's package.
+pub const PACKAGED: &str = "/usr/bin/muster-packaged";
+
 /// Directories and files of the run.
 pub struct World {
     /// Fixtures on disk, outside the image's SBOM.
@@ -55,6 +58,7 @@ impl World {
         fs::create_dir_all("/run/muster-test")?;
         copy(&Path::new(INPUTS).join("tool"), &world.tool)?;
         world.files()?;
+        world.make_package()?;
         world.container()?;
         world.configure()?;
         Ok(world)
@@ -88,6 +92,37 @@ impl World {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
         }
         Ok(())
+    }
+
+    /// A package for dpkg, with a program, a link to it, a data file, and a script that runs when it is installed.
+    fn make_package(&self) -> anyhow::Result<()> {
+        let tree = self.disk.join("package");
+        let control = tree.join("DEBIAN");
+        let program = tree.join(&PACKAGED[1..]);
+        fs::create_dir_all(&control)?;
+        fs::create_dir_all(tree.join("usr/bin"))?;
+        fs::create_dir_all(tree.join("usr/share/muster-packaged"))?;
+        copy(&self.tool, &program)?;
+        append(&program)?;
+        symlink("muster-packaged", tree.join("usr/bin/muster-packaged-link"))?;
+        fs::write(tree.join("usr/share/muster-packaged/data"), "no program\n")?;
+        fs::write(
+            control.join("control"),
+            "Package: muster-packaged\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\n\
+             Description: a package of a test\n",
+        )?;
+        let sums = run(Command::new("md5sum").arg(&PACKAGED[1..]).current_dir(&tree))?;
+        fs::write(control.join("md5sums"), sums.stdout)?;
+        fs::write(control.join("postinst"), "#!/bin/sh\nexit 0\n")?;
+        fs::set_permissions(control.join("postinst"), fs::Permissions::from_mode(0o755))?;
+        run(Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&tree).arg(self.package()))?;
+        fs::remove_dir_all(&tree)?;
+        Ok(())
+    }
+
+    /// The test's package.
+    pub fn package(&self) -> PathBuf {
+        self.disk.join("package.deb")
     }
 
     /// A container as a runtime makes it: overlay root over the image, own cgroup; its mount namespace is made when a

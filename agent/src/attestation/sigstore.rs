@@ -2,11 +2,13 @@
 //!
 //! What it checks: the certificate's chain to Fulcio at every proven time, its use, the SCT, RFC 3161 times, Rekor's promise,
 //! inclusion proof and checkpoint (v1 and v2), the signature, and that the log's entry is about this signature. What it does
-//! not, the callers do: who may sign, the payload type, the statement's type and kind, a key-signed bundle without any time.
+//! not, is done here (that a log's key was valid when it signed a checkpoint) or by the callers: who may sign, the payload type, the
+//! statement's type and kind, a key-signed bundle without any time.
 
 use std::time::SystemTime;
 
 use sigstore_crypto::{KeyAlgorithm, verify_signature, verify_signature_prehashed};
+use sigstore_trust_root::{TransparencyLog, TrustedRoot};
 use sigstore_types::{Artifact, Bundle, DerPublicKey, Sha256Hash, SignatureContent};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
@@ -20,6 +22,7 @@ const MAX_BUNDLE_BYTES: usize = 32 << 20;
 /// A trust root that is ready to verify with.
 pub(super) struct Verifier {
     inner: sigstore_verify::Verifier,
+    root: TrustedRoot,
     /// The root has transparency logs: then each signature must be in one. GitHub's own instance has none.
     logs: bool,
     /// The root has certificate transparency logs: then each certificate must be in one.
@@ -56,12 +59,37 @@ impl<'a> Signed<'a> {
 }
 
 impl Verifier {
-    pub(super) fn new(root: &sigstore_trust_root::TrustedRoot) -> Result<Self, String> {
+    pub(super) fn new(root: TrustedRoot) -> Result<Self, String> {
         Ok(Self {
-            inner: sigstore_verify::Verifier::new(root).map_err(|error| error.to_string())?,
+            inner: sigstore_verify::Verifier::new(&root).map_err(|error| error.to_string())?,
             logs: !root.tlogs.is_empty(),
             certificate_logs: !root.ctlogs.is_empty(),
+            root,
         })
+    }
+
+    /// Verifies, and then again by those logs alone whose keys were valid at every proven time. For the checkpoint, which is all that
+    /// Rekor v2 signs, `sigstore-verify` takes the key of a log that had ended long before: an old key that leaks could make
+    /// entries for ever.
+    fn verify(
+        &self,
+        bundle: &Bundle,
+        signed: Signed<'_>,
+        policy: &impl sigstore_verify::Policy,
+    ) -> Result<VerificationResult, AttestationError> {
+        let result = self.inner.verify(signed.artifact(), bundle, policy).map_err(|error| refused(&error))?;
+        let was_valid = |log: &TransparencyLog| {
+            let times = result.verified_timestamps();
+            log.public_key.valid_for.is_none_or(|range| times.iter().all(|time| range.contains(*time)))
+        };
+        if !result.tlog_verified() || self.root.tlogs.iter().all(was_valid) {
+            return Ok(result);
+        }
+        let mut root = self.root.clone();
+        root.tlogs.retain(was_valid);
+        sigstore_verify::Verifier::new(&root)
+            .and_then(|verifier| verifier.verify(signed.artifact(), bundle, policy))
+            .map_err(|error| reason(&format!("by the logs that were valid when it was signed: {error}")))
     }
 
     /// Verifies a bundle whose certificate names the signer. Any signer: who may sign is the caller's to check.
@@ -78,8 +106,7 @@ impl Verifier {
         if !self.certificate_logs {
             policy = policy.skip_sct();
         }
-        let result =
-            self.inner.verify(signed.artifact(), &bundle, &policy).map_err(|error| refused(&error))?;
+        let result = self.verify(&bundle, signed, &policy)?;
         let complete = result.certificate_verified()
             && result.tlog_verified() == self.logs
             && result.sct_verified() == self.certificate_logs;
@@ -106,8 +133,7 @@ impl Verifier {
         if !logged {
             policy = policy.skip_tlog_unsafe();
         }
-        let result =
-            self.inner.verify(signed.artifact(), &bundle, &policy).map_err(|error| refused(&error))?;
+        let result = self.verify(&bundle, signed, &policy)?;
         if result.tlog_verified() != logged {
             return Err(reason("the log entry was not checked"));
         }

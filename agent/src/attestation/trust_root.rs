@@ -113,8 +113,9 @@ impl TrustRoot {
         if root.certificate_authorities.is_empty() && root.tlogs.is_empty() {
             return Err(refuse("it has neither a certificate authority nor a transparency log".into()));
         }
-        let verifier = Verifier::new(&root).map_err(refuse)?;
-        Ok(Self { name: name.to_owned(), sha256: sha256(bytes), validity: validity(&root), verifier })
+        let validity = validity(&root);
+        let verifier = Verifier::new(root).map_err(refuse)?;
+        Ok(Self { name: name.to_owned(), sha256: sha256(bytes), validity, verifier })
     }
 
     /// What it was loaded from.

@@ -96,9 +96,11 @@ struct CreationInfo<'a> {
 /// What `muster sbom generate` writes into `creationInfo.comment` when every file that can run is listed.
 pub(super) const COMPLETE: &str = "muster: complete";
 
-/// What stands for the image itself, or for its distribution, and is nothing that is installed in it.
-pub(super) fn is_root(purpose: &str) -> bool {
+/// What stands for the image itself, or for its distribution, and is nothing that is installed in it. Of a directory, which is
+/// how BuildKit has images scanned, syft says so in the identifier only.
+pub(super) fn is_root(id: &str, purpose: &str) -> bool {
     matches!(purpose, "CONTAINER" | "OPERATING-SYSTEM" | "OPERATING_SYSTEM")
+        || id.starts_with("SPDXRef-DocumentRoot-")
 }
 
 impl<'a> Document<'a> {
@@ -116,7 +118,7 @@ impl<'a> Document<'a> {
         }
         let purl = package.references.iter().find(|r| r.kind == "purl").map(|r| &*r.locator);
         let version = package.version.as_deref().unwrap_or_default();
-        let number = if package.purpose.as_deref().is_some_and(is_root) {
+        let number = if is_root(&package.id, package.purpose.as_deref().unwrap_or_default()) {
             self.builder.origin.add_purl(purl.unwrap_or_default());
             None
         } else {

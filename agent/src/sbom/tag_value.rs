@@ -170,7 +170,7 @@ impl<'a> Document<'a> {
             Section::Package => {
                 let version = std::mem::take(&mut self.package_version);
                 let (purl, purpose) = (self.purl.take(), std::mem::take(&mut self.purpose));
-                self.package = if is_root(purpose) {
+                self.package = if is_root(id, purpose) {
                     self.builder.origin.add_purl(purl.unwrap_or_default());
                     None
                 } else {

@@ -4,6 +4,7 @@ mod connect;
 mod exec;
 mod file;
 mod load;
+mod update;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -40,7 +41,7 @@ pub struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub fn all() -> Vec<Scenario> {
-    [exec::scenarios(), file::scenarios(), connect::scenarios(), load::scenarios()]
+    [exec::scenarios(), file::scenarios(), connect::scenarios(), update::scenarios(), load::scenarios()]
         .into_iter()
         .flatten()
         .collect()

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 
@@ -64,13 +64,13 @@ impl Demo {
 
         fs::copy("/bin/true", demo.file("copied-true"))?;
         fs::copy("/bin/true", demo.file("changed-true"))?;
-        append(&demo.file("changed-true"))?;
+        change_byte(&demo.file("changed-true"))?;
         for name in ["unknown", "end-of-demonstration"] {
             fs::copy(paths::release("tool"), demo.file(name))?;
             // Whatever this host's SBOM lists, it does not list this content.
             append(&demo.file(name))?;
         }
-        write_script(&demo.file("unknown.sh"), ":")?;
+        write_script(&demo.file("unknown.sh"), &format!(": {}", now_ns()?))?;
         Ok(demo)
     }
 
@@ -188,10 +188,26 @@ fn write_script(file: &Path, line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One byte after the end of an ELF file changes its digest and nothing else.
+/// Bytes after the end of an ELF file change its digest and nothing else. They are others each time: a demonstration that ran
+/// elsewhere on this host may have left its files, and then they are in the host's SBOM.
 pub(super) fn append(file: &Path) -> anyhow::Result<()> {
-    fs::OpenOptions::new().append(true).open(file)?.write_all(b"\0")?;
+    fs::OpenOptions::new().append(true).open(file)?.write_all(&now_ns()?.to_le_bytes())?;
     Ok(())
+}
+
+/// Another byte each time, among the last of an ELF file: its section headers, which nothing needs to run it (elf(5)).
+fn change_byte(file: &Path) -> anyhow::Result<()> {
+    let mut bytes = fs::read(file)?;
+    let some = now_ns()?;
+    let last = bytes.len().min(1024);
+    let at = bytes.len() - last + usize::try_from(some % last as u128)?;
+    bytes[at] ^= u8::try_from(some / 1024 % 255)? + 1;
+    fs::write(file, bytes)?;
+    Ok(())
+}
+
+fn now_ns() -> anyhow::Result<u128> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos())
 }
 
 /// A table of what each step must give and gave, and whether they are the same. Findings keep the order in which the steps ran, so

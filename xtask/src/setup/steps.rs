@@ -96,7 +96,7 @@ fn machines(steps: &mut Vec<Step>) {
     program(steps, "debootstrap", "debootstrap", "makes the image under test");
     program(steps, "mke2fs", "e2fsprogs", "makes the disks of the virtual machines");
     if !python::ready() {
-        let why = "syft and a signer that is not ours, for the image under test";
+        let why = "syft, signers and validators that are not ours, for tests and the image under test";
         if !python::can_make() {
             steps.push(package("python3-venv", why));
         }
