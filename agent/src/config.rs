@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::attestation::source::Reference;
 use crate::finding::Sha256;
 use crate::identity::{self, Digests};
 
@@ -122,6 +123,8 @@ pub struct Workload {
     /// Digests of its uncompressed layers (`diff_ids`), lowest first.
     #[serde(default)]
     pub layers: Vec<Sha256>,
+    /// Where a registry has it, `HOST/REPOSITORY@sha256:HEX`: that one is asked for its attestations.
+    pub reference: Option<Reference>,
 }
 
 impl Workload {
@@ -151,12 +154,21 @@ impl Workload {
             let reason = format!("expected at most {} diff_ids, none of them zero", identity::MAX_LAYERS);
             return Some(("layers", reason));
         }
+        if let Some(digest) = self.reference.as_ref().map(Reference::digest)
+            && ![Some(self.image), self.index, self.manifest].contains(&Some(digest))
+        {
+            let reason = "expected the digest of `image`, `index` or `manifest`, found another one: what is attested of it would \
+                          count for no image; name it as one of them"
+                .to_owned();
+            return Some(("reference", reason));
+        }
         None
     }
 
     /// The digests of its image.
     pub fn digests(&self) -> Digests {
-        let Self { container: _, cgroup: _, name: _, image, index, manifest, config, layers } = self;
+        let Self { container: _, cgroup: _, name: _, image, index, manifest, config, layers, reference: _ } =
+            self;
         Digests {
             image: Some(*image),
             index: *index,
@@ -191,6 +203,10 @@ pub struct Attestation {
     pub max_sbom_bytes: u64,
     /// Deepest nesting of JSON.
     pub max_json_depth: u32,
+    /// Directories in the OCI image layout, with attestations beside the images that they are about.
+    pub layouts: Vec<PathBuf>,
+    /// Registries.
+    pub registry: Registry,
 }
 
 impl Default for Attestation {
@@ -205,7 +221,29 @@ impl Default for Attestation {
             max_envelope_bytes: 512 << 20,
             max_sbom_bytes: 384 << 20,
             max_json_depth: 64,
+            layouts: Vec::new(),
+            registry: Registry::default(),
         }
+    }
+}
+
+/// `[attestation.registry]`. Which registry is asked says the image's reference.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// Ask registries for attestations.
+    pub enabled: bool,
+    /// CA certificates, PEM, in addition to the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// How long an answer, or a pause in one, may take; an image may take ten times as long.
+    pub timeout_seconds: u32,
+    /// How long it is believed that a registry has nothing for an image, or cannot be reached.
+    pub cache_seconds: u32,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { enabled: false, ca_files: Vec::new(), timeout_seconds: 10, cache_seconds: 300 }
     }
 }
 
@@ -553,6 +591,16 @@ mod tests {
             (format!("index = \"{}\"", "0".repeat(64)), "line 4, column 9: ", "found zeros"),
             (format!("config = \"{image}\"\nmanifest = \"{image}\""), "line 5, column 12: ", "than `config`"),
             (format!("layers = [\"{}\"]", "0".repeat(64)), "line 4, column 10: ", "diff_ids"),
+            (
+                format!("reference = \"registry.example/web@sha256:{}\"", "22".repeat(32)),
+                "line 4, column 13: ",
+                "digest of `image`, `index` or `manifest`",
+            ),
+            (
+                "reference = \"registry.example/web:1\"".into(),
+                "line 4, column 13: ",
+                "a tag is never resolved",
+            ),
             ("layer = []".to_owned(), "line 4, column 1: ", "unknown field `layer`"),
         ] {
             let found = error(&format!("[[workload]]\ncgroup = \"/a\"\nimage = \"{image}\"\n{keys}\n"));

@@ -1,5 +1,9 @@
 //! The library of the `muster` agent. `docs/ARCHITECTURE.md` has the map.
 
+// What unit tests share with the other tests names the library as those do.
+#[cfg(test)]
+extern crate self as muster;
+
 pub mod app;
 pub mod attestation;
 pub mod cli;

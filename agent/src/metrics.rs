@@ -80,6 +80,17 @@ pub enum Update {
     Spoilt,
 }
 
+/// What became of asking the registries and layouts for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// They hold something for it.
+    Found,
+    /// They hold nothing for it.
+    Nothing,
+    /// One of them could not be reached, or not all of it could be read.
+    Failed,
+}
+
 /// State of an image in the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageKind {
@@ -123,6 +134,7 @@ pub struct Metrics {
     digest_misses: Counter,
     digest_undetermined: [Counter; 5],
     documents: [Counter; 2],
+    askings: [Counter; 3],
     images: [Gauge; 4],
     published: Counter,
     dropped: [Counter; 3],
@@ -206,6 +218,12 @@ impl Metrics {
                 "documents",
                 "Attested documents by outcome",
                 ["accepted", "refused"].map(|outcome| [("outcome", outcome)]),
+            ),
+            askings: counters(
+                r,
+                "source_askings",
+                "Images whose attestations registries and layouts were asked for, by outcome",
+                ["found", "nothing", "failed"].map(|outcome| [("outcome", outcome)]),
             ),
             images: gauges(
                 r,
@@ -320,6 +338,11 @@ impl Metrics {
     /// A document was refused.
     pub fn document_refused(&self) {
         self.documents[1].inc();
+    }
+
+    /// The registries and layouts were asked for an image.
+    pub fn asked(&self, outcome: Asking) {
+        self.askings[outcome as usize].inc();
     }
 
     /// So many images of the register are in this state.

@@ -23,7 +23,9 @@ impl Args {
         let parts: [(&str, &dyn Fn() -> anyhow::Result<ExitCode>); 4] = [
             ("unit and end-to-end tests", &|| {
                 build::release(&["muster", "suite", "tool"])?;
-                shell::run(build::cargo().args(["test", "--workspace", "--exclude", "muster-ebpf"]))?;
+                let all =
+                    ["test", "--workspace", "--exclude", "muster-ebpf", "--features", "muster/registry"];
+                shell::run(build::cargo().args(all))?;
                 Ok(ExitCode::SUCCESS)
             }),
             ("fuzz targets", &|| fuzz::Args { seconds: self.fuzz_seconds, targets: Vec::new() }.run()),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::AttestationError;
 use super::json::{self, Unused, shown};
+use crate::finding::Sha256;
 
 /// Levels of JSON in an annotation.
 const MAX_DEPTH: u32 = 8;
@@ -55,6 +56,32 @@ pub fn assemble<'a>(
     envelope: &[u8],
     annotation: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Vec<u8>, AttestationError> {
+    Ok(match material(annotation)? {
+        None => envelope.to_vec(),
+        Some(head) => [head.as_bytes(), b",\"dsseEnvelope\":", envelope.trim_ascii(), b"}"].concat(),
+    })
+}
+
+/// Puts a signature over a payload (a layer of `sha256-….sig`) and its annotations together as a Sigstore bundle, which
+/// [`verify_artifact`](super::verify_artifact) takes with the payload. `None` without a certificate, a log entry and a timestamp.
+///
+/// # Errors
+/// When an annotation is not what cosign writes.
+pub fn assemble_signature<'a>(
+    payload: &Sha256,
+    signature: &str,
+    annotation: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Option<Vec<u8>>, AttestationError> {
+    let Some(head) = material(annotation)? else { return Ok(None) };
+    let message = serde_json::json!({
+        "messageDigest": {"algorithm": "SHA2_256", "digest": STANDARD.encode(payload.0)},
+        "signature": signature,
+    });
+    Ok(Some(format!("{head},\"messageSignature\":{message}}}").into_bytes()))
+}
+
+/// The beginning of a bundle: media type and verification material. `None` when the annotations have none of it.
+fn material<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Result<Option<String>, AttestationError> {
     let get = |name: &str| {
         annotation(&format!("dev.sigstore.cosign/{name}")).map(str::trim).filter(|text| !text.is_empty())
     };
@@ -76,7 +103,7 @@ pub fn assemble<'a>(
         let Kind { kind, version } =
             serde_json::from_slice(&body).map_err(|error| refused("bundle", &error))?;
         if certificates.is_none() && kind == "intoto" && version == "0.0.1" {
-            return Ok(envelope.to_vec());
+            return Ok(None);
         }
         entries.push(serde_json::json!({
             "logIndex": payload.log_index.to_string(),
@@ -94,7 +121,7 @@ pub fn assemble<'a>(
         None => None,
     };
     if certificates.is_none() && entries.is_empty() && timestamp.is_none() {
-        return Ok(envelope.to_vec());
+        return Ok(None);
     }
     // v0.1 asks for a promise; v0.2 for a proof, unless the trust root has no log.
     let version = if entries.is_empty() { "0.2" } else { "0.1" };
@@ -111,11 +138,9 @@ pub fn assemble<'a>(
         }
         None => material["publicKey"] = serde_json::json!({"hint": ""}),
     }
-    let head = format!(
-        "{{\"mediaType\":\"application/vnd.dev.sigstore.bundle+json;version={version}\",\"verificationMaterial\":{material},\
-         \"dsseEnvelope\":"
-    );
-    Ok([head.as_bytes(), envelope.trim_ascii(), b"}"].concat())
+    Ok(Some(format!(
+        "{{\"mediaType\":\"application/vnd.dev.sigstore.bundle+json;version={version}\",\"verificationMaterial\":{material}"
+    )))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(name: &str, text: &str) -> Result<T, AttestationError> {

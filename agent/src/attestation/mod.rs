@@ -14,6 +14,7 @@ pub mod policy;
 pub mod provenance;
 pub mod sign;
 mod sigstore;
+pub mod source;
 pub mod statement;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -163,6 +164,16 @@ pub enum AttestationError {
         /// Why.
         reason: String,
     },
+    /// A statement that is signed only through its index, and that is not.
+    #[error(
+        "nobody signed this statement itself, nor the index sha256:{index} through which it was reached: {reason}"
+    )]
+    UnsignedIndex {
+        /// The index.
+        index: Sha256,
+        /// Why it does not count as signed.
+        reason: String,
+    },
     /// A bundle whose signature is over an artifact.
     #[error(
         "a signature over an artifact, not an attestation; name the artifact: muster attest verify --artifact FILE"
@@ -282,13 +293,26 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
 /// # Errors
 /// Why it is refused.
 pub fn verify(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<Verified, AttestationError> {
+    let SignedPayload { buffer, start, signers, time } = verify_payload(bytes, policy, limits)?;
+    let statement = Statement::parse(buffer, start, limits)?;
+    Ok(Verified { statement, signers, sha256: sha256(bytes), time })
+}
+
+/// A payload that those who may sign have signed: what follows `start` in the buffer.
+struct SignedPayload {
+    buffer: Vec<u8>,
+    start: usize,
+    signers: Signers,
+    time: Option<SystemTime>,
+}
+
+fn verify_payload(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<SignedPayload, AttestationError> {
     let (envelope, material) = match Input::parse(bytes, limits)? {
         Input::Envelope(envelope) => (envelope, None),
         Input::Bundle(bundle) => {
             (bundle.envelope.ok_or(AttestationError::NotAnAttestation)?, Some(bundle.material))
         }
     };
-    let sha256 = sha256(bytes);
     let payload = envelope.payload()?;
     if let Some(Material { certificate: true, .. }) = material {
         policy.check_may_certify()?;
@@ -297,8 +321,7 @@ pub fn verify(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<Verified
         drop((payload, envelope));
         let proven = policy.trust_root.verifier.with_certificate(bytes, Signed::Digest(subject))?;
         let signers = policy.signer(&proven)?;
-        let statement = Statement::parse(proven.payload, 0, limits)?;
-        return Ok(Verified { statement, signers, sha256, time: proven.time });
+        return Ok(SignedPayload { buffer: proven.payload, start: 0, signers, time: proven.time });
     }
     let keys = policy.signed_by_keys(&payload, &envelope.signatures)?;
     let time = match material {
@@ -313,8 +336,7 @@ pub fn verify(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<Verified
         _ => None,
     };
     let (buffer, start) = payload.into_parts();
-    let statement = Statement::parse(buffer, start, limits)?;
-    Ok(Verified { statement, signers: Signers { keys, identity: None }, sha256, time })
+    Ok(SignedPayload { buffer, start, signers: Signers { keys, identity: None }, time })
 }
 
 /// Verifies a Sigstore bundle whose signature is over an artifact, by one key or identity of the policy.

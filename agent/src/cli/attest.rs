@@ -3,6 +3,8 @@
 #[cfg(test)]
 #[path = "attest/tests.rs"]
 mod data_tests;
+mod fetch;
+mod policy;
 mod subject;
 mod verify;
 
@@ -21,12 +23,18 @@ use crate::attestation::{Limits, PredicateType, PrivateKey, Subject};
 use crate::finding::Sha256;
 use verify::Verify;
 
+/// Exit status when what a command was given cannot be used, as clap's.
+const USAGE: u8 = 2;
+
 /// Subcommands of `muster attest`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Verify a DSSE envelope or a Sigstore bundle, offline. Exit status: 0 verified, 1 refused, 2 wrong usage (unreadable file
     /// or key included).
     Verify(Verify),
+    /// Show what a registry or an OCI layout directory holds for an image, and whether it passes. Exit status: 0 when at least one
+    /// attestation passes, 1 when none does, 2 wrong usage.
+    Fetch(fetch::Fetch),
     /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image.
     Sign(Sign),
     /// Print what an attestation about a host must name as its subject.
@@ -97,6 +105,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Verify(args) => args.run(),
+            Self::Fetch(args) => args.run(),
             Self::Sign(args) => args.run(),
             Self::Subject(args) => args.run(),
             Self::Keygen(args) => args.run(),

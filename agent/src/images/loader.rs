@@ -1,4 +1,4 @@
-//! Files of the directories → accepted and refused attestations.
+//! Files of the directories, and what other sources hold → accepted and refused attestations.
 //!
 //! The index of each accepted document is kept. An image with one document shares that index, so it costs nothing more; only
 //! an image with several has a union beside its parts.
@@ -8,14 +8,19 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashSet;
+use tokio::sync::Notify;
 
+use super::fetch::{Asked, Fetched};
 use super::library::{Accepted, Content, Library, Loaded, Unions};
 use super::{Document, ImagesError, Refused};
 use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
-use crate::attestation::{self, Limits, Policy, PredicateType, Provenance, Statement, Vex};
+use crate::attestation::source::{Candidate, Found, Sources};
+use crate::attestation::{
+    self, AttestationError, Limits, Policy, PredicateType, Provenance, Statement, Verified, Vex,
+};
 use crate::config::{self, Config};
 use crate::event::FilePath;
 use crate::finding::{Binding, Sha256};
@@ -24,6 +29,9 @@ use crate::sbom::{self, Format, ImageIndex};
 
 /// Digests whose images must be made anew.
 pub(super) type Changes = FxHashSet<Sha256>;
+
+/// How often sources are asked at most.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// A directory of attestations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +42,7 @@ pub(super) struct Directory {
 }
 
 /// What decides whether an attestation is accepted, and reads it.
-struct Reader {
+pub(super) struct Reader {
     policy: Policy,
     limits: Limits,
     sbom_limits: sbom::Limits,
@@ -52,6 +60,11 @@ pub(super) struct Loader {
     /// By the directory's place and the file's name.
     files: BTreeMap<(usize, OsString), LoadedFile>,
     unions: Arc<Unions>,
+    sources: Arc<Sources>,
+    /// For which images the sources are asked, and what they held.
+    asked: BTreeMap<Asked, Fetched>,
+    /// What they held was thrown away: they must be asked at once.
+    ask_now: Arc<Notify>,
 }
 
 struct LoadedFile {
@@ -82,7 +95,28 @@ impl Loader {
             faults: BTreeMap::new(),
             files: BTreeMap::new(),
             unions: Arc::default(),
+            sources: Arc::new(Sources::new(attestation)?),
+            asked: Asked::all(config),
+            ask_now: Arc::default(),
         })
+    }
+
+    /// The sources, the images for which they are asked, and when to ask at once; `None`: there is nothing to ask.
+    pub(super) fn asking(&self) -> Option<(Arc<Sources>, Vec<Asked>, Arc<Notify>)> {
+        let asked: Vec<_> = self.asked.keys().cloned().collect();
+        (!asked.is_empty()).then(|| (Arc::clone(&self.sources), asked, Arc::clone(&self.ask_now)))
+    }
+
+    /// How often they are asked for an image that is not verified: as often as what they said is forgotten.
+    pub(super) fn ask_every(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.registry.cache_seconds)).max(ASK_EVERY)
+    }
+
+    /// Takes what the sources hold for an image.
+    pub(super) fn fetched(&mut self, asked: &Asked, found: &Found, metrics: &Metrics) -> Changes {
+        // Another configuration may have come since they were asked.
+        let Some(fetched) = self.asked.get_mut(asked) else { return Changes::default() };
+        fetched.take(asked, found, &self.reader, metrics)
     }
 
     pub(super) fn directories(&self) -> &[Directory] {
@@ -112,6 +146,10 @@ impl Loader {
                 self.reader = reader;
                 let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
                 self.files.clear();
+                for fetched in self.asked.values_mut() {
+                    changes.extend(std::mem::take(fetched).subjects());
+                }
+                self.ask_now.notify_one();
                 changes.extend(self.everything(metrics));
                 changes
             }
@@ -124,7 +162,8 @@ impl Loader {
 
     /// Everything that was read, ready to be asked.
     pub(super) fn library(&self) -> Library {
-        let all = self.files.values().flat_map(|file| &file.envelopes);
+        let files = self.files.values().flat_map(|file| &file.envelopes);
+        let all = files.chain(self.asked.values().flat_map(Fetched::envelopes));
         Library::new(all, Arc::clone(&self.unions), self.trust_root_until())
     }
 
@@ -180,6 +219,18 @@ impl Loader {
                 changes.extend(file.subjects());
             }
         }
+        // What is remembered of registries stays.
+        if same
+            && (&self.config.layouts, &self.config.registry) == (&old.config.layouts, &old.config.registry)
+        {
+            self.sources = old.sources;
+        }
+        for (asked, fetched) in old.asked {
+            match self.asked.get_mut(&asked).filter(|_| same) {
+                Some(here) => *here = fetched,
+                None => changes.extend(fetched.subjects()),
+            }
+        }
         changes.extend(self.everything(metrics));
         changes
     }
@@ -196,18 +247,7 @@ impl Loader {
                 tracing::info!(file = self.shown(at, &key.1), "attestation removed");
                 continue;
             };
-            for envelope in &file.envelopes {
-                match &envelope.outcome {
-                    Ok(Accepted { document, .. }) => {
-                        metrics.document_accepted();
-                        tracing::info!(file = document.file, document = %document.sha256, "attestation accepted");
-                    }
-                    Err(refused) => {
-                        metrics.document_refused();
-                        tracing::warn!(file = refused.file, reason = refused.reason, "attestation refused");
-                    }
-                }
-            }
+            file.envelopes.iter().for_each(|envelope| tell(envelope, metrics));
             changes.extend(file.subjects());
             self.files.insert(key, file);
         }
@@ -254,7 +294,10 @@ impl Loader {
     /// Everything that was refused.
     pub(super) fn refused(&self) -> Vec<Refused> {
         let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-        self.faults.values().chain(envelopes.filter_map(|e| e.outcome.as_ref().err())).cloned().collect()
+        let envelopes = envelopes.chain(self.asked.values().flat_map(Fetched::envelopes));
+        let unread = self.asked.values().flat_map(|fetched| &fetched.unread);
+        let refused = envelopes.filter_map(|e| e.outcome.as_ref().err());
+        self.faults.values().chain(refused).chain(unread).cloned().collect()
     }
 }
 
@@ -276,15 +319,26 @@ impl Reader {
     }
 
     fn envelope(&self, file: String, bytes: Vec<u8>) -> Loaded {
-        let verified = match attestation::verify(&bytes, &self.policy, &self.limits) {
-            Ok(verified) => verified,
-            Err(error) => {
-                let subjects = attestation::claimed_subjects(&bytes, &self.limits);
-                return Loaded { subjects, outcome: Err(Refused { file, reason: error.to_string() }) };
+        match attestation::verify(&bytes, &self.policy, &self.limits) {
+            Ok(verified) => {
+                // Up to some hundred megabytes that the parser could do with.
+                drop(bytes);
+                self.verified(file, verified)
             }
-        };
-        // Up to some hundred megabytes that the parser could do with.
-        drop(bytes);
+            Err(error) => refused(file, &error, attestation::claimed_subjects(&bytes, &self.limits)),
+        }
+    }
+
+    /// What a source holds; `None`: it says nothing but that the image is signed.
+    pub(super) fn candidate(&self, found: &Found, candidate: &Candidate) -> Option<Loaded> {
+        let file = candidate.from.clone();
+        Some(match found.verify(candidate, &self.policy, &self.limits)? {
+            Ok(verified) => self.verified(file, verified),
+            Err(error) => refused(file, &error, Found::claimed(candidate, &self.limits)),
+        })
+    }
+
+    fn verified(&self, file: String, verified: Verified) -> Loaded {
         let statement = &verified.statement;
         let subjects = statement.subjects.iter().filter_map(|subject| subject.sha256).collect();
         let outcome = match self.content(statement) {
@@ -342,6 +396,24 @@ impl LoadedFile {
         Self {
             stamp: None,
             envelopes: vec![Arc::new(Loaded { subjects: Vec::new(), outcome: Err(refused) })],
+        }
+    }
+}
+
+fn refused(file: String, error: &AttestationError, subjects: Vec<Sha256>) -> Loaded {
+    Loaded { subjects, outcome: Err(Refused { file, reason: error.to_string() }) }
+}
+
+/// Counts it and logs it.
+pub(super) fn tell(loaded: &Loaded, metrics: &Metrics) {
+    match &loaded.outcome {
+        Ok(Accepted { document, .. }) => {
+            metrics.document_accepted();
+            tracing::info!(file = document.file, document = %document.sha256, "attestation accepted");
+        }
+        Err(refused) => {
+            metrics.document_refused();
+            tracing::warn!(file = refused.file, reason = refused.reason, "attestation refused");
         }
     }
 }

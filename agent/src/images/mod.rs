@@ -9,6 +9,7 @@
 //! (keys, trust root) changes; then it is found anew, and what already runs is judged by it from then on.
 
 mod binding;
+mod fetch;
 mod library;
 mod loader;
 mod register;
@@ -27,8 +28,10 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::oneshot;
 
 use crate::attestation::directory::{Change, Watcher};
+use crate::attestation::source::SourceError;
 use crate::attestation::{PolicyError, PredicateType, Provenance, Signers, Vex};
 use crate::config::Config;
 use crate::finding::{Binding, Sha256};
@@ -48,6 +51,9 @@ pub enum ImagesError {
     /// A key or the trust root is refused, or the threshold does not fit the keys.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A registry or an OCI layout cannot be asked.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The drop directory cannot be watched.
     #[error("cannot watch for attestations: {0}; fs.inotify.max_user_instances may be too low")]
     Watch(#[from] std::io::Error),
@@ -94,7 +100,7 @@ pub struct Document {
     pub predicate: PredicateType,
     /// The tool that it names as its maker.
     pub tool: Option<String>,
-    /// File in the drop directory, or path in another one, with the line for `.jsonl`.
+    /// File in the drop directory, or path in another one, with the line for `.jsonl`; or where a registry or a layout has it.
     pub file: String,
     /// Who signed it.
     pub signers: Signers,
@@ -119,7 +125,7 @@ pub struct Facts {
     pub vex: Vec<Arc<Vex>>,
 }
 
-/// A file of the drop directory, or a line of one, that was refused.
+/// A file of the drop directory, a line of one, or what another source holds, that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The file, with the line for `.jsonl`.
@@ -305,14 +311,15 @@ impl Images {
         Ok(())
     }
 
-    /// Watches the directories, each on a thread of its own, until the [`Watch`] is dropped.
+    /// Watches the directories, each on a thread of its own, and asks the other sources on another one, until the [`Watch`] is dropped.
     ///
     /// # Errors
     /// When the kernel gives no inotify instance or no thread.
     pub fn watch(self: &Arc<Self>) -> Result<Watch, ImagesError> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let (directories, rules) = (loader.directories().to_vec(), loader.rules());
-        let needs_trust_root = loader.needs_trust_root();
+        let (needs_trust_root, asking) = (loader.needs_trust_root(), loader.asking());
+        let every = loader.ask_every();
         drop(loader);
         let mut watch = Watch::default();
         for (at, directory) in directories.into_iter().enumerate() {
@@ -348,6 +355,11 @@ impl Images {
                 .spawn(move || images.follow_trust_root(&theirs, TRUST_ROOT_MS))?;
             watch.stops.push(stop);
             watch.threads.push(thread);
+        }
+        if let Some((sources, asked, now)) = asking {
+            let (end, ended) = oneshot::channel();
+            watch.threads.push(fetch::start(Arc::clone(self), sources, asked, now, every, ended)?);
+            watch.ends.push(end);
         }
         Ok(watch)
     }
@@ -436,19 +448,21 @@ impl Images {
     }
 }
 
-/// The threads that watch the directories; they end when this is dropped.
+/// The threads that watch the directories and ask the other sources; they end when this is dropped.
 #[derive(Debug, Default)]
 pub struct Watch {
     stops: Vec<UnixStream>,
+    ends: Vec<oneshot::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stops.clear();
+        self.ends.clear();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a thread that watches a directory of attestations panicked");
+                tracing::error!("a thread that looks for attestations panicked");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The register over real directories, keys and envelopes.
 
 mod facts;
+mod fetched;
 mod platforms;
 mod sharing;
 mod sources;

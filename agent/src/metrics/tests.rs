@@ -34,6 +34,7 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.digest_computed(Duration::from_millis(2));
     metrics.digest_undetermined(Undetermined::TooLarge);
     metrics.document_refused();
+    metrics.asked(Asking::Failed);
     metrics.images(ImageKind::NoSbom, 4);
     metrics.images(ImageKind::PlatformUnproven, 2);
     metrics.dropped(Sink::JsonLines, 5);
@@ -52,6 +53,7 @@ fn text_has_every_count_under_its_name_and_labels() {
         r"muster_digest_misses_total 1",
         r#"muster_digest_undetermined_total{reason="too_large"} 1"#,
         r#"muster_documents_total{outcome="refused"} 1"#,
+        r#"muster_source_askings_total{outcome="failed"} 1"#,
         r#"muster_images{state="no_sbom"} 4"#,
         r#"muster_images{state="platform_unproven"} 2"#,
         r#"muster_feed_dropped_items_total{sink="json_lines"} 5"#,

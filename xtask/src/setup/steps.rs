@@ -39,6 +39,12 @@ pub(crate) fn missing(stage: Stage) -> anyhow::Result<Vec<Step>> {
         program(&mut steps, "c++", "g++", "builds the fuzzer");
         program(&mut steps, "openssl", "openssl", "makes keys and certificates for the tests");
         program(&mut steps, "jq", "jq", "is what the benchmark compares with");
+        program(
+            &mut steps,
+            "docker-registry",
+            "docker-registry",
+            "is the registry that the tests fetch from",
+        );
         tool(&mut steps, tools::FUZZ, "runs the fuzz targets");
     }
     if stage >= Stage::Ci {

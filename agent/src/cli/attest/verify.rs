@@ -1,5 +1,6 @@
 //! `muster attest verify`.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,40 +12,24 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::USAGE;
+use super::policy::Options;
 use crate::attestation::{
-    self, AttestationError, Keys, Limits, Policy, PredicateType, Provenance, Signed, Signers, TrustRoot,
-    Verified, VerifiedArtifact, Vex, is_over_artifact, verify, verify_artifact,
+    self, AttestationError, Limits, Policy, PredicateType, Provenance, Signed, Signers, Verified,
+    VerifiedArtifact, Vex, is_over_artifact, verify, verify_artifact,
 };
-use crate::config::{self, Identity};
 use crate::finding::Sha256;
 
-/// Exit status when what it was given cannot be used, as clap's.
-const USAGE: u8 = 2;
 /// An artifact is held in memory, since some keys sign all of it and not its digest.
 const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
 
 /// Arguments of `muster attest verify`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("signer").args(["keys", "identity"]).required(true).multiple(true))]
 pub struct Verify {
     /// A DSSE envelope, or a Sigstore bundle (v0.1 to v0.3) of an attestation or of a signature over an artifact.
     file: PathBuf,
-    /// Public key of a signer, PEM (BEGIN PUBLIC KEY): P-256, P-384, Ed25519 or RSA.
-    #[arg(long = "key", value_name = "PEM")]
-    keys: Vec<PathBuf>,
-    /// Different keys that must have signed.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threshold: usize,
-    /// Trust root: a trusted_root.json, the directory of a TUF cache, `embedded` (Sigstore's public services) or
-    /// `embedded:github`.
-    #[arg(long, value_name = "FILE", default_value = "embedded")]
-    trust_root: String,
-    /// Signer whom the certificate must name: email address or URI, `*` for any characters but `/`, `**` for any.
-    #[arg(long, value_name = "ID", requires = "issuer")]
-    identity: Option<String>,
-    /// Issuer who vouches for the identity.
-    #[arg(long, value_name = "URL", requires = "identity")]
-    issuer: Option<String>,
+    #[command(flatten)]
+    policy: Options,
     /// Digest of the image (or artifact) that it must be about.
     #[arg(long, value_name = "sha256:HEX", conflicts_with = "artifact")]
     subject: Option<Sha256>,
@@ -57,13 +42,13 @@ pub struct Verify {
 }
 
 /// What was verified.
-enum Good {
+pub(super) enum Good {
     Attestation(Box<Verified>, Predicate),
     Artifact(VerifiedArtifact),
 }
 
 /// What a predicate that is not an SBOM says.
-enum Predicate {
+pub(super) enum Predicate {
     Sbom,
     Provenance(Provenance),
     Vex(Vex),
@@ -105,7 +90,7 @@ impl Verify {
                 if self.json {
                     println!("{}", good.json());
                 } else {
-                    good.print(&self.file);
+                    good.print(file);
                 }
                 ExitCode::SUCCESS
             }
@@ -121,22 +106,7 @@ impl Verify {
     }
 
     fn read(&self) -> anyhow::Result<(Policy, About, Vec<u8>)> {
-        let keys = Keys::load(&self.keys)?;
-        let count = keys.len();
-        if !keys.is_empty() && !(1..=count).contains(&self.threshold) {
-            anyhow::bail!(
-                "--threshold {}: expected 1 to {count}, the number of different keys",
-                self.threshold
-            );
-        }
-        let identity = self.identity.clone().zip(self.issuer.clone());
-        let identities: Vec<_> =
-            identity.into_iter().map(|(identity, issuer)| Identity { identity, issuer }).collect();
-        if let Some((member, reason)) = identities.iter().find_map(Identity::fault) {
-            anyhow::bail!("--{member}: {reason}");
-        }
-        let trust_root = TrustRoot::load(&config::TrustRoot::from(self.trust_root.clone()))?;
-        let policy = Policy::new(keys, self.threshold, identities, trust_root)?;
+        let policy = self.policy.policy()?;
         let about = match (&self.subject, &self.artifact) {
             (Some(digest), _) => About::Digest(*digest),
             (None, Some(artifact)) => About::Bytes(read(artifact, MAX_ARTIFACT_BYTES)?),
@@ -177,17 +147,11 @@ fn attestation(bytes: &[u8], about: &About, policy: &Policy) -> Result<Good, Str
         let found: Vec<_> = subjects(&verified).map(|digest| format!("sha256:{digest}")).collect();
         return Err(format!("the statement is about {}, not about sha256:{wanted}", found.join(", ")));
     }
-    let document = verified.statement.predicate();
-    let predicate = match verified.statement.predicate_type {
-        PredicateType::SlsaProvenance => Provenance::parse(document, &limits).map(Predicate::Provenance),
-        PredicateType::OpenVex => Vex::parse(document, &limits).map(Predicate::Vex),
-        _ => Ok(Predicate::Sbom),
-    };
-    let predicate = predicate.map_err(|error| format!("its signature is good, but {error}"))?;
-    Ok(Good::Attestation(Box::new(verified), predicate))
+    Good::attestation(verified, &limits)
 }
 
-fn subjects(verified: &Verified) -> impl Iterator<Item = Sha256> + '_ {
+/// What it is about.
+pub(super) fn subjects(verified: &Verified) -> impl Iterator<Item = Sha256> + '_ {
     verified.statement.subjects.iter().filter_map(|subject| subject.sha256)
 }
 
@@ -196,7 +160,19 @@ fn rfc3339(time: Option<SystemTime>) -> Option<String> {
 }
 
 impl Good {
-    fn json(&self) -> Value {
+    /// A verified attestation whose predicate can be read.
+    pub(super) fn attestation(verified: Verified, limits: &Limits) -> Result<Self, String> {
+        let document = verified.statement.predicate();
+        let predicate = match verified.statement.predicate_type {
+            PredicateType::SlsaProvenance => Provenance::parse(document, limits).map(Predicate::Provenance),
+            PredicateType::OpenVex => Vex::parse(document, limits).map(Predicate::Vex),
+            _ => Ok(Predicate::Sbom),
+        };
+        let predicate = predicate.map_err(|error| format!("its signature is good, but {error}"))?;
+        Ok(Self::Attestation(Box::new(verified), predicate))
+    }
+
+    pub(super) fn json(&self) -> Value {
         let (sha256, signers, time) = match self {
             Self::Attestation(verified, _) => (verified.sha256, &verified.signers, verified.time),
             Self::Artifact(verified) => (verified.sha256, &verified.signers, verified.time),
@@ -228,8 +204,9 @@ impl Good {
         out
     }
 
-    fn print(&self, file: &Path) {
-        println!("{}: verified", file.display());
+    /// `from`: where it is.
+    pub(super) fn print(&self, from: impl fmt::Display) {
+        println!("{from}: verified");
         match self {
             Self::Artifact(verified) => print_signers(&verified.signers, verified.time),
             Self::Attestation(verified, predicate) => {

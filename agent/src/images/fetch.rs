@@ -1,0 +1,217 @@
+//! Registries and OCI layouts: asked on a thread of their own, never on the way of an event.
+//!
+//! They are asked for the images that the configuration names. What they held stays while they cannot be reached, or while not
+//! all of it can be read: an attestation does not cease to count because a registry is down.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+use super::library::Loaded;
+use super::loader::{Changes, Reader, tell};
+use super::{Image, ImageState, Images, Refused};
+use crate::attestation::source::{Found, Reference, Scope, Sources};
+use crate::config::Config;
+use crate::finding::Sha256;
+use crate::metrics::{Asking, Metrics};
+
+/// How often sources are asked again for an image that is verified: there may be a newer attestation.
+const NEWER: Duration = Duration::from_secs(3600);
+
+/// An image for which the sources are asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Asked {
+    reference: Option<Reference>,
+    digests: Vec<Sha256>,
+}
+
+/// As messages name it.
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.reference, self.digests.first()) {
+            (Some(reference), _) => reference.fmt(f),
+            (None, Some(digest)) => write!(f, "sha256:{digest}"),
+            (None, None) => f.write_str("no image"),
+        }
+    }
+}
+
+impl Asked {
+    /// Every image of the configuration that some source can be asked for.
+    pub(super) fn all(config: &Config) -> BTreeMap<Self, Fetched> {
+        let (layouts, registry) =
+            (!config.attestation.layouts.is_empty(), config.attestation.registry.enabled);
+        let workloads = config.workloads.iter().map(|workload| Self {
+            reference: workload.reference.clone().filter(|_| registry),
+            digests: workload.digests().subjects().collect(),
+        });
+        let host = config.host.image.map(|image| Self { reference: None, digests: vec![image] });
+        let all: BTreeMap<_, _> = workloads
+            .chain(host)
+            .filter(|asked| layouts || asked.reference.is_some())
+            .map(|asked| (asked, Fetched::default()))
+            .collect();
+        if registry && all.keys().all(|asked| asked.reference.is_none()) {
+            tracing::warn!(
+                "attestation.registry is enabled, but no [[workload]] has a `reference`: no registry is asked"
+            );
+        }
+        all
+    }
+}
+
+/// What the sources held for an image.
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    /// With the digest of what was fetched.
+    envelopes: Vec<(Sha256, Arc<Loaded>)>,
+    /// What could not be read.
+    pub(super) unread: Vec<Refused>,
+}
+
+impl Fetched {
+    pub(super) fn envelopes(&self) -> impl Iterator<Item = &Arc<Loaded>> {
+        self.envelopes.iter().map(|(_, envelope)| envelope)
+    }
+
+    pub(super) fn subjects(&self) -> impl Iterator<Item = Sha256> + '_ {
+        self.envelopes().flat_map(|envelope| envelope.subjects.iter().copied())
+    }
+
+    /// Takes an answer in place of the one before.
+    pub(super) fn take(
+        &mut self,
+        asked: &Asked,
+        found: &Found,
+        reader: &Reader,
+        metrics: &Metrics,
+    ) -> Changes {
+        let before = std::mem::take(self);
+        let mut changes = Changes::default();
+        for candidate in &found.candidates {
+            let known = before.envelopes.iter().find(|(sha256, _)| *sha256 == candidate.sha256);
+            // A signature over its index may have come since it was refused.
+            if let Some((sha256, good)) = known.filter(|(_, known)| known.outcome.is_ok()) {
+                self.envelopes.push((*sha256, Arc::clone(good)));
+                continue;
+            }
+            let Some(loaded) = reader.candidate(found, candidate) else { continue };
+            if known.is_none_or(|(_, known)| known.outcome.as_ref().err() != loaded.outcome.as_ref().err()) {
+                tell(&loaded, metrics);
+                changes.extend(loaded.subjects.iter().copied());
+            }
+            self.envelopes.push((candidate.sha256, Arc::new(loaded)));
+        }
+        for (sha256, gone) in before.envelopes {
+            if self.envelopes.iter().any(|(here, _)| *here == sha256) {
+                continue;
+            }
+            if gone.outcome.is_ok() && !found.is_whole() {
+                self.envelopes.push((sha256, gone));
+            } else {
+                tracing::info!(image = %asked, fetched = %sha256, "attestation removed");
+                changes.extend(gone.subjects.iter().copied());
+            }
+        }
+        let unreachable = found
+            .unreachable
+            .iter()
+            .map(|reason| Refused { file: asked.to_string(), reason: reason.clone() });
+        let refused =
+            found.refused.iter().map(|left| Refused { file: left.from.clone(), reason: left.reason.clone() });
+        self.unread = unreachable.chain(refused).collect();
+        for Refused { file, reason } in self.unread.iter().filter(|new| !before.unread.contains(new)) {
+            tracing::warn!(file, reason, "not fetched");
+        }
+        changes
+    }
+}
+
+/// Asks for each image now, and again: `every` so often until it is verified, and at once when `now` says so. Ends when the
+/// other end of `ended` is gone.
+pub(super) fn start(
+    images: Arc<Images>,
+    sources: Arc<Sources>,
+    asked: Vec<Asked>,
+    now: Arc<Notify>,
+    every: Duration,
+    ended: oneshot::Receiver<()>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("sources".into()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "registries and layouts are not asked; reload to try again");
+                return;
+            }
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                // Whether it was sent or dropped says the same.
+                _ = ended => {}
+                () = follow(&images, &sources, &asked, &now, every) => {}
+            }
+        });
+        // A file that is being read is of no interest any more.
+        runtime.shutdown_background();
+    })
+}
+
+async fn follow(
+    images: &Arc<Images>,
+    sources: &Arc<Sources>,
+    asked: &[Asked],
+    now: &Notify,
+    every: Duration,
+) {
+    let mut newer = Instant::now() + NEWER;
+    let mut all = true;
+    loop {
+        let mut asking = JoinSet::new();
+        for image in asked.iter().filter(|image| all || !images.is_verified(image)).cloned() {
+            let sources = Arc::clone(sources);
+            asking.spawn(async move {
+                let found = sources.candidates(image.reference.as_ref(), &image.digests, Scope::Here).await;
+                (image, found)
+            });
+        }
+        while let Some(answer) = asking.join_next().await {
+            match answer {
+                Ok((image, found)) => images.fetched(&image, &found),
+                Err(error) => tracing::error!(%error, "asking for attestations failed"),
+            }
+        }
+        let woken = tokio::time::timeout(every, now.notified()).await.is_ok();
+        all = woken || Instant::now() >= newer;
+        if all {
+            newer = Instant::now() + NEWER;
+        }
+    }
+}
+
+impl Images {
+    /// The image has what it needs, from wherever.
+    fn is_verified(&self, asked: &Asked) -> bool {
+        let is_it = |image: &Image| image.digests.subjects().any(|digest| asked.digests.contains(&digest));
+        let all = self.snapshot();
+        let mut of_it = all.iter().filter(|image| is_it(image)).peekable();
+        of_it.peek().is_some() && of_it.all(|image| matches!(image.state, ImageState::Verified { .. }))
+    }
+
+    fn fetched(&self, asked: &Asked, found: &Found) {
+        self.metrics.asked(if !found.is_whole() {
+            Asking::Failed
+        } else if found.candidates.is_empty() {
+            Asking::Nothing
+        } else {
+            Asking::Found
+        });
+        self.apply(|loader, metrics| loader.fetched(asked, found, metrics));
+    }
+}
