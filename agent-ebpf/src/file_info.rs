@@ -10,7 +10,7 @@ const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 const HUGETLBFS: u64 = 0x9584_58f6;
 /// `MNT_NS_INTERNAL`, `ERR_PTR(-EINVAL)`: the kernel's own mounts.
-const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
+pub const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
 
 const S_IFMT: u32 = 0o170_000;
 /// A regular file.

@@ -11,6 +11,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
 use muster_common::{NAME_CAP, PATH_CAP, path_flag};
 
+use crate::file_info::MNT_NS_INTERNAL;
 use crate::layout::*;
 
 /// Names and mounts that one walk passes at most: the verifier follows each step, and older ones take long. A longer walk is
@@ -147,6 +148,13 @@ pub unsafe fn of_spelling(task: u64, base: Path, name: Spelling, buffer: *mut u8
     Walked { flags: walked.flags | flags, ..walked }
 }
 
+/// The mount is attached in a mount namespace: neither internal to the kernel nor taken away.
+#[inline(always)]
+fn is_in_namespace(mnt: u64) -> bool {
+    let namespace = pointer(mnt.wrapping_sub(off(&OFF_MOUNT_MNT)), &OFF_MOUNT_NS);
+    namespace != 0 && namespace != MNT_NS_INTERNAL
+}
+
 /// Where a spelling lies.
 #[derive(Clone, Copy)]
 pub enum Spelling {
@@ -209,6 +217,11 @@ unsafe fn walk(task: u64, path: Path, buffer: *mut u8, start: usize) -> Walked {
             break;
         }
         dentry = parent;
+    }
+    // What an exit closes is closed after the task has left its root (exit_fs() and exit_task_work() in do_exit()): then the root
+    // of the mount's namespace is as good.
+    if flags == path_flag::UNREACHABLE && root.dentry == 0 && is_in_namespace(mnt) {
+        flags = 0;
     }
     Walked { len: opaque(len as u32) as u16, flags: opaque(u32::from(flags)) as u16 }
 }

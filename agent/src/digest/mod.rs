@@ -140,6 +140,7 @@ pub struct Digests {
     reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
     stats: Stats,
+    stand_in: Option<u32>,
 }
 
 struct Hashed {
@@ -164,7 +165,14 @@ impl Digests {
             reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
             metrics,
             stats: Stats::default(),
+            stand_in: None,
         }
+    }
+
+    /// A process of the workload of the next event, whose root is looked at when nothing is known of the event's own. What is found
+    /// there counts only if it is the event's file.
+    pub fn stand_in(&mut self, pid: Option<u32>) {
+        self.stand_in = pid;
     }
 
     /// The content of a file of an event. `weak` asks for SHA-1 and MD5 too, which are left out when the file cannot
@@ -359,7 +367,11 @@ impl Digests {
             Way::Mapped => Some(self.ways.mapped(pid, file)),
             Way::Opened => Some(self.ways.opened(pid, file)),
             Way::Peer => {
-                let peer = self.ways.peer(task.mnt_ns).filter(|peer| *peer != pid)?;
+                let peer = match task.mnt_ns {
+                    // What an exit closes is closed after the process has left its namespaces (exit_task_work() in do_exit()).
+                    0 => self.stand_in?,
+                    mounts => self.ways.peer(mounts).filter(|peer| *peer != pid)?,
+                };
                 Some(self.ways.in_root(peer, file.path.as_bytes(), false))
             }
         }

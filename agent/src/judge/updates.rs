@@ -60,8 +60,8 @@ pub(super) const GRACE_NS: u64 = 2_000_000_000;
 /// Longest time that findings are held.
 pub(super) const AT_MOST_NS: u64 = 600_000_000_000;
 
-/// Where package managers keep their databases, and what runs during an installation: maintainer scripts and scriptlets.
-const BOOKKEEPING: [&[u8]; 7] = [
+/// Where package managers keep their databases and logs, and what runs during an installation: maintainer scripts and scriptlets.
+const BOOKKEEPING: [&[u8]; 10] = [
     b"/var/lib/dpkg/",
     b"/var/cache/debconf/",
     b"/var/lib/rpm/",
@@ -69,6 +69,9 @@ const BOOKKEEPING: [&[u8]; 7] = [
     b"/var/tmp/rpm-tmp.",
     b"/lib/apk/",
     b"/usr/lib/apk/",
+    b"/var/log/dpkg.log",
+    b"/var/log/alternatives.log",
+    b"/var/log/apt/",
 ];
 
 #[derive(Debug)]
@@ -164,8 +167,8 @@ impl Updates {
             return None;
         }
         let id = *self.lineage.get(&task.process)?;
-        // What is mounted elsewhere is not the host's file, whatever its name.
-        self.sessions.get(&id).filter(|session| session.mnt_ns == task.mnt_ns).map(|_| id)
+        // What is mounted elsewhere is not the host's file, whatever its name. Who is exiting has left its namespaces.
+        self.sessions.get(&id).filter(|session| [session.mnt_ns, 0].contains(&task.mnt_ns)).map(|_| id)
     }
 
     pub(super) fn fork(&mut self, parent: ProcessId, child: ProcessId) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use muster_proto::v1::{Kind::*, Verdict::*};
 
@@ -17,6 +18,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("file of the SBOM renamed over", renamed_over),
         seen("file of the SBOM truncated", truncated),
         seen("file of the SBOM changed through a writable mapping", mapped),
+        seen("file of the SBOM changed, closed by an exit", closed_by_exit),
         seen("file of the SBOM unlinked", unlinked),
         seen("new executable dropped and never run", dropped),
         seen("chmod +x of an unknown file", made_executable),
@@ -51,6 +53,13 @@ fn mapped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         found(Exec, Unauthorized, &stage.world.tool)?,
         found(File, Modified, &file)?.operation("close_write").parent("suite"),
     ])
+}
+
+fn closed_by_exit(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("nl");
+    let script = format!("exec 9>>{}; echo >&9; exit 0", file.display());
+    world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+    Ok(vec![found(File, Modified, &file)?.operation("close_write").parent("suite")])
 }
 
 fn unlinked(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
