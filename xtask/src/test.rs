@@ -12,7 +12,7 @@ use crate::{build, fuzz, run, shell, vm};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Seconds for each fuzz target.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     fuzz_seconds: u32,
 }
 
