@@ -97,7 +97,12 @@ def programs(pid):
     """Runs and nanoseconds by the id of each kernel program that the agent holds."""
     found = {}
     for entry in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir():
-        fields = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
+        try:
+            text = entry.read_text()
+        except FileNotFoundError:
+            # Closed in the meantime: no program, for those are held as long as the agent runs.
+            continue
+        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         if "run_cnt" in fields:
             found[int(fields["prog_id"])] = (int(fields["run_cnt"]), int(fields["run_time_ns"]))
     if not found:
