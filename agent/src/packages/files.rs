@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Position, Problem};
 use crate::event::{Owner, PackageDigest};
 use crate::finding::Sha256;
-use crate::sbom::{canonical, merges_into_usr};
+use crate::sbom::{canonical, merges_into_usr, search};
 
 /// Problems that are kept word by word.
 const PROBLEMS: usize = 32;
@@ -115,19 +115,6 @@ fn slice<'a>(bytes: &'a [u8], ends: &[u32], n: usize) -> &'a [u8] {
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     let slash = memchr::memrchr(b'/', path).unwrap_or(0);
     (&path[..slash], &path[(slash + 1).min(path.len())..])
-}
-
-fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Option<usize> {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low.midpoint(high);
-        match compare(middle) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Greater => high = middle,
-            std::cmp::Ordering::Equal => return Some(middle),
-        }
-    }
-    None
 }
 
 /// `/bin/sh` is `/usr/bin/sh` where `/bin` is a link.

@@ -290,7 +290,8 @@ impl ImageIndex {
     }
 }
 
-fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Option<usize> {
+/// Binary search in a sorted list of `count` things that are compared by number.
+pub(crate) fn search(count: usize, compare: impl Fn(usize) -> std::cmp::Ordering) -> Option<usize> {
     let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low.midpoint(high);

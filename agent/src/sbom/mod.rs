@@ -30,6 +30,7 @@ pub mod tool;
 pub use builder::Builder;
 pub use checksum::{Algorithm, hex};
 pub use coverage::Numbers;
+pub(crate) use index::search;
 pub use index::{Entry, ImageIndex};
 pub use origin::Origin;
 pub use packages::Package;
