@@ -1,172 +1,48 @@
 //! SBOMs by syft, run here over a small root tree: what each format and file selection answers of the programs in the tree, and
 //! that `muster sbom generate --complete` answers for the rest.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use aws_lc_rs::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use md5::{Digest as _, Md5};
-use muster::finding::{Coverage, Sha256};
+use muster::finding::Coverage;
 use muster::sbom::{self, ImageIndex, Limits};
 use serde_json::{Value, json};
 
-#[path = "common/python.rs"]
+mod image;
+#[path = "../common/python.rs"]
 mod python;
+mod tree;
 
-/// What of the tree can run: paths without the first `/`.
-const PROGRAMS: [&str; 7] = [
-    "usr/bin/dash",
-    "usr/bin/true",
-    "usr/lib/x86_64-linux-gnu/libc.so.6",
-    "usr/bin/demo",
-    "usr/lib/python3/dist-packages/demo/run.py",
-    SERVER,
-    "opt/app/start",
-];
-/// Copied in by a Dockerfile: no package owns it.
-const SERVER: &str = "opt/app/server";
+use image::Image;
+use tree::{PROGRAMS, SERVER, Tree, hex};
 
-/// A Debian root as small as syft still sees one: merged `/usr`, three packages, one of Python, and an application beside them.
-struct Tree(tempfile::TempDir);
+/// The version that `tests/requirements.txt` names.
+const SYFT: &str = "syft-1.18.1";
+/// As syft names its formats.
+const FORMATS: [&str; 4] = ["spdx-json", "spdx-tag-value", "syft-json", "cyclonedx-json"];
+/// What makes it list every file.
+const EVERY_FILE: [(&str, &str); 2] =
+    [("SYFT_FILE_METADATA_SELECTION", "all"), ("SYFT_FILE_METADATA_DIGESTS", "sha256")];
 
-impl Tree {
-    fn new() -> Self {
-        let tree = Self(tempfile::tempdir().expect("a directory"));
-        fs::create_dir_all(tree.path("usr/bin")).expect("a directory");
-        for (link, target) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("usr/bin/sh", "dash")] {
-            symlink(target, tree.path(link)).expect("a link");
-        }
-        tree.write(
-            "etc/os-release",
-            0o644,
-            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n",
-        );
-        tree.copy("/bin/sh", "usr/bin/dash");
-        tree.copy("/bin/true", "usr/bin/true");
-        tree.copy(&libc(), "usr/lib/x86_64-linux-gnu/libc.so.6");
-        tree.write("usr/share/doc/dash/copyright", 0o644, "BSD-3-Clause\n");
-        // As Debian 12 writes them: paths from before /usr was merged.
-        tree.package("dash", "0.5.12-2", "", &["bin/dash", "bin/sh", "usr/share/doc/dash/copyright"]);
-        tree.package("coreutils", "9.1-1", "", &["bin/true"]);
-        tree.package("libc6", "2.36-9+deb12u13", ":amd64", &["lib/x86_64-linux-gnu/libc.so.6"]);
-        tree.python();
-        // What a Dockerfile's COPY brings: a program that is like no other, a script that starts it, and its data.
-        let mut server = fs::read("/bin/true").expect("a program of this host");
-        server.extend_from_slice(b"the server");
-        tree.write(SERVER, 0o755, &server);
-        tree.write("opt/app/start", 0o755, "#!/bin/sh\nexec /opt/app/server\n");
-        tree.write("opt/app/settings.json", 0o644, "{}\n");
-        tree
+/// Runs syft once for all formats; gives the documents.
+fn syft(source: &str, out: &Path, name: &str, variables: &[(&str, &str)]) -> [PathBuf; 4] {
+    let files = FORMATS.map(|format| (format, out.join(format!("{name}.{format}"))));
+    let mut syft = python::program("syft");
+    syft.args(["scan", source]);
+    for (format, file) in &files {
+        syft.arg("-o").arg(format!("{format}={}", file.display()));
     }
-
-    fn root(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root().join(name)
-    }
-
-    fn write(&self, name: &str, mode: u32, content: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("it is in a directory")).expect("a directory");
-        fs::write(&path, content).expect("a file");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
-    }
-
-    fn copy(&self, of_host: &str, name: &str) {
-        self.write(name, 0o755, fs::read(of_host).expect("a file of this host"));
-    }
-
-    /// Adds a package to dpkg's database.
-    fn package(&self, name: &str, version: &str, suffix: &str, files: &[&str]) {
-        let status = self.path("var/lib/dpkg/status");
-        let mut text = fs::read_to_string(&status).unwrap_or_default();
-        write!(
-            text,
-            "Package: {name}\nStatus: install ok installed\nPriority: required\nSection: base\nInstalled-Size: 191\n\
-             Maintainer: Nobody <nobody@example.org>\nArchitecture: amd64\n{}Version: {version}\nDescription: {name}\n\n",
-            if suffix.is_empty() { "" } else { "Multi-Arch: same\n" }
-        )
-        .expect("text");
-        self.write("var/lib/dpkg/status", 0o644, text);
-        let mut list = "/.\n".to_owned();
-        let mut sums = String::new();
-        for file in files {
-            writeln!(list, "/{file}").expect("text");
-            // dpkg has no sum of a link.
-            if !file.ends_with("/sh") {
-                let content = fs::read(self.path(file)).expect("a file of the tree");
-                writeln!(sums, "{}  {file}", hex(&Md5::digest(content))).expect("text");
-            }
-        }
-        self.write(&format!("var/lib/dpkg/info/{name}{suffix}.list"), 0o644, list);
-        self.write(&format!("var/lib/dpkg/info/{name}{suffix}.md5sums"), 0o644, sums);
-    }
-
-    /// Adds a package of Python, with the program that it installs.
-    fn python(&self) {
-        const SITE: &str = "usr/lib/python3/dist-packages";
-        let files = [
-            ("../../../bin/demo", 0o755, "#!/usr/bin/python3\nfrom demo.run import main\nmain()\n"),
-            ("demo/__init__.py", 0o644, ""),
-            ("demo/run.py", 0o755, "#!/usr/bin/python3\ndef main(): pass\n"),
-            ("demo-1.0.dist-info/METADATA", 0o644, "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"),
-            ("demo-1.0.dist-info/top_level.txt", 0o644, "demo\n"),
-        ];
-        let mut record = String::new();
-        for (name, mode, content) in files {
-            let path = name
-                .strip_prefix("../../../")
-                .map_or(format!("{SITE}/{name}"), |of_usr| format!("usr/{of_usr}"));
-            self.write(&path, mode, content);
-            let sum = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, content.as_bytes()));
-            writeln!(record, "{name},sha256={sum},{}", content.len()).expect("text");
-        }
-        record.push_str("demo-1.0.dist-info/RECORD,,\n");
-        self.write(&format!("{SITE}/demo-1.0.dist-info/RECORD"), 0o644, record);
-    }
-
-    fn sha256(&self, name: &str) -> Sha256 {
-        let content = fs::read(self.path(name)).expect("a file of the tree");
-        let found = digest::digest(&digest::SHA256, &content);
-        Sha256(found.as_ref().try_into().expect("32 bytes"))
-    }
-
-    /// Runs syft once for all formats; gives the documents.
-    fn syft(&self, out: &Path, selection: &str, variables: &[(&str, &str)]) -> [PathBuf; 4] {
-        let files = ["spdx-json", "spdx-tag-value", "syft-json", "cyclonedx-json"]
-            .map(|format| (format, out.join(format!("{selection}.{format}"))));
-        let mut syft = python::program("syft");
-        syft.args(["scan", "-q", &format!("dir:{}", self.root().display())]);
-        for (format, file) in &files {
-            syft.arg("-o").arg(format!("{format}={}", file.display()));
-        }
-        // Its caches, if any, and its configuration are not this machine's.
-        syft.env_clear()
-            .env("HOME", out)
-            .env("SYFT_CHECK_FOR_APP_UPDATE", "false")
-            .envs(variables.iter().copied());
-        let output = syft.output().expect("syft runs");
-        assert!(output.status.success(), "syft: {}", String::from_utf8_lossy(&output.stderr));
-        files.map(|(_, file)| file)
-    }
-}
-
-/// The C library that this test itself is linked to.
-fn libc() -> String {
-    let maps = fs::read_to_string("/proc/self/maps").expect("the maps of this process");
-    let line = maps.lines().find(|line| line.ends_with("/libc.so.6")).expect("the C library is mapped");
-    line[line.find('/').expect("a path")..].to_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    // Its caches, if any, and its configuration are not this machine's.
+    syft.env_clear()
+        .env("HOME", out)
+        .env("TMPDIR", out)
+        .env("SYFT_CHECK_FOR_APP_UPDATE", "false")
+        .envs(variables.iter().copied());
+    let output = syft.output().expect("syft runs");
+    assert!(output.status.success(), "syft: {}", String::from_utf8_lossy(&output.stderr));
+    files.map(|(_, file)| file)
 }
 
 fn muster(arguments: &[&str]) -> Output {
@@ -217,6 +93,14 @@ const DEFAULT: [Expected; 4] = [
     Expected { format: "syft-json", coverage: "owned", numbers: [15, 14, 0, 3, 4], answered: (6, 5) },
     Expected { format: "cyclonedx-json", coverage: "packages", numbers: [0, 0, 0, 0, 4], answered: (0, 0) },
 ];
+/// The same of an image. There syft also finds the program that Python's `RECORD` names (`../../../bin/demo`), and counts dpkg's
+/// lists of files among the evidence.
+const DEFAULT_OF_IMAGE: [Expected; 4] = [
+    Expected { format: "spdx-2-json", coverage: "owned", numbers: [15, 14, 0, 0, 4], answered: (5, 4) },
+    Expected { format: "spdx-2-tag-value", coverage: "owned", numbers: [15, 14, 0, 0, 4], answered: (5, 4) },
+    Expected { format: "syft-json", coverage: "owned", numbers: [17, 16, 0, 2, 4], answered: (6, 5) },
+    Expected { format: "cyclonedx-json", coverage: "packages", numbers: [0, 0, 0, 0, 4], answered: (0, 0) },
+];
 /// All files: only syft-json says that they are all. SPDX counts directories and links as files, and has no digest of them nor
 /// of an empty file, for which syft-json has Python's.
 const ALL: [Expected; 4] = [
@@ -235,7 +119,7 @@ fn check(tree: &Tree, document: &Path, tool: &str, expected: &Expected) {
     let index = index(document);
     let (listed, matched) = answered(tree, &index);
     println!(
-        "{name:28} coverage {:8}  files {:2}, {:2} with SHA-256  packages {}  programs listed {} of {n}, matched {:3} %",
+        "{name:34} coverage {:8}  files {:2}, {:2} with SHA-256  packages {}  programs listed {} of {n}, matched {:3} %",
         said["coverage"].as_str().unwrap_or_default(),
         numbers[0],
         numbers[1],
@@ -251,17 +135,25 @@ fn check(tree: &Tree, document: &Path, tool: &str, expected: &Expected) {
     assert_eq!(said["advice"].is_null(), index.coverage() == Coverage::Full, "{name}");
 }
 
-/// Completes a document from the tree, in both formats: then it answers for all programs, and still says what it said.
-fn check_completed(tree: &Tree, document: &Path) {
+/// `muster sbom generate SOURCE --complete BASE --format FORMAT`.
+fn complete(source: &str, base: &Path, format: &str) -> Output {
+    let base = base.to_str().expect("text");
+    let output = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["sbom", "generate", source, "--complete", base, "--format", format])
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .output();
+    output.expect("the program that cargo has built")
+}
+
+/// Completes a document from what it was made of, in both formats: then it answers for all programs, and still says what it said.
+/// Gives what was made.
+fn check_completed(tree: &Tree, source: &str, document: &Path) -> [Vec<u8>; 2] {
     let name = document.file_name().expect("a name").to_string_lossy();
     let before = index(document);
-    for format in ["spdx", "cyclonedx"] {
-        let whole = document.with_added_extension(format!("whole.{format}"));
-        let [tree_path, base, to] = [tree.root(), document, &whole].map(|path| path.to_str().expect("text"));
-        let output =
-            muster(&["sbom", "generate", tree_path, "--complete", base, "--format", format, "--output", to]);
+    ["spdx", "cyclonedx"].map(|format| {
+        let output = complete(source, document, format);
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let after = index(&whole);
+        let after = sbom::parse(&output.stdout, &Limits::default()).expect("what is made can be read");
         assert_eq!(after.coverage(), Coverage::Full, "{name} {format}");
         let (listed, matched) = answered(tree, &after);
         assert_eq!(
@@ -287,37 +179,94 @@ fn check_completed(tree: &Tree, document: &Path) {
         for package in before.packages() {
             assert!(after.packages().any(|kept| kept == package), "{name} {format}: {package:?} is lost");
         }
+        assert!(
+            complete(source, document, format).stdout == output.stdout,
+            "{name} {format}: not the same again"
+        );
+        output.stdout
+    })
+}
+
+/// A program that was changed since is not papered over where the base has its digest.
+fn check_changed<'a>(source: &str, documents: impl IntoIterator<Item = &'a PathBuf>) {
+    for document in documents {
+        let refused =
+            index(document).by_path(SERVER.as_bytes()).is_some_and(|entry| entry.sha256().is_some());
+        let output = complete(source, document, "spdx");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(refused)), "{}: {text}", document.display());
+        assert_eq!(text.contains("another digest for 1 file(s)"), refused, "{text}");
+        assert_eq!(text.contains("/opt/app/server"), refused, "{text}");
     }
 }
 
 #[test]
 fn syft_in_every_format_and_selection() {
     let (tree, out) = (Tree::new(), tempfile::tempdir().expect("a directory"));
-    let all = [("SYFT_FILE_METADATA_SELECTION", "all"), ("SYFT_FILE_METADATA_DIGESTS", "sha256")];
-    let runs = [("default", DEFAULT, &[][..]), ("all", ALL, &all[..])];
+    let root = tree.root().to_str().expect("text");
+    let runs = [("default", DEFAULT, &[][..]), ("all", ALL, &EVERY_FILE)];
     let mut documents = Vec::new();
     for (selection, expected, variables) in runs {
-        for (document, expected) in tree.syft(out.path(), selection, variables).into_iter().zip(&expected) {
-            check(&tree, &document, "syft-1.18.1", expected);
-            check_completed(&tree, &document);
+        let made = syft(&format!("dir:{root}"), out.path(), selection, variables);
+        for (document, expected) in made.into_iter().zip(&expected) {
+            check(&tree, &document, SYFT, expected);
+            check_completed(&tree, root, &document);
             documents.push(document);
         }
     }
-    // A program that was changed since is not papered over.
     tree.write(SERVER, 0o755, "#!/bin/sh\nexec another\n");
-    for (document, refused) in documents.iter().zip([false, false, false, false, true, true, true, false]) {
-        let output = muster(&[
-            "sbom",
-            "generate",
-            tree.root().to_str().expect("text"),
-            "--complete",
-            document.to_str().expect("text"),
-        ]);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(i32::from(refused)), "{}: {text}", document.display());
-        assert_eq!(text.contains("another digest for 1 file(s)"), refused, "{text}");
-        assert_eq!(text.contains("/opt/app/server"), refused, "{text}");
+    check_changed(root, &documents);
+}
+
+/// The same tree as an image: what syft says of it, and what Muster adds from the image itself.
+#[test]
+fn syft_over_an_image() {
+    let (tree, out) = (Tree::new(), tempfile::tempdir().expect("a directory"));
+    let image = Image::of(&tree);
+    let sources = [("oci-dir", "oci", image.layout()), ("oci-archive", "oci-archive", image.archive())];
+    let mut documents = Vec::new();
+    for (selection, expected, variables) in
+        [("default", DEFAULT_OF_IMAGE, &[][..]), ("all", ALL, &EVERY_FILE)]
+    {
+        let [of_layout, of_archive] = sources.each_ref().map(|(of_syft, of_muster, path)| {
+            let [of_syft_path, of_muster_path] =
+                [of_syft, of_muster].map(|scheme| format!("{scheme}:{}", path.display()));
+            let bases = syft(&of_syft_path, out.path(), &format!("{of_syft}.{selection}"), variables);
+            let whole: Vec<_> = bases
+                .iter()
+                .zip(&expected)
+                .map(|(base, expected)| {
+                    check(&tree, base, SYFT, expected);
+                    check_origin(&image, base);
+                    check_completed(&tree, &of_muster_path, base)
+                })
+                .collect();
+            documents.extend(bases);
+            whole
+        });
+        for (format, (layout, archive)) in FORMATS.iter().zip(of_layout.iter().zip(&of_archive)) {
+            assert!(layout == archive, "{selection} {format}: of the layout and of the archive differ");
+            for whole in layout {
+                let made = sbom::parse(whole, &Limits::default()).expect("what is made can be read");
+                assert_eq!(made.origin().config, Some(image.config), "{selection} {format}");
+                assert_eq!(made.origin().layers, image.layers, "{selection} {format}");
+            }
+        }
     }
+    tree.write(SERVER, 0o755, "#!/bin/sh\nexec another\n");
+    let changed = Image::of(&tree);
+    check_changed(&format!("oci:{}", changed.layout().display()), &documents);
+}
+
+/// What syft itself says of the image: syft-json all, the others of each file or package the layer that it came with.
+fn check_origin(image: &Image, document: &Path) {
+    let said = index(document).origin().clone();
+    let of = |format: &str| document.extension().is_some_and(|extension| extension == format);
+    assert_eq!(said.config, of("syft-json").then_some(image.config), "{}", document.display());
+    // Every package is of the first layer.
+    let layers = if of("cyclonedx-json") { &image.layers[..1] } else { &image.layers };
+    assert_eq!(said.layers.len(), layers.len(), "{}: {said:?}", document.display());
+    assert!(layers.iter().all(|layer| said.layers.contains(layer)), "{}: {said:?}", document.display());
 }
 
 /// As trivy writes it: packages by package URL, of Python the SHA-1 of its `METADATA`.
@@ -365,5 +314,5 @@ fn packages_only_as_trivy_writes_them() {
         answered: (0, 0),
     };
     check(&tree, &file, "trivy-0.70.0", &expected);
-    check_completed(&tree, &file);
+    check_completed(&tree, tree.root().to_str().expect("text"), &file);
 }
