@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: the scenario suite, or one program, on stock kernels.
 
+mod answers;
 pub(crate) mod cost;
 mod debian;
 mod exec;

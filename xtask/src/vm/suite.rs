@@ -6,6 +6,7 @@ use std::fs;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use super::answers;
 use super::debian::Job;
 use super::guest::quoted;
 use super::image::Image;
@@ -34,6 +35,7 @@ struct Run {
 pub(super) fn run(series: &[&'static Series], only: Option<&str>) -> anyhow::Result<bool> {
     build::release(&["muster", "suite", "tool"])?;
     let image = Image::get()?;
+    let answered = answers::print(&image);
     let mut runs = Vec::new();
     for series in series {
         runs.push(on(series, &image, only).with_context(|| format!("kernel {}", series.name))?);
@@ -43,7 +45,10 @@ pub(super) fn run(series: &[&'static Series], only: Option<&str>) -> anyhow::Res
     print!("\n{}", table(&runs));
     let (passed, failed) = count(&runs);
     println!("virtual machines: {passed} passed, {failed} failed; {}", results.display());
-    Ok(failed == 0)
+    if let Err(error) = &answered {
+        println!("what SBOMs answer of the image's root: FAILED: {error:#}");
+    }
+    Ok(failed == 0 && answered.is_ok())
 }
 
 fn on(series: &'static Series, image: &Image, only: Option<&str>) -> anyhow::Result<Run> {
