@@ -4,7 +4,7 @@
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
-use muster::packages::{Entry, Files, Limits, Wanted, read};
+use muster::packages::{Entry, Files, Limits, Wanted, owners, read};
 
 /// Files that hold what the input says: its parts, which four NULs end, in the order of the names.
 struct Input<'a>(Vec<&'a [u8]>);
@@ -53,10 +53,13 @@ fuzz_target!(|data: &[u8]| {
     }
     parts.push(rest);
     let limits = Limits { paths: 10_000, ..Limits::default() };
-    let files = read(&Input(parts), &Wanted::everything(), &|_| None, limits);
+    let input = Input(parts);
+    let files = read(&input, &Wanted::everything(), &|_| None, limits);
     assert!(files.len() <= 10_000);
     for problem in files.problems().0 {
         assert!(problem.file.starts_with('/') && !problem.reason.is_empty());
     }
     assert!(files.owner(b"/a/../b").is_none());
+    let owners = owners(&input, limits);
+    assert!(owners.owner(b"/a/../b").is_none());
 });

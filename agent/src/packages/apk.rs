@@ -8,8 +8,10 @@ use super::{Builder, Fault, Kind, Position, Reader, Wanted, lines, shown};
 use crate::event::PackageDigest;
 use crate::finding::Sha256;
 
+pub(super) const FILES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+
 pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
-    for file in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
+    for file in FILES {
         if let Ok(Some(text)) = from.read(file, to)
             && let Err((position, reason)) = installed(&text, wanted, to)
         {
@@ -20,7 +22,7 @@ pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
 
 /// Takes in the packages up to the first line that is wrong.
 fn installed(text: &[u8], wanted: &Wanted, to: &mut Builder) -> Result<(), Fault> {
-    let (mut name, mut version, mut package) = ("", "", None);
+    let (mut name, mut version, mut architecture, mut package) = ("", "", "", None);
     let (mut directory, mut file): (&[u8], Option<(usize, Vec<u8>)>) = (b"", None);
     for (line, bytes) in lines(text).chain([(usize::MAX, &b""[..])]) {
         let at = |reason| (Position::Line(line), reason);
@@ -36,10 +38,15 @@ fn installed(text: &[u8], wanted: &Wanted, to: &mut Builder) -> Result<(), Fault
             to.file(package, &path, None).map_err(|reason| (Position::Line(line), reason))?;
         }
         match key {
-            b'\n' => (name, version, package, directory) = ("", "", None, b""),
-            b'P' | b'V' => {
+            b'\n' => (name, version, architecture, package, directory) = ("", "", "", None, b""),
+            b'P' | b'V' | b'A' => {
                 let value = std::str::from_utf8(value).map_err(|_| at("expected UTF-8".to_owned()))?;
-                *(if key == b'P' { &mut name } else { &mut version }) = value;
+                let slot = match key {
+                    b'P' => &mut name,
+                    b'V' => &mut version,
+                    _ => &mut architecture,
+                };
+                *slot = value;
             }
             b'F' | b'R' if name.is_empty() || version.is_empty() => {
                 return Err(at("a file of a package without name or version (P:, V:) before it".to_owned()));
@@ -47,7 +54,7 @@ fn installed(text: &[u8], wanted: &Wanted, to: &mut Builder) -> Result<(), Fault
             b'F' => directory = value,
             b'R' => {
                 if package.is_none() && wanted.has(Kind::Apk, name, version) {
-                    package = Some(to.package(name, version));
+                    package = Some(to.package(Kind::Apk, name, version, architecture));
                 }
                 let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
                 file = package.is_some().then(|| (line, [b"/", directory, slash, value].concat()));

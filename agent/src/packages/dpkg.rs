@@ -7,6 +7,7 @@ use crate::event::PackageDigest;
 use crate::sbom::hex;
 
 const STATUS: &str = "var/lib/dpkg/status";
+const INFO: &str = "var/lib/dpkg/info/";
 const PARTS: &str = "var/lib/dpkg/status.d";
 const DIVERSIONS: &str = "var/lib/dpkg/diversions";
 
@@ -30,6 +31,12 @@ impl Paragraph<'_> {
     }
 }
 
+pub(super) fn is_of_database(path: &str) -> bool {
+    matches!(path, STATUS | DIVERSIONS)
+        || path.strip_prefix(INFO).is_some_and(|name| name.ends_with(".list") || name.ends_with(".md5sums"))
+        || path.strip_prefix(PARTS).is_some_and(|name| name.starts_with('/'))
+}
+
 pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
     // Without it, files would be given to the wrong packages.
     let Ok(diversions) = from.read(DIVERSIONS, to).map(Option::unwrap_or_default) else { return };
@@ -47,7 +54,7 @@ pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
             |paragraph, architecture| {
                 // Multi-Arch packages have their architecture in the file's name.
                 let name = paragraph.name;
-                let stem = format!("var/lib/dpkg/info/{name}");
+                let stem = format!("{INFO}{name}");
                 if architecture { format!("{stem}:{}", paragraph.architecture) } else { stem }
             },
             &diversions,
@@ -90,7 +97,7 @@ fn packages(
             to.problem(file, Position::Line(paragraph.line), reason);
             continue;
         }
-        let package = to.package(paragraph.name, paragraph.version);
+        let package = to.package(Kind::Deb, paragraph.name, paragraph.version, paragraph.architecture);
         let add = |to: &mut Builder, path: &[u8], digest| {
             let absolute = [b"/", path.strip_prefix(b"./").unwrap_or(path)].concat();
             let absolute = if path.starts_with(b"/") { path } else { &absolute };
@@ -122,10 +129,16 @@ fn packages(
             to.problem(&name, position, reason);
             continue;
         }
-        if let Ok(Some((name, text))) = named(to, "list")
-            && let Err((position, reason)) =
-                list(&text, |path| if known.contains(&path[1..]) { Ok(()) } else { add(to, path, None) })
-        {
+        let Ok(paths) = named(to, "list") else { continue };
+        if paths.is_none() && known.is_empty() && file == STATUS {
+            let reason =
+                format!("{} is installed, but without a list of its files (dpkg --audit)", paragraph.name);
+            to.problem(file, Position::Line(paragraph.line), reason);
+        }
+        let (name, text) = paths.unwrap_or_default();
+        let result =
+            list(&text, |path| if known.contains(&path[1..]) { Ok(()) } else { add(to, path, None) });
+        if let Err((position, reason)) = result {
             to.problem(&name, position, reason);
             continue;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Position, Problem};
+use super::{Installed, Kind, Position, Problem};
 use crate::event::{Owner, PackageDigest};
 use crate::finding::Sha256;
 use crate::sbom::{canonical, merges_into_usr, search};
@@ -127,6 +127,28 @@ fn merged<'a>(path: &'a [u8], links: &[&str]) -> std::borrow::Cow<'a, [u8]> {
     }
 }
 
+/// All packages, with and without files, and who owns what.
+#[derive(Debug)]
+pub struct Owners {
+    /// The packages, in the order of their databases.
+    pub packages: Vec<Installed>,
+    owners: FxHashMap<Box<[u8]>, u32>,
+    problems: Vec<Problem>,
+    more_problems: u64,
+}
+
+impl Owners {
+    /// Number of the package that owns the file at a canonical path.
+    pub fn owner(&self, path: &[u8]) -> Option<u32> {
+        self.owners.get(path).copied()
+    }
+
+    /// As [`PackageFiles::problems`].
+    pub fn problems(&self) -> (&[Problem], u64) {
+        (&self.problems, self.more_problems)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Raw {
     start: u32,
@@ -141,8 +163,10 @@ struct Raw {
 pub struct Builder {
     bytes: Vec<u8>,
     files: Vec<Raw>,
-    packages: Vec<Arc<str>>,
+    packages: Vec<Installed>,
     links: Vec<&'static str>,
+    /// Set: who owns what is wanted, not what digests the databases have.
+    owners: Option<FxHashMap<Box<[u8]>, u32>>,
     /// Only these paths are kept.
     only: Option<FxHashSet<Box<[u8]>>>,
     max_paths: usize,
@@ -156,9 +180,15 @@ impl Builder {
         Self { links, only, max_paths, ..Self::default() }
     }
 
+    /// For owners alone: of several packages the first owns a file, whatever the digests.
+    pub fn of_owners(links: Vec<&'static str>, max_paths: usize) -> Self {
+        Self { owners: Some(FxHashMap::default()), ..Self::new(links, None, max_paths) }
+    }
+
     /// Adds a package.
-    pub fn package(&mut self, name: &str, version: &str) -> u32 {
-        self.packages.push(format!("{name} {version}").into());
+    pub fn package(&mut self, kind: Kind, name: &str, version: &str, architecture: &str) -> u32 {
+        let [name, version, architecture] = [name, version, architecture].map(Box::from);
+        self.packages.push(Installed { kind, name, version, architecture });
         u32::try_from(self.packages.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -167,12 +197,16 @@ impl Builder {
     /// # Errors
     /// What is wrong with the path, or that there are too many.
     pub fn file(&mut self, package: u32, path: &[u8], digest: Option<PackageDigest>) -> Result<(), String> {
-        if self.files.len() >= self.max_paths {
+        if self.files.len().max(self.owners.as_ref().map_or(0, FxHashMap::len)) >= self.max_paths {
             return Err(format!("more than {} paths, which no real database has", self.max_paths));
         }
         let path = canonical(path).map_err(|e| format!("{e}: {}", super::shown(path)))?;
         let path = merged(&path, &self.links);
         if self.only.as_ref().is_some_and(|only| !only.contains(&*path)) {
+            return Ok(());
+        }
+        if let Some(owners) = &mut self.owners {
+            owners.entry(path.as_ref().into()).or_insert(package);
             return Ok(());
         }
         let (start, slash) = (self.bytes.len(), split(&path).0.len());
@@ -200,6 +234,17 @@ impl Builder {
 
     fn path(&self, raw: &Raw) -> &[u8] {
         &self.bytes[at(raw.start)..at(raw.start) + at(raw.len)]
+    }
+
+    /// A package owns this file. Told only when it is owners that are asked for.
+    pub(super) fn is_owned(&self, path: &str) -> bool {
+        self.owners.as_ref().is_some_and(|owners| owners.contains_key(path.as_bytes()))
+    }
+
+    /// Who owns what, of one that was made [`of_owners`](Self::of_owners).
+    pub fn owners(self) -> Owners {
+        let Self { packages, owners, problems, more_problems, .. } = self;
+        Owners { packages, owners: owners.unwrap_or_default(), problems, more_problems }
     }
 
     /// Sorts it all. A path that two databases own keeps its strongest digest; if two of that strength differ, nothing is
@@ -260,9 +305,9 @@ impl Builder {
             let next = number(packages.len());
             let package = *numbers.entry(raw.package).or_insert(next);
             if package == next
-                && let Some(text) = self.packages.get(at(raw.package))
+                && let Some(Installed { name, version, .. }) = self.packages.get(at(raw.package))
             {
-                packages.push(Arc::clone(text));
+                packages.push(format!("{name} {version}").into());
             }
             out.owners.push(package);
             out.digests.push(match raw.digest {

@@ -25,7 +25,7 @@ pub mod overlay;
 mod python;
 mod rpm;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 mod wanted;
 
@@ -35,7 +35,7 @@ use std::io;
 use aws_lc_rs::digest::{SHA256, digest};
 
 pub use databases::Databases;
-pub use files::{Builder, PackageFiles};
+pub use files::{Builder, Owners, PackageFiles};
 pub use tree::{Entry, Tree};
 pub use wanted::{Kind, Wanted};
 
@@ -69,6 +69,19 @@ pub enum Position {
     Byte(usize),
     /// Row of the table, by its number.
     Row(i64),
+}
+
+/// A package of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The kind of database.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its version, with the epoch before a colon.
+    pub version: Box<str>,
+    /// Its architecture; empty where the database has none.
+    pub architecture: Box<str>,
 }
 
 /// Part of a database that does not count.
@@ -164,16 +177,45 @@ pub fn read(
     attested: &dyn Fn(&[u8]) -> Option<Sha256>,
     limits: Limits,
 ) -> PackageFiles {
-    let mut reader = Reader { files, attested, limits, left: limits.all_bytes };
-    // A database lists `/bin/sh` where a merged system has `/usr/bin/sh`.
-    let tops = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-    let links = tops.into_iter().filter(|top| files.is_link(top)).collect();
-    let mut to = Builder::new(links, wanted.paths().cloned(), limits.paths);
-    dpkg::read(&mut reader, wanted, &mut to);
-    apk::read(&mut reader, wanted, &mut to);
-    rpm::read(&mut reader, wanted, &mut to);
-    python::read(&mut reader, wanted, &mut to);
+    let mut to = Builder::new(links(files), wanted.paths().cloned(), limits.paths);
+    collect(files, wanted, attested, limits, &mut to);
     to.finish()
+}
+
+/// Every package of a root, and which of them owns what: the system's before Python's. What of Python a package of the system
+/// brought, is that package.
+pub fn owners(files: &dyn Files, limits: Limits) -> Owners {
+    let mut to = Builder::of_owners(links(files), limits.paths);
+    collect(files, &Wanted::everything(), &|_| None, limits, &mut to);
+    to.owners()
+}
+
+/// A file that the databases are made of, by its path from the root, without the first `/`.
+pub fn is_of_database(path: &str) -> bool {
+    dpkg::is_of_database(path)
+        || apk::FILES.contains(&path)
+        || rpm::is_of_database(path)
+        || python::is_of_database(path)
+}
+
+fn collect(
+    files: &dyn Files,
+    wanted: &Wanted,
+    attested: &dyn Fn(&[u8]) -> Option<Sha256>,
+    limits: Limits,
+    to: &mut Builder,
+) {
+    let mut reader = Reader { files, attested, limits, left: limits.all_bytes };
+    dpkg::read(&mut reader, wanted, to);
+    apk::read(&mut reader, wanted, to);
+    rpm::read(&mut reader, wanted, to);
+    python::read(&mut reader, wanted, to);
+}
+
+/// Top directories that are links into `/usr`: a database lists `/bin/sh` where a merged system has `/usr/bin/sh`.
+fn links(files: &dyn Files) -> Vec<&'static str> {
+    let tops = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+    tops.into_iter().filter(|top| files.is_link(top)).collect()
 }
 
 /// Lines with their numbers, from 1.

@@ -21,6 +21,10 @@ const PLACES: [&str; 8] = [
     "app/.venv/lib",
 ];
 
+pub(super) fn is_of_database(path: &str) -> bool {
+    path.ends_with(".dist-info/RECORD") && PLACES.iter().any(|place| path.starts_with(place))
+}
+
 pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
     for place in PLACES {
         for version in from.list(place, to) {
@@ -43,8 +47,11 @@ fn packages(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder, directory:
             continue;
         }
         let file = format!("{directory}/{}/RECORD", entry.name);
+        if to.is_owned(&format!("/{file}")) {
+            continue;
+        }
         let Ok(Some(text)) = from.read(&file, to) else { continue };
-        let package = to.package(name, version);
+        let package = to.package(Kind::Python, name, version, "");
         if let Err((position, reason)) =
             record(&text, directory, |path, digest| to.file(package, path, digest))
         {
@@ -101,11 +108,13 @@ fn first_field(line: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
     }
 }
 
-/// Of several algorithms only SHA-256 counts; an empty field is a file without a digest.
+/// Of several algorithms only SHA-256 counts; an empty field is a file without a digest. Some packages of Debian
+/// 12 (`python3-blinker`, `python3-distro`) have it in hexadecimal.
 fn digest_of(text: &[u8]) -> Result<Option<PackageDigest>, String> {
     let Some(text) = text.strip_prefix(b"sha256=") else { return Ok(None) };
+    let hexadecimal = || std::str::from_utf8(text).ok().and_then(crate::sbom::hex);
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.strip_suffix(b"=").unwrap_or(text)).ok();
-    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).or_else(hexadecimal) {
         Some(digest) => Ok(Some(PackageDigest::Sha256(Sha256(digest)))),
         None => Err(format!("expected a SHA-256 in URL-safe Base64, found {}", shown(text))),
     }

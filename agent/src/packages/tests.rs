@@ -101,6 +101,7 @@ fn debian() -> Vec<(&'static str, &'static [u8])> {
         ("var/lib/dpkg/info/diverter.list", b"/usr/bin/which\n"),
         ("var/lib/dpkg/info/bare.list", b"/usr/bin/which\n/opt/bare\n"),
         ("var/lib/dpkg/diversions", b"/usr/bin/which\n/usr/bin/which.bare\ndiverter\n"),
+        ("var/lib/dpkg/info/a.list", b"/.\n"),
     ]
 }
 
@@ -178,6 +179,11 @@ fn what_is_wrong_is_left_out_with_its_place() {
             "/var/lib/dpkg/status, line 2: expected `Field: value`",
         ),
         ("var/lib/dpkg/status", b"Package: a\nPackage: b\n", "line 2: the field \"Package\" twice"),
+        (
+            "var/lib/dpkg/status",
+            b"Package: b\nVersion: 1\nStatus: install ok installed\n",
+            "line 1: b is installed, but without a list of its files",
+        ),
         (
             "var/lib/dpkg/status",
             b"Package: ../x\nVersion: 1\nStatus: install ok installed\n",
@@ -277,7 +283,8 @@ fn a_python_record() {
     let digest = BASE64_URL_SAFE_NO_PAD.encode([0xfb; 32]);
     let text = format!(
         "../../../bin/tool,sha256={digest},10\r\na/__init__.py,sha256={digest},0\na/__pycache__/x.pyc,,\n\
-         \"a/b,\"\"c.py\",sha256={digest},1\na/sha384.py,sha384=xyz,1\n"
+         \"a/b,\"\"c.py\",sha256={digest},1\na/sha384.py,sha384=xyz,1\na/hex.py,sha256={},1\n",
+        "fb".repeat(32)
     );
     let place = "usr/local/lib/python3.11/site-packages";
     let record = format!("{place}/some_tool-1.0.dist-info/RECORD");
@@ -289,6 +296,7 @@ fn a_python_record() {
         ("/usr/local/bin/tool".to_owned(), Some(sha256)),
         (format!("/{place}/a/__init__.py"), Some(sha256)),
         (format!("/{place}/a/__pycache__/x.pyc"), Some(None)),
+        (format!("/{place}/a/hex.py"), Some(sha256)),
         (format!("/{place}/a/b,\"c.py"), Some(sha256)),
         (format!("/{place}/a/sha384.py"), Some(None)),
         ("/usr/local/bin/other".to_owned(), None),
@@ -320,6 +328,41 @@ fn two_databases_of_one_file() {
     let files = read_all(stronger.path());
     assert_eq!(owner(&files, "/opt/bare"), None);
     assert!(problems(&files)[0].contains("/opt/bare: two packages own this file"), "{:?}", problems(&files));
+}
+
+#[test]
+fn owners_are_told_whatever_the_digests() {
+    let record = "usr/lib/python3.11/dist-packages/some_tool-9.dist-info/RECORD";
+    let mut tree = debian();
+    tree.extend([
+        // The system has it: what else it lists is not Python's own either.
+        (record, &b"../../../bin/bash,sha256=xx,1\nlost.py,,\n"[..]),
+        ("usr/lib/python3.11/dist-packages/other-1.dist-info/RECORD", b"../../../bin/bash,,\nother.py,,\n"),
+        ("var/lib/dpkg/info/diverter.md5sums", b"44444444444444444444444444444444  opt/bare\n"),
+        ("var/lib/dpkg/info/bare.md5sums", b"55555555555555555555555555555555  opt/bare\n"),
+    ]);
+    let root = root(&tree);
+    let list = format!("/usr/bin/which\n/opt/bare\n/{record}\n");
+    put(root.path(), &[("var/lib/dpkg/info/bare.list", list.as_bytes())]);
+    let files = Tree::directory(root.path()).expect("a directory");
+    let found = owners(&files, Limits::default());
+    assert_eq!(found.problems(), (&[][..], 0));
+    let names: Vec<_> = found.packages.iter().map(|package| (package.kind, &*package.name)).collect();
+    let debian = ["bash", "libc6", "diverter", "bare"].map(|name| (Kind::Deb, name));
+    assert_eq!(names, [&debian[..], &[(Kind::Python, "other")]].concat());
+    for (path, expected) in [
+        ("/usr/bin/bash", Some("bash")),
+        ("/opt/bare", Some("diverter")),
+        ("/usr/bin/which.bare", Some("bare")),
+        ("/usr/lib/python3.11/dist-packages/other.py", Some("other")),
+        ("/usr/lib/python3.11/dist-packages/lost.py", None),
+        ("/usr/bin/removed", None),
+    ] {
+        let number = found.owner(path.as_bytes()).and_then(|number| usize::try_from(number).ok());
+        assert_eq!(number.map(|number| &*found.packages[number].name), expected, "{path}");
+    }
+    let few = owners(&files, Limits { paths: 2, ..Limits::default() });
+    assert!(few.problems().0[0].reason.contains("more than 2 paths"), "{:?}", few.problems());
 }
 
 #[test]
@@ -378,7 +421,7 @@ fn layers_as_overlayfs_shows_them() {
 }
 
 /// A header with these file names, as rpm would store it.
-fn header(name: &str, files: &[(&str, &str, &str, u32)], algorithm: Option<u32>) -> Vec<u8> {
+pub(crate) fn header(name: &str, files: &[(&str, &str, &str, u32)], algorithm: Option<u32>) -> Vec<u8> {
     let (mut index, mut store) = (Vec::new(), Vec::new());
     let mut tag = |tag: u32, kind: u32, count: usize, data: &[u8], align: usize| {
         while !store.len().is_multiple_of(align) {
@@ -398,6 +441,7 @@ fn header(name: &str, files: &[(&str, &str, &str, u32)], algorithm: Option<u32>)
     tag(1001, 6, 1, &texts(vec!["5.1"]), 1);
     tag(1002, 6, 1, &texts(vec!["9.el9"]), 1);
     tag(1003, 4, 1, &numbers(vec![1]), 4);
+    tag(1022, 6, 1, &texts(vec!["x86_64"]), 1);
     let all = files.len();
     tag(1117, 8, all, &texts(files.iter().map(|f| f.1).collect()), 1);
     tag(1118, 8, all, &texts(files.iter().map(|f| f.0).collect()), 1);
@@ -412,7 +456,7 @@ fn header(name: &str, files: &[(&str, &str, &str, u32)], algorithm: Option<u32>)
 }
 
 /// A database that SQLite itself wrote.
-fn rpmdb(directory: &Path, page_size: u32, headers: &[Vec<u8>]) {
+pub(crate) fn rpmdb(directory: &Path, page_size: u32, headers: &[Vec<u8>]) {
     use std::fmt::Write as _;
     fs::create_dir_all(directory).expect("a private directory");
     let mut sql = format!("PRAGMA page_size={page_size}; CREATE TABLE Other (x); BEGIN;");

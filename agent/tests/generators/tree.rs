@@ -45,9 +45,10 @@ impl Tree {
         tree.copy(&libc(), "usr/lib/x86_64-linux-gnu/libc.so.6");
         tree.write("usr/share/doc/dash/copyright", 0o644, "BSD-3-Clause\n");
         // As Debian 12 writes them: paths from before /usr was merged.
-        tree.package("dash", "0.5.12-2", "", &["bin/dash", "bin/sh", "usr/share/doc/dash/copyright"]);
-        tree.package("coreutils", "9.1-1", "", &["bin/true"]);
-        tree.package("libc6", "2.36-9+deb12u13", ":amd64", &["lib/x86_64-linux-gnu/libc.so.6"]);
+        tree.package("dash", "0.5.12-2", "", "", &["bin/dash", "bin/sh", "usr/share/doc/dash/copyright"]);
+        tree.package("coreutils", "9.1-1", "", "", &["bin/true"]);
+        let libc = &["lib/x86_64-linux-gnu/libc.so.6"];
+        tree.package("libc6", "2.36-9+deb12u13", ":amd64", "Source: glibc\nMulti-Arch: same\n", libc);
         tree.python();
         // What a Dockerfile's COPY brings: a program that is like no other, a script that starts it, and its data.
         let mut server = fs::read("/bin/true").expect("a program of this host");
@@ -78,14 +79,13 @@ impl Tree {
     }
 
     /// Adds a package to dpkg's database.
-    fn package(&self, name: &str, version: &str, suffix: &str, files: &[&str]) {
+    fn package(&self, name: &str, version: &str, suffix: &str, fields: &str, files: &[&str]) {
         let status = self.path("var/lib/dpkg/status");
         let mut text = fs::read_to_string(&status).unwrap_or_default();
         write!(
             text,
             "Package: {name}\nStatus: install ok installed\nPriority: required\nSection: base\nInstalled-Size: 191\n\
-             Maintainer: Nobody <nobody@example.org>\nArchitecture: amd64\n{}Version: {version}\nDescription: {name}\n\n",
-            if suffix.is_empty() { "" } else { "Multi-Arch: same\n" }
+             Maintainer: Nobody <nobody@example.org>\nArchitecture: amd64\n{fields}Version: {version}\nDescription: {name}\n\n",
         )
         .expect("text");
         self.write("var/lib/dpkg/status", 0o644, text);

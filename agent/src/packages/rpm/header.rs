@@ -12,6 +12,7 @@ pub(super) mod tag {
     pub(in super::super) const VERSION: u32 = 1001;
     pub(in super::super) const RELEASE: u32 = 1002;
     pub(in super::super) const EPOCH: u32 = 1003;
+    pub(in super::super) const ARCH: u32 = 1022;
     pub(in super::super) const FILESTATES: u32 = 1029;
     pub(in super::super) const FILEDIGESTS: u32 = 1035;
     pub(in super::super) const FILEFLAGS: u32 = 1037;

@@ -22,6 +22,12 @@ const MD5: u32 = 1;
 const SHA1: u32 = 2;
 const SHA256: u32 = 8;
 
+pub(super) fn is_of_database(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(directory, name)| {
+        DIRECTORIES.contains(&directory) && matches!(name, "rpmdb.sqlite" | "rpmdb.sqlite-wal")
+    })
+}
+
 pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
     for directory in DIRECTORIES {
         let file = format!("{directory}/rpmdb.sqlite");
@@ -89,7 +95,7 @@ fn package(blob: &[u8], wanted: &Wanted, to: &mut Builder) -> Result<(), String>
             return Err(format!("{} file names and {count} {what}", names.len()));
         }
     }
-    let package = to.package(name, &version);
+    let package = to.package(Kind::Rpm, name, &version, text(tag::ARCH)?);
     for (n, (base, directory)) in std::iter::zip(&names, &indexes).enumerate() {
         let directory = usize::try_from(*directory).ok().and_then(|d| directories.get(d));
         let Some(directory) = directory else {

@@ -1,9 +1,9 @@
 //! Completing an SBOM: all that another one names, and what it lacks.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::document::{Document, Listed};
-use super::dpkg::Package;
+use super::owners::Package;
 use crate::sbom::ImageIndex;
 
 /// Named one by one at most.
@@ -42,21 +42,7 @@ pub(super) fn complete(document: &mut Document, base: &ImageIndex) -> Result<(),
     if !wrong.is_empty() {
         return Err(Contradiction(wrong));
     }
-    let mut numbers = FxHashMap::default();
-    for (number, package) in (0_u32..).zip(&document.packages) {
-        numbers.insert(label(&package.name, &package.version), number);
-    }
-    for package in base.packages() {
-        let next = u32::try_from(document.packages.len()).unwrap_or(u32::MAX);
-        numbers.entry(label(package.name, package.version)).or_insert_with(|| {
-            document.packages.push(Package {
-                name: package.name.to_owned(),
-                version: package.version.to_owned(),
-                purl: package.purl.unwrap_or_default().to_owned(),
-            });
-            next
-        });
-    }
+    let numbers = take_over(&mut document.packages, base);
     let mut listed_here = vec![false; base.len()];
     for listed in &mut document.files {
         if let Some(entry) = base.by_path(listed.path.as_bytes()) {
@@ -74,6 +60,37 @@ pub(super) fn complete(document: &mut Document, base: &ImageIndex) -> Result<(),
         document.files.push(Listed { path: path.into(), file: None, stated, owner, layer: None });
     }
     Ok(())
+}
+
+/// Adds the packages of `base`, and gives the number of each by its label. One that was found here, too, has its package URL as the
+/// base has it, which may say more (`upstream`).
+fn take_over(packages: &mut Vec<Package>, base: &ImageIndex) -> FxHashMap<String, u32> {
+    let of = |package: &Package| label(&package.name, &package.version);
+    let numbered = || (0_u32..).zip(packages.iter());
+    let found: FxHashMap<_, _> =
+        numbered().map(|(number, package)| ((of(package), same(&package.purl)), number)).collect();
+    let mut numbers: FxHashMap<_, _> = numbered().map(|(number, package)| (of(package), number)).collect();
+    let mut added = FxHashSet::default();
+    for package in base.packages() {
+        let (label, purl) = (label(package.name, package.version), package.purl.unwrap_or_default());
+        if let Some(found) = found.get(&(label.clone(), same(purl))) {
+            if let Some(found) = usize::try_from(*found).ok().and_then(|number| packages.get_mut(number)) {
+                purl.clone_into(&mut found.purl);
+            }
+        } else if (!purl.is_empty() || !numbers.contains_key(&label)) && added.insert((label.clone(), purl)) {
+            numbers.entry(label).or_insert(u32::try_from(packages.len()).unwrap_or(u32::MAX));
+            let [name, version, purl] = [package.name, package.version, purl].map(str::to_owned);
+            packages.push(Package { name, version, purl });
+        }
+    }
+    numbers
+}
+
+/// What tells packages of one name and version apart: the type and the architecture of their package URLs.
+fn same(purl: &str) -> (String, String) {
+    let (path, qualifiers) = purl.split_once('?').unwrap_or((purl, ""));
+    let architecture = qualifiers.split('&').find_map(|qualifier| qualifier.strip_prefix("arch="));
+    (path.split('/').next().unwrap_or_default().to_owned(), architecture.unwrap_or_default().to_owned())
 }
 
 /// As [`Entry::package`](crate::sbom::Entry::package) names a package.

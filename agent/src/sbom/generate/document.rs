@@ -4,9 +4,9 @@ use std::io;
 
 use aws_lc_rs::digest;
 
-use super::dpkg::Package;
 use super::file::Looked;
 use super::oci::Image;
+use super::owners::Package;
 use super::{COMPLETE, Options, TOOL};
 use crate::finding::Sha256;
 

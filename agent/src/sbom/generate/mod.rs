@@ -5,7 +5,6 @@
 //! [`Options::all`] every regular file. Symbolic links are not followed and not listed: the kernel reports what they
 //! lead to. SPDX 2.3 (clause 8.4) wants a SHA-1 of each file; Muster itself uses the SHA-256 beside it.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -20,9 +19,9 @@ use super::spdx::COMPLETE;
 mod complete;
 mod cyclonedx;
 mod document;
-mod dpkg;
 mod file;
 mod oci;
+mod owners;
 mod spdx;
 #[cfg(test)]
 mod tests;
@@ -32,7 +31,9 @@ pub use complete::Contradiction;
 pub use oci::{ImageError, ImageLimits, LayerFile, Platform, files_of_layers, image_of_archive};
 
 use super::ImageIndex;
+use crate::packages;
 use document::{Document, Listed, Of};
+use owners::Database;
 
 /// Name of this generator in `creators`, before its version.
 const TOOL: &str = "muster-";
@@ -189,7 +190,8 @@ fn of_tree(
     let tree = walk::walk(options, &excluded, progress)
         .map_err(|source| GenerateError::Root { root: root.to_owned(), source })?;
     progress.walked.store(true, Ordering::Relaxed);
-    let (database, trouble) = dpkg::Database::load(root);
+    let database = packages::Tree::directory(root).map(|files| Database::load(&files));
+    let database = database.map_err(|source| GenerateError::Root { root: root.to_owned(), source })?;
     let looked: Vec<_> = tree
         .files
         .into_par_iter()
@@ -203,7 +205,7 @@ fn of_tree(
         })
         .collect();
     let mut report = Report { left_out: tree.left_out, unread: tree.unread, ..Report::default() };
-    report.database = trouble;
+    report.database = database.trouble();
     let mut files = Vec::new();
     for (path, looked) in looked {
         match (looked, path.to_str()) {
@@ -235,8 +237,8 @@ fn of_image(
     // A base may list any file: all are hashed then.
     let tree = oci::read(&mut store, &image, options.all || base.is_some(), progress)?;
     progress.walked.store(true, Ordering::Relaxed);
-    let (database, trouble) = dpkg::Database::load(&tree);
-    let mut report = Report { database: trouble, ..Report::default() };
+    let database = Database::load(&tree);
+    let mut report = Report { database: database.trouble(), ..Report::default() };
     for directory in &excluded {
         let is_there = tree.is_directory(Path::new("/").join(directory).as_os_str().as_bytes());
         let reason = if is_there { EXCLUDED } else { NOT_MET };
@@ -279,15 +281,6 @@ fn relative(path: &[u8]) -> &Path {
 
 fn can_run(looked: &file::Looked, executable: bool) -> bool {
     executable || looked.class != file::Class::Other
-}
-
-impl dpkg::Root for oci::Tree {
-    fn read(&self, path: &str) -> io::Result<Option<Cow<'_, [u8]>>> {
-        Ok(self.kept(path).map(Cow::Borrowed))
-    }
-    fn is_link(&self, path: &str) -> bool {
-        self.is_link(path)
-    }
 }
 
 /// Excluded directories, relative to the root.

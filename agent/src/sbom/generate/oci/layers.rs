@@ -13,8 +13,10 @@ use super::store::Hashed;
 use super::unpack::unpack;
 use super::{ImageError, Store};
 use crate::finding::Sha256;
+use crate::packages::Entry;
 use crate::sbom::generate::Progress;
 use crate::sbom::generate::file::{self, Looked};
+use crate::sbom::generate::owners::is_needed;
 use crate::sbom::path::{PathError, canonical};
 
 /// What reading an image's layers may cost.
@@ -35,7 +37,7 @@ pub struct ImageLimits {
 impl Default for ImageLimits {
     /// The largest images have some ten GiB and a million files.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 4_000_000, names: 1 << 30, kept: 256 << 20, steps: 400_000_000 }
+        Self { bytes: 64 << 30, entries: 4_000_000, names: 1 << 30, kept: 512 << 20, steps: 400_000_000 }
     }
 }
 
@@ -159,6 +161,28 @@ impl Tree {
         let below = [path, b"/"].concat();
         matches!(self.nodes.get(path), Some(Node::Directory { .. }))
             || self.nodes.range(below.clone()..).next().is_some_and(|(path, _)| path.starts_with(&below))
+    }
+
+    /// Names in a directory.
+    pub(in crate::sbom::generate) fn children(&self, path: &str) -> Vec<Entry> {
+        let directory = format!("/{path}/").into_bytes();
+        let mut children = BTreeMap::new();
+        let mut from = directory.clone();
+        while let Some((path, node)) = self.nodes.range(from.clone()..).next()
+            && let Some(name) = path.strip_prefix(directory.as_slice())
+        {
+            let slash = memchr::memchr(b'/', name);
+            let name = &name[..slash.unwrap_or(name.len())];
+            // Past it, or past all that is below it: `0` follows `/` in ASCII.
+            let past = if slash.is_some() { b"0" } else { b"\0" };
+            from = [&directory, name, past.as_slice()].concat();
+            let is_dir = slash.is_some() || matches!(node, Node::Directory { .. });
+            // Names that are not UTF-8 are of no database.
+            if let Ok(name) = std::str::from_utf8(name) {
+                *children.entry(name).or_default() |= is_dir;
+            }
+        }
+        children.into_iter().map(|(name, is_dir)| Entry { name: name.to_owned(), is_dir }).collect()
     }
 
     /// A symbolic link is at the path.
@@ -380,7 +404,7 @@ impl Tree {
         progress: &Progress,
     ) -> Result<Content, Problem> {
         let mode = entry.header().mode().map_err(Problem::Read)?;
-        if is_of_database(path) {
+        if is_needed(path) {
             let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
             let limit = self.limits.kept;
             if self.kept.get().saturating_add(size) > limit {
@@ -499,12 +523,4 @@ fn shown(name: &[u8]) -> String {
 enum Problem {
     Read(io::Error),
     Refused(String),
-}
-
-/// Files that [`dpkg::Database`](super::super::dpkg::Database) reads.
-fn is_of_database(path: &[u8]) -> bool {
-    matches!(
-        path,
-        b"/var/lib/dpkg/status" | b"/var/lib/dpkg/diversions" | b"/usr/lib/os-release" | b"/etc/os-release"
-    ) || path.strip_prefix(b"/var/lib/dpkg/info/").is_some_and(|name| name.ends_with(b".list"))
 }

@@ -1,6 +1,7 @@
 //! Images made by hand: every kind of entry, and what no image may have.
 
 mod complete;
+mod owners;
 mod properties;
 
 use std::fs;
