@@ -28,7 +28,9 @@ impl Args {
                 shell::run(build::cargo().args(all))?;
                 Ok(ExitCode::SUCCESS)
             }),
-            ("fuzz targets", &|| fuzz::Args { seconds: self.fuzz_seconds, targets: Vec::new() }.run()),
+            ("fuzz targets", &|| {
+                fuzz::Args { seconds: self.fuzz_seconds, keep: false, targets: Vec::new() }.run()
+            }),
             ("demonstration on this host", &|| run::Args { once: true }.run()),
             ("scenarios in virtual machines", &|| vm::Args::default().run()),
         ];
