@@ -39,19 +39,8 @@ pub struct NotSha256(String);
 impl FromStr for Sha256 {
     type Err = NotSha256;
     fn from_str(text: &str) -> Result<Self, NotSha256> {
-        let hex = text.strip_prefix("sha256:").unwrap_or(text).as_bytes();
-        let mut out = [0; 32];
-        if hex.len() != 64 {
-            return Err(NotSha256(text.chars().take(100).collect()));
-        }
-        for (byte, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
-            let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            match (digit(pair[0]), digit(pair[1])) {
-                (Some(high), Some(low)) => *byte = high << 4 | low,
-                _ => return Err(NotSha256(text.chars().take(100).collect())),
-            }
-        }
-        Ok(Self(out))
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        crate::sbom::hex(digits).map(Self).ok_or_else(|| NotSha256(text.chars().take(100).collect()))
     }
 }
 

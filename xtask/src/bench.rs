@@ -3,6 +3,7 @@
 //! Examples of the agent measure its rooms: each prints lines of JSON `{"name": …, "value": …, "unit": …}`, with `"at_least"` or
 //! `"at_most"` where there is a goal.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::process::ExitCode;
@@ -53,9 +54,10 @@ impl Args {
         build::release(&["muster", "suite", "tool"])?;
         let mut numbers = Vec::new();
         for example in ["bench_sbom", "bench_attest", "bench_pipeline"] {
-            numbers.extend(measured_by(example).with_context(|| format!("agent/examples/{example}.rs"))?);
+            numbers.extend(measured_by(example, &[])?);
         }
         numbers.extend(run::measure()?);
+        numbers.extend(measured_by("bench_pipeline", &run::record()?)?);
         for name in &self.kernel {
             let series = Series::named(name)?;
             let costs = vm::cost::measure(series).with_context(|| format!("kernel {name}"))?;
@@ -83,17 +85,10 @@ impl Args {
     }
 }
 
-fn measured_by(example: &str) -> anyhow::Result<Vec<Number>> {
+fn measured_by(example: &str, args: &[OsString]) -> anyhow::Result<Vec<Number>> {
     let mut cargo = build::cargo();
-    let text = shell::output(cargo.args([
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "muster",
-        "--example",
-        example,
-    ]))?;
+    cargo.args(["run", "--quiet", "--release", "--package", "muster", "--example", example, "--"]).args(args);
+    let text = shell::output(&mut cargo).with_context(|| format!("agent/examples/{example}.rs"))?;
     let numbers: Vec<Number> = text
         .lines()
         .filter(|line| line.starts_with('{'))

@@ -29,7 +29,9 @@ impl Args {
                 Ok(ExitCode::SUCCESS)
             }),
             ("tests of a build without registries", &without_registries),
-            ("fuzz targets", &|| fuzz::Args { seconds: self.fuzz_seconds, targets: Vec::new() }.run()),
+            ("fuzz targets", &|| {
+                fuzz::Args { seconds: self.fuzz_seconds, keep: false, targets: Vec::new() }.run()
+            }),
             ("demonstration on this host", &|| run::Args { once: true }.run()),
             ("scenarios in virtual machines", &|| vm::Args::default().run()),
         ];

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use rustc_hash::FxHashMap;
 
 use super::index::{NO_DIGEST, NO_PACKAGE, at, split};
+use super::order::{self, Keyed};
 use super::packages::Packages;
-use super::path::{canonical, merges_into_usr};
-use super::{Digests, Entry, Format, ImageIndex, Numbers, Origin, Package, SbomError};
+use super::path::{append_canonical, merges_into_usr};
+use super::{Digests, Entry, Format, ImageIndex, Numbers, Origin, Package, PathError, SbomError};
 use crate::finding::Sha256;
 
 /// Takes the files and packages of documents in any order.
@@ -52,16 +53,14 @@ impl Builder {
             reason,
             position: None,
         };
-        let canonical = canonical(path).map_err(|e| refuse(e.to_string()))?;
-        self.push(&canonical, digests, false).ok_or_else(|| refuse("more than 4 GiB of paths".to_owned()))
+        let pushed = self.push(path, digests, false).map_err(|error| refuse(error.to_string()))?;
+        pushed.ok_or_else(|| refuse("more than 4 GiB of paths".to_owned()))
     }
 
     /// Adds what a package's metadata records of a file that it brings. This counts only where no document has a digest of the
     /// file itself, and not where packages contradict each other. False when the path cannot be canonical.
     pub fn recorded(&mut self, path: &[u8], digests: Digests, package: u32) -> bool {
-        let Some(file) = canonical(path).ok().and_then(|path| self.push(&path, digests, true)) else {
-            return false;
-        };
+        let Ok(Some(file)) = self.push(path, digests, true) else { return false };
         self.own(file, package);
         true
     }
@@ -77,14 +76,20 @@ impl Builder {
         Ok(())
     }
 
-    fn push(&mut self, path: &[u8], digests: Digests, recorded: bool) -> Option<u32> {
-        let start = u32::try_from(self.paths.len()).ok()?;
-        let len = u32::try_from(path.len()).ok()?;
-        u32::try_from(self.paths.len() + path.len()).ok()?;
-        let slash = u32::try_from(split(path).0.len()).ok()?;
-        self.paths.extend_from_slice(path);
-        self.files.push(Raw { start, len, slash, package: NO_PACKAGE, digests, recorded });
-        u32::try_from(self.files.len() - 1).ok()
+    /// `None` when there is no more room.
+    fn push(&mut self, path: &[u8], digests: Digests, recorded: bool) -> Result<Option<u32>, PathError> {
+        let start = self.paths.len();
+        append_canonical(path, &mut self.paths)?;
+        let path = &self.paths[start..];
+        let lengths = (path.len(), split(path).0.len());
+        let place = |of: usize| u32::try_from(of).ok();
+        let raw = place(self.paths.len()).and_then(|_| {
+            let (start, len, slash) = (place(start)?, place(lengths.0)?, place(lengths.1)?);
+            Some(Raw { start, len, slash, package: NO_PACKAGE, digests, recorded })
+        });
+        let number = place(self.files.len());
+        self.files.extend(raw);
+        Ok(raw.and(number))
     }
 
     /// Adds a package and returns its number for [`own`](Self::own).
@@ -101,6 +106,12 @@ impl Builder {
 
     fn path(&self, file: &Raw) -> &[u8] {
         &self.paths[at(file.start)..at(file.start) + at(file.len)]
+    }
+
+    /// Directory and name of a file.
+    fn parts(&self, file: &Raw) -> (&[u8], &[u8]) {
+        let (dir, name) = self.path(file).split_at(at(file.slash));
+        (dir, &name[1..])
     }
 
     /// `/bin` and its like are links to the directories below `/usr`, so that both spellings of a path are one file.
@@ -145,13 +156,8 @@ impl Builder {
         if merged_usr {
             self.move_into_usr()?;
         }
-        let paths = &self.paths;
-        let parts = |f: &Raw| {
-            let path = &paths[at(f.start)..at(f.start) + at(f.len)];
-            path.split_at(at(f.slash))
-        };
-        self.files.sort_by(|a, b| parts(a).cmp(&parts(b)));
-        let files = self.merge_equal_paths()?;
+        let order = order::by_path(self.files.iter().map(|file| self.parts(file)));
+        let files = self.merge_equal_paths(&order)?;
         let mut index = ImageIndex {
             merged_usr,
             created: self.created,
@@ -183,7 +189,7 @@ impl Builder {
         let end = |bytes: &Vec<u8>| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut last: Option<&[u8]> = None;
         for (id, file) in (0..).zip(files) {
-            let (dir, name) = split(self.path(file));
+            let (dir, name) = self.parts(file);
             if last != Some(dir) {
                 dir_bytes.extend_from_slice(dir);
                 dir_ends.push(end(&dir_bytes));
@@ -216,34 +222,35 @@ impl Builder {
     }
 
     /// The sorted files with one entry per path: what one listing leaves out, another may have.
-    fn merge_equal_paths(&mut self) -> Result<Vec<Raw>, SbomError> {
+    fn merge_equal_paths(&mut self, order: &[Keyed]) -> Result<Vec<Raw>, SbomError> {
         let mut out: Vec<Raw> = Vec::with_capacity(self.files.len());
         let mut unusable = 0;
-        for group in self.files.chunk_by(|a, b| self.path(a) == self.path(b)) {
-            let [first, rest @ ..] = group else { continue };
-            let mut file = *first;
-            if rest.is_empty() {
+        let file = |keyed: &Keyed| &self.files[at(keyed.file)];
+        for same in order.chunk_by(|a, b| a.may_equal(b) && self.path(file(a)) == self.path(file(b))) {
+            let group = same.iter().map(file);
+            let Some(mut file) = group.clone().next().copied() else { continue };
+            if same.len() == 1 {
                 out.push(file);
                 continue;
             }
-            let computed = group.iter().filter(|f| !f.recorded).map(|f| f.digests);
+            let computed = group.clone().filter(|f| !f.recorded).map(|f| f.digests);
             let computed =
                 computed.clone().try_fold(Digests::default(), unite).ok_or_else(|| SbomError::File {
-                    path: String::from_utf8_lossy(self.path(first)).into_owned(),
+                    path: String::from_utf8_lossy(self.path(&file)).into_owned(),
                     reason: "listed twice with different digests".to_owned(),
                     position: None,
                 })?;
             file.recorded = computed == Digests::default();
             file.digests = computed;
             if file.recorded {
-                let (agreed, contradicted) = agree(group.iter().filter(|f| f.recorded).map(|f| f.digests));
+                let (agreed, contradicted) = agree(group.clone().filter(|f| f.recorded).map(|f| f.digests));
                 file.digests = agreed;
                 file.recorded = agreed != Digests::default();
                 unusable += u64::from(contradicted);
             }
             // Who contains the file by the document itself counts before whose metadata names it.
             let owned = |recorded: bool| {
-                group.iter().filter(move |f| f.recorded == recorded && f.package != NO_PACKAGE)
+                group.clone().filter(move |f| f.recorded == recorded && f.package != NO_PACKAGE)
             };
             file.package = owned(false).chain(owned(true)).next().map_or(NO_PACKAGE, |f| f.package);
             out.push(file);
@@ -254,29 +261,29 @@ impl Builder {
 }
 
 fn pack_digests(files: &[Raw], index: &mut ImageIndex) {
-    let known = |file: &Raw| file.digests.sha256;
-    let mut distinct: Vec<Sha256> = files.iter().filter_map(known).collect();
-    let with_sha256 = distinct.len();
-    distinct.sort_unstable();
-    distinct.dedup();
-    distinct.shrink_to_fit();
-    let place =
-        |sha256: Sha256| distinct.binary_search(&sha256).ok().and_then(|place| u32::try_from(place).ok());
-    let sha256: Box<[u32]> =
-        files.iter().map(|file| known(file).and_then(place).unwrap_or(NO_DIGEST)).collect();
-    let mut by_sha256: Vec<u32> = Vec::with_capacity(with_sha256);
-    by_sha256.extend((0..).zip(&sha256).filter(|(_, place)| **place != NO_DIGEST).map(|(id, _)| id));
-    by_sha256.sort_by_key(|id: &u32| sha256[at(*id)]);
+    let known = (0..).zip(files).filter_map(|(id, file)| Some((id, file.digests.sha256?)));
+    let by_sha256 = order::by_sha256(known, |id| files[at(id)].digests.sha256.unwrap_or_default());
+    let mut distinct: Vec<Sha256> = Vec::with_capacity(by_sha256.len());
+    let mut sha256 = vec![NO_DIGEST; files.len()];
+    let mut next = 0;
+    for Keyed { file, .. } in &by_sha256 {
+        let Some(digest) = files[at(*file)].digests.sha256 else { continue };
+        if distinct.last() != Some(&digest) {
+            distinct.push(digest);
+            next += 1;
+        }
+        sha256[at(*file)] = next - 1;
+    }
     let weak = || (0..).zip(files).filter(|(_, file)| file.digests.sha256.is_none());
-    index.numbers.with_sha256 = with_sha256 as u64;
+    index.numbers.with_sha256 = by_sha256.len() as u64;
     index.numbers.with_weak = weak().filter(|(_, file)| file.digests != Digests::default()).count() as u64;
     index.sha1 = weak().filter_map(|(id, file)| Some((id, file.digests.sha1?))).collect();
     index.md5 = weak().filter_map(|(id, file)| Some((id, file.digests.md5?))).collect();
     index.recorded = (0..).zip(files).filter(|(_, file)| file.recorded).map(|(id, _)| id).collect();
     index.numbers.recorded = index.recorded.len() as u64;
     index.digests = distinct.into();
-    index.sha256 = sha256;
-    index.by_sha256 = by_sha256.into();
+    index.sha256 = sha256.into();
+    index.by_sha256 = by_sha256.iter().map(|keyed| keyed.file).collect();
 }
 
 /// Two listings of one file; `None` when they cannot both be true.

@@ -37,9 +37,9 @@ struct Component<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
-    version: Option<Cow<'a, str>>,
+    version: Option<Text<'a>>,
     #[serde(borrow, default)]
-    purl: Option<Cow<'a, str>>,
+    purl: Option<Text<'a>>,
     #[serde(rename = "bom-ref", borrow, default)]
     reference: Option<Text<'a>>,
     #[serde(default)]
@@ -86,7 +86,7 @@ impl Occurrence<'_> {
 #[derive(Deserialize)]
 struct Metadata<'a> {
     #[serde(borrow, default)]
-    timestamp: Option<Cow<'a, str>>,
+    timestamp: Option<Text<'a>>,
     #[serde(borrow, default)]
     component: Option<Component<'a>>,
     #[serde(borrow, default)]

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{Builder, Digests, PathError, canonical};
 
@@ -20,7 +20,16 @@ impl<Id> Default for Graph<Id> {
     }
 }
 
+/// Bytes of a document for which an element is expected: fewer than any has that is listed with its digests and its owner.
+const BYTES_PER_FILE: usize = 512;
+
 impl<Id: Eq + Hash> Graph<Id> {
+    /// With room for the files of a document of this size, so that their table need not grow, which costs as much as filling it.
+    pub(super) fn of_document(bytes: &[u8]) -> Self {
+        let room = bytes.len() / BYTES_PER_FILE;
+        Self { files: FxHashMap::with_capacity_and_hasher(room, FxBuildHasher), ..Self::default() }
+    }
+
     /// Adds a file to the index, under this id; `None` for the root directory, which syft lists as a file with an empty name.
     ///
     /// # Errors
@@ -60,9 +69,16 @@ impl<Id: Eq + Hash> Graph<Id> {
 
     /// Tells the index who owns what.
     pub(super) fn own(&self, index: &mut Builder) {
+        // The files of a package stand together.
+        let mut last: Option<(&Id, Option<u32>)> = None;
         for (package, file) in &self.contains {
-            if let (Some(Some(package)), Some(file)) = (self.packages.get(package), self.files.get(file)) {
-                index.own(*file, *package);
+            let number = match last {
+                Some((same, number)) if same == package => number,
+                _ => self.packages.get(package).copied().flatten(),
+            };
+            last = Some((package, number));
+            if let (Some(package), Some(file)) = (number, self.files.get(file)) {
+                index.own(*file, package);
             }
         }
     }

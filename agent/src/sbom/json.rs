@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Format, SbomError};
+use super::{Format, Position, SbomError};
 
 /// Reads a document that is one object.
 pub(super) fn document<'de, V: Visitor<'de>>(
@@ -18,13 +18,18 @@ pub(super) fn document<'de, V: Visitor<'de>>(
     visitor: V,
 ) -> Result<V::Value, SbomError> {
     let wrong = |error| SbomError::Content { format, error };
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+    // Once, instead of each string.
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let Position { line, column } = Position::of(bytes, error.valid_up_to());
+        wrong(Error::custom(format_args!("not UTF-8 at line {line} column {column}")))
+    })?;
+    let mut json = serde_json::Deserializer::from_str(text);
     let value = json.deserialize_map(visitor).map_err(wrong)?;
     json.end().map_err(wrong)?;
     Ok(value)
 }
 
-/// A string, borrowed unless it is written with escapes. (Inside a list or as a key, serde's own `Cow` always copies.)
+/// A string, borrowed unless it is written with escapes. (Inside an option or a list, or as a key, serde's own `Cow` always copies.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 

@@ -14,6 +14,7 @@ pub mod generate;
 mod graph;
 mod index;
 mod json;
+mod order;
 mod origin;
 mod packages;
 mod path;

@@ -23,10 +23,39 @@ pub enum PathError {
 /// # Errors
 /// Empty paths, `..` components and NUL bytes are refused.
 pub fn canonical(path: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
+    if is_clean(path)? && path.first() == Some(&b'/') {
+        return Ok(Cow::Borrowed(path));
+    }
+    let mut out = Vec::with_capacity(path.len() + 1);
+    append_canonical(path, &mut out)?;
+    Ok(Cow::Owned(out))
+}
+
+/// Appends the [`canonical`] path to others.
+///
+/// # Errors
+/// The same; then nothing is appended.
+pub(super) fn append_canonical(path: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
+    if is_clean(path)? {
+        if path.first() != Some(&b'/') {
+            out.push(b'/');
+        }
+        out.extend_from_slice(path);
+        return Ok(());
+    }
+    for name in path.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".") {
+        out.push(b'/');
+        out.extend_from_slice(name);
+    }
+    Ok(())
+}
+
+/// The path is canonical, but for the slash that it may lack in front.
+fn is_clean(path: &[u8]) -> Result<bool, PathError> {
     if memchr::memchr(0, path).is_some() {
         return Err(PathError::Nul);
     }
-    let mut clean = path.first() == Some(&b'/');
+    let mut clean = true;
     let mut names = 0;
     for (at, name) in path.split(|b| *b == b'/').enumerate() {
         match name {
@@ -36,18 +65,7 @@ pub fn canonical(path: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
             _ => names += 1,
         }
     }
-    if names == 0 {
-        return Err(PathError::Empty);
-    }
-    if clean {
-        return Ok(Cow::Borrowed(path));
-    }
-    let mut out = Vec::with_capacity(path.len() + 1);
-    for name in path.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".") {
-        out.push(b'/');
-        out.extend_from_slice(name);
-    }
-    Ok(Cow::Owned(out))
+    if names == 0 { Err(PathError::Empty) } else { Ok(clean) }
 }
 
 /// The directory below `/usr` that a merged-/usr system has in place of this top directory.

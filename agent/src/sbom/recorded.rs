@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::checksum::Algorithm;
-use super::json::{Maybe, OneOrMore};
+use super::json::{Maybe, OneOrMore, Text};
 use super::{Builder, Digests};
 use crate::finding::Sha256;
 
@@ -25,7 +25,7 @@ pub(super) struct Metadata<'a> {
     files: Files<'a>,
     /// Where the paths of Python's `RECORD` begin.
     #[serde(rename = "sitePackagesRootPath", borrow, default)]
-    site_packages: Option<Cow<'a, str>>,
+    site_packages: Option<Text<'a>>,
 }
 
 /// `files`, as far as they are objects: ruby's are strings, and have no digest.
@@ -65,13 +65,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Files<'a> {
 #[derive(Deserialize)]
 struct File<'a> {
     #[serde(borrow, default)]
-    path: Option<Cow<'a, str>>,
+    path: Option<Text<'a>>,
     /// A list in alpm's.
     #[serde(borrow, default)]
     digest: OneOrMore<Digest<'a>>,
     /// rpm's.
     #[serde(borrow, default)]
-    flags: Option<Cow<'a, str>>,
+    flags: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]

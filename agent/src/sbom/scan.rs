@@ -13,8 +13,8 @@ pub(super) fn depth(bytes: &[u8], limit: u32) -> Result<(), SbomError> {
             b'"' => {
                 at += 1;
                 // To the closing quote, past escaped characters.
-                while let Some(skip) = memchr::memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
-                    at += skip;
+                while let Some(special) = special(bytes, at) {
+                    at = special;
                     if bytes[at] == b'"' {
                         break;
                     }
@@ -34,6 +34,27 @@ pub(super) fn depth(bytes: &[u8], limit: u32) -> Result<(), SbomError> {
         at += 1;
     }
     Ok(())
+}
+
+/// The next quote or backslash.
+fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
+    // Most strings are short: eight bytes at once, without the way to `memchr` and back.
+    for _ in 0..4 {
+        let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) else { break };
+        let word = u64::from_le_bytes(*word);
+        let found = zero_bytes(word ^ u64::from_le_bytes([b'"'; 8]))
+            | zero_bytes(word ^ u64::from_le_bytes([b'\\'; 8]));
+        if found != 0 {
+            return Some(at + usize::try_from(found.trailing_zeros() / 8).unwrap_or(0));
+        }
+        at += 8;
+    }
+    memchr::memchr2(b'"', b'\\', bytes.get(at..)?).map(|skip| at + skip)
+}
+
+/// The top bit of each byte that is zero; above the first such byte also of others (Hacker's Delight, 6-1).
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(u64::from_le_bytes([0x01; 8])) & !word & u64::from_le_bytes([0x80; 8])
 }
 
 /// Keys at the top of a document that tell the formats apart.
@@ -113,5 +134,15 @@ mod tests {
         ));
         depth(b"\"unterminated \\", 1).unwrap();
         depth(b"\"", 1).unwrap();
+    }
+
+    #[test]
+    fn strings_of_every_length_end_where_they_end() {
+        for length in 0..80 {
+            for (inside, deep) in [("[", false), ("\\\"[", false), ("\\\\[", false), ("\\\\\"[\"", true)] {
+                let text = format!("{{\"{}{inside}\":1}}", "x".repeat(length));
+                assert_eq!(depth(text.as_bytes(), 1).is_err(), deep, "{text}");
+            }
+        }
     }
 }

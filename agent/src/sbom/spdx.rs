@@ -12,13 +12,12 @@ use super::json::{self, Seen, Text, each};
 use super::{Builder, Format, ImageIndex, Package as Named, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
-    let Document { mut builder, graph } = json::document(bytes, Format::Spdx2, Document::default())?;
+    let Document { mut builder, graph } = json::document(bytes, Format::Spdx2, Document::of(bytes))?;
     graph.own(&mut builder);
     builder.formats.push(Format::Spdx2);
     builder.finish()
 }
 
-#[derive(Default)]
 struct Document<'a> {
     builder: Builder,
     graph: Graph<Text<'a>>,
@@ -33,7 +32,7 @@ struct File<'a> {
     #[serde(default)]
     checksums: Checksums<Spdx2>,
     #[serde(borrow, default)]
-    comment: Option<Cow<'a, str>>,
+    comment: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +42,7 @@ struct Package<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(rename = "versionInfo", borrow, default)]
-    version: Option<Cow<'a, str>>,
+    version: Option<Text<'a>>,
     /// SPDX 2.2.
     #[serde(rename = "hasFiles", borrow, default)]
     has_files: Vec<Text<'a>>,
@@ -56,7 +55,7 @@ struct Package<'a> {
     #[serde(borrow, default)]
     annotations: Vec<Annotation<'a>>,
     #[serde(rename = "primaryPackagePurpose", borrow, default)]
-    purpose: Option<Cow<'a, str>>,
+    purpose: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -88,9 +87,9 @@ struct CreationInfo<'a> {
     #[serde(borrow, default)]
     creators: Vec<Text<'a>>,
     #[serde(borrow, default)]
-    created: Option<Cow<'a, str>>,
+    created: Option<Text<'a>>,
     #[serde(borrow, default)]
-    comment: Option<Cow<'a, str>>,
+    comment: Option<Text<'a>>,
 }
 
 /// What `muster sbom generate` writes into `creationInfo.comment` when every file that can run is listed.
@@ -104,6 +103,10 @@ pub(super) fn is_root(id: &str, purpose: &str) -> bool {
 }
 
 impl<'a> Document<'a> {
+    fn of(bytes: &[u8]) -> Self {
+        Self { builder: Builder::default(), graph: Graph::of_document(bytes) }
+    }
+
     fn file(&mut self, file: File<'a>) -> Result<(), String> {
         if let Some(comment) = &file.comment {
             self.builder.origin.add_comment(comment);

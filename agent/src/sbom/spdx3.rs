@@ -15,7 +15,12 @@ use super::json::{self, OneOrMore, Seen, Text, each};
 use super::{Builder, Format, ImageIndex, Package, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
-    json::document(bytes, Format::Spdx3, Document::default())?.index()
+    json::document(
+        bytes,
+        Format::Spdx3,
+        Document { graph: Graph::of_document(bytes), ..Document::default() },
+    )?
+    .index()
 }
 
 #[derive(Default)]
@@ -42,22 +47,22 @@ struct Element<'a> {
     #[serde(rename = "spdxId", alias = "@id", borrow, default)]
     id: Option<Text<'a>>,
     #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
+    name: Option<Text<'a>>,
     #[serde(borrow, default)]
-    comment: Option<Cow<'a, str>>,
+    comment: Option<Text<'a>>,
     #[serde(rename = "verifiedUsing", default)]
     hashes: Checksums<Spdx3>,
     /// `Element/created` of CreationInfo.
     #[serde(borrow, default)]
-    created: Option<Cow<'a, str>>,
+    created: Option<Text<'a>>,
     #[serde(rename = "software_fileKind", borrow, default)]
-    file_kind: Option<Cow<'a, str>>,
+    file_kind: Option<Text<'a>>,
     #[serde(rename = "software_primaryPurpose", borrow, default)]
-    purpose: Option<Cow<'a, str>>,
+    purpose: Option<Text<'a>>,
     #[serde(rename = "software_packageVersion", borrow, default)]
-    version: Option<Cow<'a, str>>,
+    version: Option<Text<'a>>,
     #[serde(rename = "software_packageUrl", borrow, default)]
-    purl: Option<Cow<'a, str>>,
+    purl: Option<Text<'a>>,
     #[serde(rename = "externalIdentifier", borrow, default)]
     identifiers: Vec<Identifier<'a>>,
     #[serde(borrow, default)]
@@ -65,9 +70,9 @@ struct Element<'a> {
     #[serde(borrow, default)]
     to: OneOrMore<Id<'a>>,
     #[serde(rename = "relationshipType", borrow, default)]
-    relationship: Option<Cow<'a, str>>,
+    relationship: Option<Text<'a>>,
     #[serde(borrow, default)]
-    completeness: Option<Cow<'a, str>>,
+    completeness: Option<Text<'a>>,
     #[serde(rename = "rootElement", borrow, default)]
     roots: OneOrMore<Id<'a>>,
 }
@@ -171,7 +176,7 @@ impl<'a> Document<'a> {
 
     fn file(&mut self, element: Element<'a>) -> Result<(), String> {
         let name = element.name.ok_or("missing field `name`")?;
-        if element.file_kind.is_some_and(|kind| kind == "directory") {
+        if element.file_kind.is_some_and(|kind| &*kind == "directory") {
             return Ok(());
         }
         if let Some(comment) = &element.comment {

@@ -17,13 +17,12 @@ use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, shown, too
 use crate::finding::Sha256;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
-    let Document { mut builder, graph } = json::document(bytes, Format::Syft, Document::default())?;
+    let Document { mut builder, graph } = json::document(bytes, Format::Syft, Document::of(bytes))?;
     graph.own(&mut builder);
     builder.formats.push(Format::Syft);
     builder.finish()
 }
 
-#[derive(Default)]
 struct Document<'a> {
     builder: Builder,
     graph: Graph<Text<'a>>,
@@ -49,7 +48,7 @@ struct Location<'a> {
 #[derive(Deserialize)]
 struct FileMetadata<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +58,9 @@ struct Artifact<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
-    version: Option<Cow<'a, str>>,
+    version: Option<Text<'a>>,
     #[serde(borrow, default)]
-    purl: Option<Cow<'a, str>>,
+    purl: Option<Text<'a>>,
     #[serde(borrow, default)]
     metadata: Maybe<Metadata<'a>>,
 }
@@ -87,14 +86,14 @@ struct Source<'a> {
 struct Image<'a> {
     /// Of an image alone.
     #[serde(rename = "imageID", borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<Text<'a>>,
     #[serde(borrow, default)]
     layers: Vec<Layer<'a>>,
     /// The whole image configuration, base64.
     #[serde(borrow, default)]
-    config: Option<Cow<'a, str>>,
+    config: Option<Text<'a>>,
     #[serde(borrow, default)]
-    architecture: Option<Cow<'a, str>>,
+    architecture: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +106,7 @@ struct Layer<'a> {
 #[derive(Deserialize)]
 struct ImageConfig<'a> {
     #[serde(borrow, default)]
-    architecture: Option<Cow<'a, str>>,
+    architecture: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -121,7 +120,7 @@ struct Descriptor<'a> {
     #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
-    version: Option<Cow<'a, str>>,
+    version: Option<Text<'a>>,
     #[serde(borrow, default)]
     configuration: Maybe<Configuration<'a>>,
 }
@@ -135,7 +134,7 @@ struct Configuration<'a> {
 #[derive(Deserialize)]
 struct Selection<'a> {
     #[serde(borrow, default)]
-    selection: Option<Cow<'a, str>>,
+    selection: Option<Text<'a>>,
 }
 
 fn sha256(bytes: &[u8]) -> Sha256 {
@@ -145,6 +144,10 @@ fn sha256(bytes: &[u8]) -> Sha256 {
 }
 
 impl<'a> Document<'a> {
+    fn of(bytes: &[u8]) -> Self {
+        Self { builder: Builder::default(), graph: Graph::of_document(bytes) }
+    }
+
     fn file(&mut self, file: File<'a>) -> Result<(), String> {
         // Only what has content can run. Symbolic links come with their target as a file of its own.
         let kind = file.metadata.and_then(|m| m.kind);
@@ -174,15 +177,15 @@ impl<'a> Document<'a> {
         for layer in &layers {
             origin.add_layer(&layer.digest);
         }
-        origin.architecture = architecture.filter(|name| !name.is_empty()).map(Cow::into_owned);
+        origin.architecture = architecture.filter(|name| !name.is_empty()).map(|name| name.to_string());
         let config = config.and_then(|config| STANDARD.decode(&*config).ok());
         if let Some(config) = config {
             // Where the document holds the configuration, its digest must be the image id.
-            if id != format!("sha256:{}", sha256(&config)) {
+            if *id != format!("sha256:{}", sha256(&config)) {
                 return;
             }
             if let Ok(ImageConfig { architecture: Some(name) }) = serde_json::from_slice(&config) {
-                origin.architecture = Some(name.into_owned());
+                origin.architecture = Some(name.to_string());
             }
         }
         origin.add_config(&id);

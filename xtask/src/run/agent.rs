@@ -41,11 +41,17 @@ pub(super) struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     /// Starts the agent and waits until it has verified this host's SBOM and shows its findings.
-    pub(super) fn start(place: &'a Place, config: &Path) -> anyhow::Result<Self> {
+    ///
+    /// With `record`, it writes what it sees to that file.
+    pub(super) fn start(place: &'a Place, config: &Path, record: Option<&Path>) -> anyhow::Result<Self> {
         let log = place.file("agent.log");
         let out = fs::File::create(&log)?;
         let mut command = place.background(&["agent", "--config"]);
-        command.arg(config).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        command.arg(config);
+        if let Some(recording) = record {
+            command.arg("--record").arg(recording);
+        }
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         eprintln!("  $ {}", shell::typed(&command));
         let mut agent = Background::start(&mut command)?;
         let begin = Instant::now();

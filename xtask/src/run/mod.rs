@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{build, paths, shell};
 
-pub(crate) use measure::measure;
+pub(crate) use measure::{measure, record};
 
 /// Arguments of `cargo xtask run`.
 #[derive(Debug, Default, clap::Args)]
@@ -39,7 +39,7 @@ impl Args {
         let image = host::attest(&place).context("attesting this host")?;
         let demo = demo::Demo::prepare(&place, &image).context("preparing the demonstration")?;
         let config = configure(&place, &image)?;
-        let mut agent = agent::Agent::start(&place, &config)?;
+        let mut agent = agent::Agent::start(&place, &config, None)?;
         let passed = demo.play(&mut agent)?;
         if self.once {
             agent.stop()?;

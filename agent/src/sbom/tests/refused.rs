@@ -53,6 +53,11 @@ fn in_every_format() {
         let nul = if format == "spdx-2-tag-value" { "/opt\0a" } else { "/opt\\u0000a" };
         let error = refused(format, "NUL", good.replacen("/opt/a", nul, 1).as_bytes());
         assert!(error.contains("NUL byte") && error.contains("line "), "{format}: {error}");
+        let mut bytes = good.clone().into_bytes();
+        let at = good.find("/opt/b").expect("its path") + 5;
+        bytes[at] = 0xff;
+        let error = refused(format, "a path that is not UTF-8", &bytes);
+        assert!(error.contains("not UTF-8") && error.contains("line "), "{format}: {error}");
         // A zero digest is an unknown one, whatever the format.
         let zero = good.replace(&digest, &"0".repeat(64)).replace(&"b".repeat(40), &"0".repeat(40));
         let index = parse(zero.as_bytes(), &Limits::default()).unwrap_or_else(|e| panic!("{format}: {e}"));
