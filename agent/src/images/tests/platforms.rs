@@ -19,7 +19,7 @@ fn digests() -> Digests {
 }
 
 /// An SBOM of one file that lies in a layer.
-fn of_layer(path: &str, layer: Sha256) -> String {
+pub(super) fn of_layer(path: &str, layer: Sha256) -> String {
     let mut document: serde_json::Value = serde_json::from_str(&sbom(&[path])).unwrap();
     document["files"][0]["comment"] = format!("layerID: sha256:{layer}").into();
     document.to_string()
@@ -90,7 +90,7 @@ fn a_document_about_the_index_must_prove_the_platform() {
     assert_eq!(files(&image), ["/bin/config", "/bin/manifest", "/bin/own"]);
 }
 
-fn documents_of(image: &Image) -> Vec<(&str, Binding)> {
+pub(super) fn documents_of(image: &Image) -> Vec<(&str, Binding)> {
     image.documents().iter().map(|d| (d.file.as_str(), d.binding)).collect()
 }
 
