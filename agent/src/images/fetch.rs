@@ -154,13 +154,18 @@ impl Fetched {
         for Refused { file, reason } in self.unread.iter().filter(|new| !before.unread.contains(new)) {
             tracing::warn!(file, reason, "not fetched");
         }
+        // A source that cannot be reached, or has not all of it, takes nothing back.
+        let is_more = |new: &Digests| {
+            before.complete.as_ref().is_none_or(|old| old.config.is_none() || new.config.is_some())
+        };
+        let digests = digests.filter(is_more).or_else(|| before.complete.clone());
         if let Some(complete) = &digests
             && digests != before.complete
         {
             tracing::info!(image = %asked, ?complete, "the digests of an image are known");
             changes.extend(asked.digests.subjects());
         }
-        self.complete = digests.or(before.complete);
+        self.complete = digests;
         changes
     }
 }

@@ -51,9 +51,9 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 pub(crate) const LAYER: Sha256 = Sha256([7; 32]);
 
 /// An SBOM of one file, which says in which layer it lies.
-fn of_layer(path: &str) -> String {
+pub(crate) fn of_layer(path: &str, layer: Sha256) -> String {
     let mut sbom: Value = serde_json::from_str(&spdx(path)).expect("JSON");
-    sbom["files"][0]["comment"] = json!(format!("layerID: sha256:{LAYER}"));
+    sbom["files"][0]["comment"] = json!(format!("layerID: sha256:{layer}"));
     sbom.to_string()
 }
 
@@ -68,7 +68,7 @@ fn spdx(path: &str) -> String {
     .to_string()
 }
 
-fn envelope(key: &PrivateKey, about: Sha256, sbom: &str) -> Vec<u8> {
+pub(crate) fn envelope(key: &PrivateKey, about: Sha256, sbom: &str) -> Vec<u8> {
     let subject = Subject { name: "web".into(), sha256: Some(about) };
     let mut out = Vec::new();
     sign(sbom.as_bytes(), sbom.len() as u64, &[subject], None, key, &Limits::default(), &mut out)
@@ -151,7 +151,7 @@ impl Image {
         let (index, of_index) = image.document(INDEX, &index, Some("latest".into()), None);
         image.index = of_index;
 
-        let bytes = envelope(&image.key, of_index, &of_layer("/usr/bin/by-referrer"));
+        let bytes = envelope(&image.key, of_index, &of_layer("/usr/bin/by-referrer", LAYER));
         let layer = image.blob(ENVELOPE, &bytes);
         let referrer = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ENVELOPE, "config": empty, "layers": [layer],

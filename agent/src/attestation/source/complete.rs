@@ -36,6 +36,9 @@ impl ImageDigests {
             }
         };
         let mut platforms = self.platforms.iter().filter(named);
+        // That it is an index is certain, whichever of its images this is.
+        let kind = index.map(|listed| Digests { index: Some(listed.index), ..said.clone() });
+        let kind = kind.filter(|kind| kind != said);
         let (platform, is_only) = match (platforms.next(), index) {
             (Some(platform), _) => (platform, platforms.next().is_none()),
             (None, Some(_)) if said.manifest.is_some() => return Complete::default(),
@@ -44,14 +47,15 @@ impl ImageDigests {
                 Ok(here) => {
                     let found = self.platforms.iter().find(|platform| Some(platform.manifest) == *here);
                     let Some(platform) = found.filter(|found| found.platform.is_here()) else {
-                        return Complete::default();
+                        return Complete { digests: kind, doubt: None };
                     };
                     (platform, true)
                 }
                 Err(why) => {
-                    return Complete::doubt(format!(
+                    let doubt = format!(
                         "{why}, and nobody can say which one runs; name `manifest` or `config` in [[workload]]"
-                    ));
+                    );
+                    return Complete { digests: kind, doubt: Some(doubt) };
                 }
             },
         };
@@ -165,6 +169,7 @@ mod tests {
                 ..Digests::named(s(image))
             }))
         };
+        let an_index = Some(Digests { index: Some(s(1)), ..said(1) });
         for (what, found, said, expected) in [
             ("the index", &found, said(1), full(1, Some(1), Some(11), 10, &here_is)),
             ("a manifest", &found, said(11), full(11, Some(1), Some(11), 10, &here_is)),
@@ -188,7 +193,7 @@ mod tests {
             ("a manifest that was not found", &found, Digests { manifest: Some(s(99)), ..said(1) }, Ok(None)),
             ("not to be chosen", &unsure, said(1), Err("two of them, and nobody can say")),
             ("not to be chosen, but said", &unsure, said(11), full(11, Some(1), Some(11), 10, &here_is)),
-            ("nothing for this machine", &none_here, said(1), Ok(None)),
+            ("nothing for this machine", &none_here, said(1), Ok(an_index.clone())),
             ("nothing found", &ImageDigests::default(), said(1), Ok(None)),
             ("another image", &found, said(99), Ok(None)),
             (
@@ -227,11 +232,13 @@ mod tests {
             match (doubt, expected) {
                 (None, Ok(expected)) => assert_eq!(digests, expected, "{what}"),
                 (Some(why), Err(part)) => {
-                    assert!(why.contains(part) && digests.is_none(), "{what}: {why}");
+                    assert!(why.contains(part), "{what}: {why}");
+                    assert!(digests.is_none_or(|digests| digests.config == said.config), "{what}");
                 }
                 (doubt, expected) => panic!("{what}: expected {expected:?}, found {doubt:?} and {digests:?}"),
             }
         }
+        assert_eq!(unsure.complete(&said(1)).digests, an_index, "so much is certain");
         // Everything is known: nothing is new.
         let all = found.complete(&said(1)).digests.expect("completed");
         assert_eq!(found.complete(&all), Complete::default());

@@ -180,7 +180,7 @@ fn what_a_source_has_proven_completes_the_digests_of_an_image() {
         let said = source.digests();
         let put = |name: &str, layer| {
             let about =
-                envelope(&source.drop.key, &[index], &platforms::of_layer(&format!("/bin/{name}"), layer));
+                envelope(&source.drop.key, &[index], &image::of_layer(&format!("/bin/{name}"), layer));
             source.drop.put(&format!("{name}.json"), about);
         };
         source.drop.put("key.pub", source.drop.key.public_pem());

@@ -19,7 +19,7 @@ fn digests() -> Digests {
 }
 
 /// An SBOM of one file that lies in a layer.
-pub(super) fn of_layer(path: &str, layer: Sha256) -> String {
+fn of_layer(path: &str, layer: Sha256) -> String {
     let mut document: serde_json::Value = serde_json::from_str(&sbom(&[path])).unwrap();
     document["files"][0]["comment"] = format!("layerID: sha256:{layer}").into();
     document.to_string()
