@@ -75,6 +75,7 @@ macro_rules! with_kernel_fields {
             SIZE_INODE, "inode", "", Size, false;
             OFF_SB_DEV, "super_block", "s_dev", Offset, false;
             OFF_SB_MAGIC, "super_block", "s_magic", Offset, false;
+            OFF_SB_IFLAGS, "super_block", "s_iflags", Offset, false;
             OFF_TASK_PID, "task_struct", "pid", Offset, false;
             OFF_TASK_TGID, "task_struct", "tgid", Offset, false;
             OFF_TASK_REAL_PARENT, "task_struct", "real_parent", Offset, false;

@@ -111,7 +111,8 @@ pub mod file_flag {
     pub const TMPFS: u32 = 8;
     /// A memfd: tmpfs on the kernel's internal mount.
     pub const MEMFD: u32 = 16;
-    /// Some writer has the inode open (`i_writecount` > 0), so its content may change.
+    /// Its content may change, or may have changed, without its inode showing it: some writer has it open (`i_writecount` > 0), or
+    /// it lies on FUSE, or on an overlay that was mounted from a user namespace.
     pub const WRITERS: u32 = 32;
 }
 

@@ -12,10 +12,11 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::{bpf_ima_file_hash, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use muster_common::{Digest, FileInfo, SHA256_LEN, digest_origin, file_flag};
+use muster_common::{Digest, FileInfo, SHA256_LEN, digest_origin, file_flag, hook};
 
 use crate::file_info;
-use crate::layout::{HAS_IMA_FILE_HASH, global};
+use crate::layout::{FLAVOUR, HAS_IMA_FILE_HASH, global};
+use crate::task;
 
 /// Identity of an inode.
 #[repr(C)]
@@ -63,8 +64,9 @@ impl ContentKey {
 pub struct Writer {
     /// Last open, truncate or writable mapping, nanoseconds since boot.
     pub at_ns: u64,
-    /// The open was reported and the last writer has not closed it since.
-    pub open: u64,
+    /// Who opened it when that was reported last, and 0 once the last writer has closed it ([`opener`]). No hook of the tracepoint
+    /// flavour sees a file closed by an exit or an exec, so this alone does not say that a writer has it open.
+    pub opener: u64,
 }
 
 /// Digests by content.
@@ -102,7 +104,8 @@ pub fn cached(info: &FileInfo, out: &mut Digest) -> bool {
 /// `file` is a `struct file *` that the verifier knows as such; `inode` is its inode.
 #[inline(always)]
 pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Digest) {
-    if cached(info, out) || global(&HAS_IMA_FILE_HASH) == 0 {
+    let unknowable = file_info::is_served(u64::from(info.fs_magic));
+    if cached(info, out) || global(&HAS_IMA_FILE_HASH) == 0 || unknowable {
         return;
     }
     // SAFETY: no arguments.
@@ -131,9 +134,17 @@ fn written_since(info: &FileInfo, began: u64) -> bool {
     }
 }
 
-/// The content is about to change: forgets its digest, and says whether this opening of the inode was reported before.
+/// Who opens a file, as far as it matters: the `lsm` flavour sees every last close, whoever's it is. The tracepoint flavour takes
+/// the exit of a process for its closes, so each process's opening has to be reported.
 #[inline(always)]
-pub fn opened_for_write(info: &FileInfo) -> bool {
+fn opener() -> u64 {
+    if global(&FLAVOUR) == u32::from(hook::LSM) { 1 } else { task::current_id() >> 32 }
+}
+
+/// The content is about to change: forgets its digest, and says whether this opening of the inode was reported before. The writer
+/// itself is among the inode's `writers` already.
+#[inline(always)]
+pub fn opened_for_write(info: &FileInfo, writers: i32) -> bool {
     let _ = DIGESTS.remove(ContentKey::of(info));
     // SAFETY: no arguments.
     let at_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -142,15 +153,15 @@ pub fn opened_for_write(info: &FileInfo) -> bool {
         // SAFETY: a map value.
         let writer = unsafe { &mut *writer };
         writer.at_ns = at_ns;
-        return core::mem::replace(&mut writer.open, 1) == 1;
+        return core::mem::replace(&mut writer.opener, opener()) == opener() && writers > 1;
     }
-    let _ = WRITERS.insert(inode, &Writer { at_ns, open: 1 }, u64::from(BPF_ANY));
+    let _ = WRITERS.insert(inode, &Writer { at_ns, opener: opener() }, u64::from(BPF_ANY));
     false
 }
 
-/// The content is set, or about to be, without an open for write of its own. Says whether a writer has the file open.
+/// The content is set, or about to be, without an open for write of its own.
 #[inline(always)]
-pub fn changed(info: &FileInfo) -> bool {
+pub fn changed(info: &FileInfo) {
     let _ = DIGESTS.remove(ContentKey::of(info));
     // SAFETY: no arguments.
     let at_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -159,10 +170,9 @@ pub fn changed(info: &FileInfo) -> bool {
         // SAFETY: a map value.
         let writer = unsafe { &mut *writer };
         writer.at_ns = at_ns;
-        return writer.open == 1;
+        return;
     }
-    let _ = WRITERS.insert(inode, &Writer { at_ns, open: 0 }, u64::from(BPF_ANY));
-    false
+    let _ = WRITERS.insert(inode, &Writer { at_ns, opener: 0 }, u64::from(BPF_ANY));
 }
 
 /// The last writer closed the file: the next open is reported again.
@@ -173,7 +183,7 @@ pub fn closed(info: &FileInfo) {
         // SAFETY: a map value; no arguments.
         unsafe {
             (*writer).at_ns = bpf_ktime_get_boot_ns();
-            (*writer).open = 0;
+            (*writer).opener = 0;
         }
     }
 }

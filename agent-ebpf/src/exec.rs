@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::LruHashMap;
 use muster_common::{Digest, ExecRecord, FileInfo, PATH_BUF, file_flag, hook};
 
 use crate::digest;
@@ -48,10 +48,10 @@ static EMPTY: Pending = Pending {
 };
 
 /// Execs under way, by `tgid << 32 | tid`. An exec that fails leaves its entry for the thread's next exec or exit.
-/// Allocated before use, as sleepable programs of 6.1 demand. When it is full the exec falls back to what
-/// `sched_process_exec` alone can say.
+/// Allocated before use, as sleepable programs of 6.1 demand. When it is full the oldest entry goes, so that threads whose execs
+/// fail cannot keep others out; an exec without its entry falls back to what `sched_process_exec` alone can say.
 #[map]
-static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(1024, 0);
+static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(1024, 0);
 
 /// A script, or a file that `binfmt_misc` gives to an interpreter: each loader replaces `interp`, nothing else does.
 #[inline(always)]

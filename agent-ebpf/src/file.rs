@@ -154,7 +154,7 @@ pub fn opened(file: u64) {
     }
     let path = Path::of_file(file);
     let info = info(inode, path.mnt);
-    let known = mode & WRITE != 0 && digest::opened_for_write(&info);
+    let known = mode & WRITE != 0 && digest::opened_for_write(&info, file_info::writers(inode));
     let created = mode & CREATED != 0;
     if known && !created {
         return;
@@ -230,10 +230,21 @@ pub fn truncated(path: Path) {
     if !is_content(inode) {
         return;
     }
-    let info = info(inode, path.mnt);
-    if !digest::changed(&info) {
+    let info = now(inode, path.mnt);
+    digest::changed(&info);
+    if file_info::writers(inode) <= 0 {
         report(&info, path, file_op::TRUNCATE, 0, 0);
     }
+}
+
+/// A file that is judged now, unless a writer has it open, whose close will be.
+#[inline(always)]
+fn now(inode: u64, mnt: u64) -> FileInfo {
+    let mut info = info(inode, mnt);
+    if file_info::writers(inode) <= 0 {
+        info.flags &= !file_flag::WRITERS;
+    }
+    info
 }
 
 /// The mode is set. Only a file that becomes executable matters.
@@ -243,7 +254,7 @@ pub fn mode_set(path: Path, mode: u32) {
     if mode & X == 0 || !is_content(inode) {
         return;
     }
-    report(&info(inode, path.mnt), path, file_op::CHMOD, mode & 0o7777, 0);
+    report(&now(inode, path.mnt), path, file_op::CHMOD, mode & 0o7777, 0);
 }
 
 /// A name is moved.

@@ -9,6 +9,10 @@ const OVERLAYFS: u64 = 0x794c_7630;
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 const HUGETLBFS: u64 = 0x9584_58f6;
+const FUSE: u64 = 0x6573_5546;
+/// `SB_I_NODEV`: alloc_super() sets it for what is mounted from a user namespace; of the file systems that have it for another
+/// reason, none is an overlay.
+const NODEV: u64 = 4;
 /// `MNT_NS_INTERNAL`, `ERR_PTR(-EINVAL)`: the kernel's own mounts.
 pub const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
 
@@ -55,6 +59,20 @@ pub fn magic(inode: u64) -> u64 {
 #[inline(always)]
 pub fn kind(inode: u64) -> u32 {
     u32::from(read::<u16>(inode, &OFF_INODE_MODE)) & S_IFMT
+}
+
+/// The content is what some program says at each read, and may say otherwise at the next.
+#[inline(always)]
+pub fn is_served(magic: u64) -> bool {
+    magic == FUSE
+}
+
+/// The content may change beneath the inode, whose times and version stay as they are: by a FUSE server, or by whoever mounted an
+/// overlay over directories of their own. (Only root can change the layers of the other overlays.)
+#[inline(always)]
+fn changes_beneath(sb: u64, magic: u64) -> bool {
+    let foreign = magic == OVERLAYFS && u64::from(read::<u32>(sb, &OFF_SB_IFLAGS)) & NODEV != 0;
+    is_served(magic) || foreign
 }
 
 /// `i_writecount`: opens for write, or below zero while something forbids them.
@@ -124,7 +142,7 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
             flags |= file_flag::MEMFD;
         }
     }
-    if writers(inode) > 0 {
+    if writers(inode) > 0 || changes_beneath(sb, magic) {
         flags |= file_flag::WRITERS;
     }
     // SAFETY: the caller's promise.

@@ -60,6 +60,7 @@ impl World {
         world.files()?;
         world.make_package()?;
         world.container()?;
+        world.layers()?;
         world.configure()?;
         Ok(world)
     }
@@ -92,6 +93,25 @@ impl World {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
         }
         Ok(())
+    }
+
+    /// Layers of an overlay that a user mounts, with a copy of a program of the image.
+    fn layers(&self) -> anyhow::Result<()> {
+        for directory in ["lower", "empty"] {
+            fs::create_dir_all(self.beneath().join(directory))?;
+        }
+        copy(Path::new("/usr/bin/sleep"), &self.beneath().join("lower/sleep"))?;
+        // Debian's kernel of before 5.11, where everybody may, has to be told that users may.
+        let may = Path::new("/sys/module/overlay/parameters/permit_mounts_in_userns");
+        if may.exists() {
+            fs::write(may, "Y")?;
+        }
+        Ok(())
+    }
+
+    /// Where the layers of a user's overlay are.
+    pub fn beneath(&self) -> PathBuf {
+        self.disk.join("beneath")
     }
 
     /// A package for dpkg, with a program, a link to it, a data file, and a script that runs when it is installed.

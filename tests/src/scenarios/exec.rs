@@ -28,6 +28,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
         seen("attested and unknown programs in a container", container),
+        seen("program changed beneath a user's overlay", changed_beneath),
     ]
 }
 
@@ -122,6 +123,29 @@ fn preload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let library = stage.world.disk.join("libunknown.so");
     run(Command::new("/usr/bin/true").env("LD_PRELOAD", &library))?;
     Ok(vec![found(Library, Unauthorized, &library)?.parent("suite")])
+}
+
+/// Whoever mounts an overlay over files of their own can change them beneath it, and nothing of the overlay's inode shows it.
+fn changed_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (program, lower) = (in_usr_bin("sleep"), stage.world.beneath().join("lower/sleep"));
+    let script = format!(
+        "mount -t overlay -o lowerdir={0}/lower:{0}/empty overlay /usr/bin && /usr/bin/sleep 0.5 && \
+         echo >>{0}/lower/sleep && /usr/bin/sleep 0.5",
+        stage.world.beneath().display()
+    );
+    run(Command::new("/usr/bin/unshare").args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "/bin/sh",
+        "-c",
+        &script,
+    ]))?;
+    let changed = world::sha256(&lower)?;
+    Ok(vec![
+        found(File, Unauthorized, &lower)?.operation("close_write").parent("suite"),
+        Expect::new(Exec, Modified, program.display().to_string()).sha256(changed).parent("sh"),
+    ])
 }
 
 fn failed_exec(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {

@@ -5,10 +5,11 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use anyhow::ensure;
 use muster_proto::v1::{Kind::*, Verdict::*};
 
 use super::{Scenario, Stage, found, in_usr_bin};
-use crate::expect::Expect;
+use crate::expect::{Difference, Expect};
 use crate::world;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -55,11 +56,19 @@ fn mapped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     ])
 }
 
-fn closed_by_exit(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+fn closed_by_exit(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("nl");
     let script = format!("exec 9>>{}; echo >&9; exit 0", file.display());
-    world::run(Command::new("/bin/sh").args(["-c", &script]))?;
-    Ok(vec![found(File, Modified, &file)?.operation("close_write").parent("suite")])
+    let change = || -> anyhow::Result<Vec<Expect>> {
+        world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+        Ok(vec![found(File, Modified, &file)?.operation("close_write").parent("suite")])
+    };
+    // Each time: what the first exit left behind must not hide the next.
+    for _ in 0..2 {
+        let difference = Difference::of(&change()?, &stage.settle()?);
+        ensure!(difference.is_empty(), "changed and closed by an exit:{difference}");
+    }
+    change()
 }
 
 fn unlinked(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
