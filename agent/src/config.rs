@@ -112,7 +112,7 @@ pub struct Workload {
     /// Name for people.
     #[serde(default)]
     pub name: String,
-    /// Image digest: platform manifest, config, or one of the kinds below.
+    /// Image digest: of one of the kinds below. What is not said here of the image is learned from where it is fetched.
     pub image: Sha256,
     /// Digest of the image's index. An attestation about it must prove the platform.
     pub index: Option<Sha256>,
