@@ -101,11 +101,6 @@ impl World {
             fs::create_dir_all(self.beneath().join(directory))?;
         }
         copy(Path::new("/usr/bin/sleep"), &self.beneath().join("lower/sleep"))?;
-        // Debian's kernel of before 5.11, where everybody may, has to be told that users may.
-        let may = Path::new("/sys/module/overlay/parameters/permit_mounts_in_userns");
-        if may.exists() {
-            fs::write(may, "Y")?;
-        }
         Ok(())
     }
 

@@ -42,7 +42,9 @@ pub(super) fn initramfs(series: &Series, script: &str) -> anyhow::Result<Initram
         } else {
             files.copy(&file, &at)?;
         }
-        order += &format!("{at}\n");
+        // Debian's kernel of before 5.11, where every user may mount one, has to be told; later ones say that they do not know it.
+        let parameters = if name == "overlay" { " permit_mounts_in_userns=1" } else { "" };
+        order += &format!("{at}{parameters}\n");
     }
     files.file("/modules/order", order.as_bytes(), 0o644);
     files.file("/init", init(script).as_bytes(), 0o755);
