@@ -63,6 +63,8 @@ pub enum Undetermined {
     Denied,
     /// It is larger than what the agent reads.
     TooLarge,
+    /// More bytes changed than are read in time.
+    OverBudget,
     /// It could not be read for another reason.
     Error,
 }
@@ -132,7 +134,8 @@ pub struct Metrics {
     verdicts: [[Counter; 5]; 15],
     digest_hits: [Counter; 2],
     digest_misses: Counter,
-    digest_undetermined: [Counter; 5],
+    digest_read: Counter,
+    digest_undetermined: [Counter; 6],
     documents: [Counter; 2],
     askings: [Counter; 3],
     images: [Gauge; 4],
@@ -207,11 +210,13 @@ impl Metrics {
                 ["kernel", "agent"].map(|origin| [("origin", origin)]),
             ),
             digest_misses: counter(r, "digest_misses", "Files that the agent read and hashed"),
+            digest_read: counter(r, "digest_read_bytes", "Bytes that the agent read to hash them"),
             digest_undetermined: counters(
                 r,
                 "digest_undetermined",
                 "Files whose content could not be determined",
-                ["gone", "changed", "denied", "too_large", "error"].map(|reason| [("reason", reason)]),
+                ["gone", "changed", "denied", "too_large", "over_budget", "error"]
+                    .map(|reason| [("reason", reason)]),
             ),
             documents: counters(
                 r,
@@ -323,6 +328,16 @@ impl Metrics {
     pub fn digest_computed(&self, took: Duration) {
         self.digest_misses.inc();
         self.stage(Stage::Digest, took);
+    }
+
+    /// So many bytes of a file were read.
+    pub fn digest_read(&self, bytes: usize) {
+        self.digest_read.inc_by(u64::try_from(bytes).unwrap_or_default());
+    }
+
+    /// Bytes of files that were read so far.
+    pub fn digest_read_bytes(&self) -> u64 {
+        self.digest_read.get()
     }
 
     /// A file's content could not be determined.

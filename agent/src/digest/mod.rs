@@ -12,7 +12,10 @@
 //! Nothing is cached for a file that a writer has open (a shared mapping changes it without a sign), nor for one
 //! that changed within the last [`SETTLED`] (time stamps move in ticks of the kernel's clock: a second change in the
 //! same tick would not show).
+//!
+//! Of changed files no more is read than a [`budget`] allows; what runs or is mapped is always read.
 
+mod budget;
 mod hash;
 mod name;
 mod open;
@@ -26,8 +29,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::debug;
 
+use self::budget::Budget;
 pub use self::hash::MAX_FILE_BYTES;
-use self::open::{Found, Sameness, Ways};
+use self::open::{Found, Sameness, Ways, size};
 use crate::event::{
     Action, Content, DigestOrigin, FileIdentity, FileOp, FilePath, FileRef, Place, Task, WeakDigests,
 };
@@ -52,6 +56,8 @@ pub enum Reason {
     ChangedWhileRead,
     /// Larger than [`MAX_FILE_BYTES`].
     TooLarge,
+    /// It changed, and so much else did that there was no time to read it.
+    OverBudget,
     /// It may not be read.
     Permission,
     /// No regular file.
@@ -62,11 +68,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gone,
         Self::Replaced,
         Self::ChangedWhileRead,
         Self::TooLarge,
+        Self::OverBudget,
         Self::Permission,
         Self::NotRegular,
         Self::Io,
@@ -79,6 +86,7 @@ impl Reason {
             Self::Replaced => "replaced",
             Self::ChangedWhileRead => "changed_while_read",
             Self::TooLarge => "too_large",
+            Self::OverBudget => "over_budget",
             Self::Permission => "permission",
             Self::NotRegular => "not_regular",
             Self::Io => "io",
@@ -90,6 +98,7 @@ impl Reason {
             Self::Gone => Undetermined::Gone,
             Self::Replaced | Self::ChangedWhileRead => Undetermined::Changed,
             Self::TooLarge => Undetermined::TooLarge,
+            Self::OverBudget => Undetermined::OverBudget,
             Self::Permission => Undetermined::Denied,
             Self::NotRegular | Self::Io => Undetermined::Error,
         }
@@ -137,6 +146,8 @@ pub struct Digests {
     proc: Proc,
     cache: Recent<Key, Cached>,
     buffer: Box<[u8]>,
+    /// For changed files.
+    budget: Budget,
     reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
     stats: Stats,
@@ -162,6 +173,7 @@ impl Digests {
             proc: Proc::new(proc),
             cache: Recent::new(MAX_CACHED),
             buffer: vec![0; hash::BUFFER].into(),
+            budget: Budget::new(Instant::now()),
             reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
             metrics,
             stats: Stats::default(),
@@ -260,8 +272,9 @@ impl Digests {
             return (false, None);
         }
         let content = read.then(|| {
-            let hashed =
-                found.read().and_then(|file| hash::hash(&file, &found.stat, &mut self.buffer, true, false));
+            let hashed = found.read().and_then(|file| {
+                hash::hash(&file, &found.stat, &mut self.buffer, true, false, &self.metrics)
+            });
             match hashed {
                 Ok((sha256, weak)) => {
                     Content::Known { sha256, origin: DigestOrigin::Agent, weak: weak.map(Arc::new) }
@@ -395,8 +408,16 @@ impl Digests {
         if !accepted {
             return Err(Reason::Replaced);
         }
+        let opened = found.read()?;
+        let bytes = size(&found.stat);
+        if matches!(action, Action::Change(_))
+            && bytes <= MAX_FILE_BYTES
+            && !self.budget.take(bytes, Instant::now())
+        {
+            return Err(Reason::OverBudget);
+        }
         let runs = way == Way::Exe;
-        let (sha256, weak) = hash::hash(&found.read()?, &found.stat, &mut self.buffer, weak, runs)?;
+        let (sha256, weak) = hash::hash(&opened, &found.stat, &mut self.buffer, weak, runs, &self.metrics)?;
         Ok(Hashed { sha256, weak, exact: sameness == Sameness::Unchanged })
     }
 }

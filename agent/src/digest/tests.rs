@@ -207,7 +207,7 @@ fn another_file_is_not_judged_for_it() {
     // A process that is not there and no namespace to look in.
     let nobody = Task { mnt_ns: 0, ..task(u32::MAX) };
     assert_eq!(answer(&digests.content(&nobody, &event, Action::Exec, false)), Err("gone".to_owned()));
-    assert_eq!(digests.stats().undetermined, [2, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(digests.stats().undetermined, [2, 4, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -223,6 +223,43 @@ fn only_regular_files_of_a_bounded_size() {
     let large = dir.path().join("large");
     File::create(&large).and_then(|f| f.set_len(MAX_FILE_BYTES + 1)).expect("a sparse file");
     assert_eq!(ask(&large), Err("too_large".to_owned()));
+}
+
+#[test]
+fn no_more_is_read_of_what_changed_than_the_budget_allows() {
+    let dir = dir();
+    let metrics = Metrics::new();
+    let mut digests = Digests::new(Arc::clone(&metrics));
+    // Not refilled while the test runs.
+    digests.budget = Budget::new(Instant::now() + Duration::from_secs(3600));
+    let sparse = |name: &str, bytes| {
+        let path = dir.path().join(name);
+        File::create(&path).and_then(|f| f.set_len(bytes)).expect("a sparse file");
+        here(&path)
+    };
+    let big = sparse("big", budget::BURST + 1);
+    let changed = Action::Change(FileOp::Chmod);
+    for _ in 0..2 {
+        let content = digests.content(&me(), &big, changed, false);
+        assert_eq!(answer(&content), Err("over_budget".to_owned()));
+    }
+    assert_eq!(metrics.digest_read_bytes(), 0, "nothing of it is read");
+    // It leaves room for the small ones, until that is used up, too.
+    let small = here(&file(&dir, "small", "one"));
+    assert_eq!(answer(&digests.content(&me(), &small, changed, false)), agent(ONE));
+    assert!(digests.budget.take(budget::BURST - 3, Instant::now()));
+    assert_eq!(answer(&digests.content(&me(), &small, changed, false)), Err("over_budget".to_owned()));
+    // The limit of a file is a reason of its own, and what runs or is mapped is not bound.
+    let large = sparse("large", MAX_FILE_BYTES + 1);
+    assert_eq!(answer(&digests.content(&me(), &large, changed, false)), Err("too_large".to_owned()));
+    let mapped = sparse("mapped", 2 << 20);
+    assert_eq!(answer(&digests.content(&me(), &mapped, changed, false)), Err("over_budget".to_owned()));
+    let read = metrics.digest_read_bytes();
+    assert!(answer(&digests.content(&me(), &mapped, Action::Library, false)).is_ok());
+    assert_eq!(metrics.digest_read_bytes() - read, 2 << 20);
+    let line = r#"muster_digest_undetermined_total{reason="over_budget"} 4"#;
+    let text = metrics.text();
+    assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
 }
 
 #[test]
@@ -242,13 +279,15 @@ fn a_change_while_reading_shows() {
         let opened = before.read().expect("opened");
         settle();
         change(&path);
-        let result = hash::hash(&opened, &before.stat, &mut buffer, false, false).map(|(sha256, _)| sha256);
+        let result = hash::hash(&opened, &before.stat, &mut buffer, false, false, &Metrics::new())
+            .map(|(sha256, _)| sha256);
         assert_eq!(result, Err(Reason::ChangedWhileRead), "change {number}");
     }
     // Hashed in pieces of two bytes, it is still the same content.
     let path = file(&dir, "y", "one");
     let before = link(&path).expect("the file");
-    let result = hash::hash(&before.read().expect("opened"), &before.stat, &mut buffer, true, false);
+    let result =
+        hash::hash(&before.read().expect("opened"), &before.stat, &mut buffer, true, false, &Metrics::new());
     assert_eq!(result.map(|(sha256, _)| sha256.to_string()), Ok(ONE.to_owned()));
 }
 
