@@ -21,8 +21,10 @@ use crate::sensor::{Sensor, SensorError};
 use crate::workload::{EntryError, Workloads};
 
 mod status;
+mod watchdog;
 
 use status::Source;
+use watchdog::{Progress, Watchdog};
 
 /// From SIGTERM to the end, at most.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -132,7 +134,15 @@ async fn main(options: Options) -> Result<(), AppError> {
                 agent.reload(file.as_deref(), &mut config);
                 notify(&[NotifyState::Ready]);
             }
-            Wake::Watchdog => watchdog.feed(&agent),
+            Wake::Watchdog => {
+                if watchdog.is_well(agent.progress(), agent.stage.is_behind()) {
+                    notify(&[NotifyState::Watchdog]);
+                } else {
+                    tracing::error!(
+                        "the judge makes no progress; the service manager is not told that all is well"
+                    );
+                }
+            }
         }
     }
     notify(&[NotifyState::Stopping]);
@@ -226,6 +236,10 @@ impl Agent {
         tracing::info!("configuration taken");
     }
 
+    fn progress(&self) -> Progress {
+        Progress { events: self.stage.seen().events(), bytes: self.metrics.digest_read_bytes() }
+    }
+
     async fn stop(self) {
         let begun = Instant::now();
         let Self { metrics: _, images: _, watch: _, feed, source, stage } = self;
@@ -284,37 +298,6 @@ impl Signals {
             _ = self.int.recv() => Wake::End("SIGINT"),
             _ = self.hup.recv() => Wake::Reload,
             () = watchdog.due() => Wake::Watchdog,
-        }
-    }
-}
-
-/// Keeps the service manager's watchdog quiet as long as the judge makes progress.
-struct Watchdog {
-    timer: Option<tokio::time::Interval>,
-    batches: u64,
-}
-
-impl Watchdog {
-    fn new() -> Self {
-        let timer = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2));
-        Self { timer, batches: 0 }
-    }
-
-    async fn due(&mut self) {
-        match &mut self.timer {
-            Some(timer) => {
-                timer.tick().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn feed(&mut self, agent: &Agent) {
-        let batches = agent.stage.seen().batches();
-        if batches == std::mem::replace(&mut self.batches, batches) && agent.stage.is_behind() {
-            tracing::error!("the judge makes no progress; the service manager is not told that all is well");
-        } else {
-            notify(&[NotifyState::Watchdog]);
         }
     }
 }

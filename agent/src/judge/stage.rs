@@ -30,7 +30,7 @@ const WORKLOADS: usize = 16_384;
 pub struct Seen {
     workloads: Mutex<BTreeMap<String, (Arc<WorkloadInfo>, u64)>>,
     processes: AtomicU64,
-    batches: AtomicU64,
+    events: AtomicU64,
 }
 
 impl Seen {
@@ -45,9 +45,9 @@ impl Seen {
         self.processes.load(Ordering::Relaxed)
     }
 
-    /// Batches judged so far.
-    pub fn batches(&self) -> u64 {
-        self.batches.load(Ordering::Relaxed)
+    /// Events judged so far.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     fn update(&self, live: &mut Live) {
@@ -62,7 +62,6 @@ impl Seen {
         }
         drop(workloads);
         self.processes.store(u64::try_from(live.living()).unwrap_or_default(), Ordering::Relaxed);
-        self.batches.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -189,6 +188,7 @@ fn run(
                     judge.event(event);
                     let took = since_boot().saturating_sub(Duration::from_nanos(event.time_ns));
                     metrics.stage(Measured::Judged, took);
+                    seen.events.fetch_add(1, Ordering::Relaxed);
                 }
                 seen.update(judge.facts().inner());
             }
