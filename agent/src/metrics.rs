@@ -65,6 +65,8 @@ pub enum Undetermined {
     TooLarge,
     /// More bytes changed than are read in time.
     OverBudget,
+    /// A program serves its content.
+    Served,
     /// It could not be read for another reason.
     Error,
 }
@@ -135,7 +137,7 @@ pub struct Metrics {
     digest_hits: [Counter; 2],
     digest_misses: Counter,
     digest_read: Counter,
-    digest_undetermined: [Counter; 6],
+    digest_undetermined: [Counter; 7],
     documents: [Counter; 2],
     askings: [Counter; 3],
     images: [Gauge; 4],
@@ -215,7 +217,7 @@ impl Metrics {
                 r,
                 "digest_undetermined",
                 "Files whose content could not be determined",
-                ["gone", "changed", "denied", "too_large", "over_budget", "error"]
+                ["gone", "changed", "denied", "too_large", "over_budget", "served", "error"]
                     .map(|reason| [("reason", reason)]),
             ),
             documents: counters(

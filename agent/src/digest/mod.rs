@@ -13,6 +13,9 @@
 //! that changed within the last [`SETTLED`] (time stamps move in ticks of the kernel's clock: a second change in the
 //! same tick would not show).
 //!
+//! What a program serves (FUSE) is never read. NFS and other network file systems are: a server that does not answer
+//! holds up the judge for as long as the mount lets it.
+//!
 //! Of changed files no more is read than a [`budget`] allows; what runs or is mapped is always read.
 
 mod budget;
@@ -58,6 +61,8 @@ pub enum Reason {
     TooLarge,
     /// It changed, and so much else did that there was no time to read it.
     OverBudget,
+    /// A program serves its content.
+    Served,
     /// It may not be read.
     Permission,
     /// No regular file.
@@ -68,12 +73,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Gone,
         Self::Replaced,
         Self::ChangedWhileRead,
         Self::TooLarge,
         Self::OverBudget,
+        Self::Served,
         Self::Permission,
         Self::NotRegular,
         Self::Io,
@@ -87,6 +93,7 @@ impl Reason {
             Self::ChangedWhileRead => "changed_while_read",
             Self::TooLarge => "too_large",
             Self::OverBudget => "over_budget",
+            Self::Served => "served",
             Self::Permission => "permission",
             Self::NotRegular => "not_regular",
             Self::Io => "io",
@@ -99,6 +106,7 @@ impl Reason {
             Self::Replaced | Self::ChangedWhileRead => Undetermined::Changed,
             Self::TooLarge => Undetermined::TooLarge,
             Self::OverBudget => Undetermined::OverBudget,
+            Self::Served => Undetermined::Served,
             Self::Permission => Undetermined::Denied,
             Self::NotRegular | Self::Io => Undetermined::Error,
         }
@@ -242,8 +250,12 @@ impl Digests {
         }
     }
 
-    /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more.
+    /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more, or a program serves
+    /// it: that says nothing of what the next reader gets.
     pub fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
+        if file.served {
+            return None;
+        }
         let action = Action::Change(FileOp::CloseWrite);
         for way in ways(file, action) {
             let Some(Ok(found)) = self.follow(*way, task, file) else { continue };
@@ -353,6 +365,10 @@ impl Digests {
         action: Action,
         weak: bool,
     ) -> Result<Hashed, Reason> {
+        if file.served {
+            // Even looking it up may wait for that program.
+            return Err(Reason::Served);
+        }
         let mut reason = Reason::Gone;
         for way in ways(file, action) {
             let Some(found) = self.follow(*way, task, file) else { continue };

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, TMPFS_MAGIC};
 
 use super::open::{Found, Ways, ctime_ns, device, link, size};
 use crate::event::{FileIdentity, FilePath, FileRef, Place, Task};
@@ -41,7 +41,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     }
     let inside = below(path, root);
-    let tmpfs = fstatfs(found.fd.as_fd()).is_ok_and(|s| s.filesystem_type() == TMPFS_MAGIC);
+    let tmpfs = found.fs == Some(TMPFS_MAGIC);
     let place = match tmpfs {
         true if deleted && path.starts_with(b"/memfd:") => Place::Memfd,
         true => Place::Tmpfs,
@@ -67,6 +67,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         uid: stat.st_uid,
         place,
         has_writers: false,
+        served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,
         former: None,
     })

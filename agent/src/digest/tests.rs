@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::FUSE_SUPER_MAGIC;
 use nix::unistd::mkfifo;
 
 use super::open::{ctime_ns, device, link, size};
@@ -207,7 +208,7 @@ fn another_file_is_not_judged_for_it() {
     // A process that is not there and no namespace to look in.
     let nobody = Task { mnt_ns: 0, ..task(u32::MAX) };
     assert_eq!(answer(&digests.content(&nobody, &event, Action::Exec, false)), Err("gone".to_owned()));
-    assert_eq!(digests.stats().undetermined, [2, 4, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(digests.stats().undetermined, [2, 4, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -223,6 +224,29 @@ fn only_regular_files_of_a_bounded_size() {
     let large = dir.path().join("large");
     File::create(&large).and_then(|f| f.set_len(MAX_FILE_BYTES + 1)).expect("a sparse file");
     assert_eq!(ask(&large), Err("too_large".to_owned()));
+}
+
+#[test]
+fn what_a_program_serves_is_not_read() {
+    let dir = dir();
+    let path = file(&dir, "x", "#!one");
+    // As the file system says; making one here would need privileges, and a program.
+    let found = link(&path).expect("the file");
+    assert!(found.read().is_ok());
+    let served = Found { fs: Some(FUSE_SUPER_MAGIC), ..found };
+    assert_eq!(served.read().map(|_| ()), Err(Reason::Served));
+    // As the kernel side says, before anything is looked up.
+    let metrics = Metrics::new();
+    let mut digests = Digests::new(Arc::clone(&metrics));
+    let event = FileRef { served: true, ..here(&path) };
+    settle();
+    for action in [Action::Exec, Action::Library, Action::Change(FileOp::CloseWrite)] {
+        let content = digests.content(&me(), &event, action, true);
+        assert_eq!(answer(&content), Err("served".to_owned()), "{action:?}");
+    }
+    assert_eq!(digests.starts_like_program(&me(), &event), None);
+    assert!(digests.cache.is_empty());
+    assert_eq!(metrics.digest_read_bytes(), 0);
 }
 
 #[test]
