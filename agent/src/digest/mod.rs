@@ -19,6 +19,7 @@
 //! Of changed files no more is read than a [`budget`] allows; what runs or is mapped is always read.
 
 mod budget;
+mod certain;
 mod hash;
 mod name;
 mod open;
@@ -233,8 +234,15 @@ impl Digests {
     /// The name is taken relative to the process's working directory, inside its root; `/dev/fd/N` is its
     /// descriptor. When the process is gone, an absolute name is looked up by another process of the same mount
     /// namespace (which sees the same file unless one of the two changed its root); a relative one cannot be.
-    pub fn resolve_by_name(&mut self, task: &Task, file: &FileRef) -> io::Result<FileRef> {
-        name::resolve(&mut self.ways, task, file)
+    ///
+    /// With a time, it is an error if the name may not have meant the same file then.
+    pub fn resolve_by_name(
+        &mut self,
+        task: &Task,
+        file: &FileRef,
+        at: Option<SystemTime>,
+    ) -> io::Result<FileRef> {
+        name::resolve(&mut self.ways, task, file, at)
     }
 
     /// The program of a process of which no exec was seen: its path as the workload sees it, identity, mode and place.

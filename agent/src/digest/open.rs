@@ -151,11 +151,17 @@ impl Ways {
         link(&self.proc.join(format!("{pid}/exe")))
     }
 
+    /// A process's root directory.
+    pub(super) fn root(&self, pid: u32) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
+        Ok(open(&self.proc.join(format!("{pid}/root")), flags, Mode::empty())?)
+    }
+
     /// A path in a process's root. The last name is not followed if it is a symbolic link: the kernel's own resolution never
     /// ends at one.
     pub(super) fn in_root(&self, pid: u32, path: &[u8], follow: bool) -> io::Result<Found> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let root = open(&self.proc.join(format!("{pid}/root")), flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let root = self.root(pid)?;
         let how = OpenHow::new()
             .flags(if follow { flags } else { flags | OFlag::O_NOFOLLOW })
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

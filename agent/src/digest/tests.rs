@@ -475,7 +475,7 @@ fn names_as_the_caller_gave_them() {
     let names =
         ["dir/run.sh", "./dir/../dir/run.sh", "link", "/srv/dir/run.sh", "/dev/fd/63", "/proc/self/fd/63"];
     for name in names {
-        let found = digests.resolve_by_name(&task(30), &by_name(name)).expect(name);
+        let found = digests.resolve_by_name(&task(30), &by_name(name), None).expect(name);
         assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"), "{name}");
         assert_eq!(found.identity, FileIdentity { generation: 0, i_version: 0, ..here(&script).identity });
         assert!(
@@ -485,19 +485,67 @@ fn names_as_the_caller_gave_them() {
         assert_eq!(answer(&digests.content(&task(30), &found, Action::Script, false)), agent(ONE), "{name}");
     }
     // The process is gone.
-    let found = digests.resolve_by_name(&task(31), &by_name("/srv/dir/run.sh")).expect("by another process");
+    let found =
+        digests.resolve_by_name(&task(31), &by_name("/srv/dir/run.sh"), None).expect("by another process");
     assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"));
     let error =
-        digests.resolve_by_name(&task(31), &by_name("dir/run.sh")).expect_err("nowhere to start from");
+        digests.resolve_by_name(&task(31), &by_name("dir/run.sh"), None).expect_err("nowhere to start from");
     assert!(error.to_string().contains("the process is gone"), "{error}");
     for name in ["/missing", "/dev/fd/64", ""] {
-        assert!(digests.resolve_by_name(&task(30), &by_name(name)).is_err(), "{name}");
+        assert!(digests.resolve_by_name(&task(30), &by_name(name), None).is_err(), "{name}");
     }
     // Its working directory was moved out of its root.
     fs::remove_file(dir.path().join("proc/30/cwd")).expect("removed");
     symlink("/", dir.path().join("proc/30/cwd")).expect("a link");
-    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh")).expect_err("outside");
+    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh"), None).expect_err("outside");
     assert!(error.to_string().contains("outside its root"), "{error}");
+}
+
+#[test]
+fn a_name_that_may_have_meant_another_file() {
+    let dir = dir();
+    let good = file(&dir, "root/usr/bin/good.sh", "one");
+    let evil = file(&dir, "root/srv/evil.sh", "two");
+    symlink("evil.sh", dir.path().join("root/srv/link")).expect("a link");
+    symlink("../usr/bin/good.sh", dir.path().join("root/srv/other")).expect("a link");
+    symlink("/srv", dir.path().join("root/usr/srv")).expect("a link");
+    fake(&dir, 30, 7);
+    symlink(&good, dir.path().join("proc/30/fd/63")).expect("a link");
+    let mut digests = Digests::with_proc(Metrics::new(), &dir.path().join("proc"));
+    settle();
+    let mut resolve = |name: &str, at| {
+        let by_name = FileRef { path: FilePath::from(name), by_name: true, ..FileRef::default() };
+        digests.resolve_by_name(&task(30), &by_name, Some(at)).map(|found| found.path.to_string())
+    };
+    let expect = |result: io::Result<String>, why: &str| {
+        let error = result.expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    // Nothing was touched since.
+    let at = SystemTime::now();
+    for (name, expected) in [
+        ("/usr/bin/good.sh", "/usr/bin/good.sh"),
+        ("/srv/./link", "/srv/evil.sh"),
+        ("/srv/other", "/usr/bin/good.sh"),
+        ("/usr/srv/../srv/link", "/srv/evil.sh"),
+        ("/../srv/../../usr/bin/../bin/good.sh", "/usr/bin/good.sh"),
+    ] {
+        assert_eq!(resolve(name, at).ok().as_deref(), Some(expected), "{name}");
+    }
+    expect(resolve("/dev/fd/63", at), "the descriptor");
+    expect(resolve("link", at), "its working directory");
+    // It ran evil.sh, and means good.sh by the time it is looked at.
+    let link = dir.path().join("root/srv/link");
+    fs::remove_file(&link).expect("removed");
+    symlink("../usr/bin/good.sh", &link).expect("a link");
+    expect(resolve("/srv/link", at), "on the way was changed");
+    assert_eq!(resolve("/usr/bin/good.sh", at).ok().as_deref(), Some("/usr/bin/good.sh"));
+    // The other script was run before its name was taken.
+    settle();
+    fs::rename(&evil, &good).expect("renamed");
+    expect(resolve("/usr/bin/good.sh", at), "what is there now");
+    settle();
+    assert!(resolve("/srv/link", SystemTime::now()).is_ok(), "that is long ago for a later one");
 }
 
 #[test]
@@ -507,7 +555,7 @@ fn names_of_this_process() {
     let name = format!("/dev/fd/{}", memfd.as_raw_fd());
     let event = FileRef { path: FilePath::from(name.as_str()), by_name: true, ..FileRef::default() };
     let mut digests = digests();
-    let found = digests.resolve_by_name(&me(), &event).expect("resolved");
+    let found = digests.resolve_by_name(&me(), &event, None).expect("resolved");
     assert_eq!(
         (found.path.to_string().as_str(), found.place, found.deleted),
         ("/memfd:script", Place::Memfd, true)
