@@ -121,6 +121,23 @@ pub struct KindCounts {
     pub malformed: u64,
 }
 
+/// What happened to look-ups of workloads and processes, totals since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Events of no known workload.
+    pub unresolved: u64,
+    /// Processes that were given their parent's workload.
+    pub inherited: u64,
+    /// Searches of the cgroup tree.
+    pub searched: u64,
+    /// Searches that ended at their limit.
+    pub cut: u64,
+    /// Processes whose start was not seen, taken in later.
+    pub healed: u64,
+    /// Processes not held, because the table was full.
+    pub refused: u64,
+}
+
 /// Every counter, gauge and histogram of the agent.
 #[derive(Debug)]
 pub struct Metrics {
@@ -146,6 +163,9 @@ pub struct Metrics {
     sink_errors: [Counter; 3],
     clients: [Gauge; 2],
     stages: [Histogram; 3],
+    workload_lookups: [Counter; 4],
+    missed_processes: [Counter; 2],
+    processes: [Gauge; 2],
     updates: [Counter; 4],
     updates_waiting: Gauge,
     package_databases: [Counter; 2],
@@ -253,6 +273,25 @@ impl Metrics {
                 "From the event in the kernel until the stage was done (digest: the hashing alone)",
                 ["judged", "published", "digest"].map(|stage| [("stage", stage)]),
                 exponential_buckets(10e-6, 3.0, 13),
+            ),
+            workload_lookups: counters(
+                r,
+                "workload_lookups",
+                "Look-ups of a process's workload that were not answered at once: of no known workload, taken from the parent, \
+                 searches of the cgroup tree, and those that ended at their limit",
+                ["unresolved", "inherited", "searched", "cut"].map(|outcome| [("outcome", outcome)]),
+            ),
+            missed_processes: counters(
+                r,
+                "processes_missed",
+                "Processes that were not in the table when an event named them, and those not held because it was full",
+                ["healed", "refused"].map(|outcome| [("outcome", outcome)]),
+            ),
+            processes: gauges(
+                r,
+                "processes",
+                "Processes in the table",
+                ["living", "exited"].map(|state| [("state", state)]),
             ),
             updates: counters(
                 r,
@@ -396,6 +435,24 @@ impl Metrics {
     pub fn clients(&self, sink: Sink, change: i64) {
         if let Some(gauge) = self.clients.get(sink as usize) {
             gauge.inc_by(change);
+        }
+    }
+
+    /// Totals of what happened to look-ups so far.
+    pub fn set_lookups(&self, totals: Lookups) {
+        let Lookups { unresolved, inherited, searched, cut, healed, refused } = totals;
+        for (counter, total) in self.workload_lookups.iter().zip([unresolved, inherited, searched, cut]) {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
+        for (counter, total) in self.missed_processes.iter().zip([healed, refused]) {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
+    }
+
+    /// So many processes are in the table now.
+    pub fn processes(&self, living: usize, exited: usize) {
+        for (gauge, count) in self.processes.iter().zip([living, exited]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -125,19 +125,6 @@ impl Reason {
     }
 }
 
-/// Where contents came from, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// The kernel had the digest.
-    pub from_kernel: u64,
-    /// The cache had it.
-    pub cached: u64,
-    /// The file was read.
-    pub computed: u64,
-    /// Not known, in the order of [`Reason::ALL`].
-    pub undetermined: [u64; Reason::ALL.len()],
-}
-
 #[derive(Debug)]
 struct Cached {
     identity: FileIdentity,
@@ -159,7 +146,6 @@ pub struct Digests {
     budget: Budget,
     reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
-    stats: Stats,
     stand_in: Option<u32>,
 }
 
@@ -185,7 +171,6 @@ impl Digests {
             budget: Budget::new(Instant::now()),
             reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
             metrics,
-            stats: Stats::default(),
             stand_in: None,
         }
     }
@@ -200,14 +185,12 @@ impl Digests {
     /// be read while its SHA-256 is known.
     pub fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
         if let Some(known) = file.digest {
-            self.stats.from_kernel += 1;
             self.metrics.digest_from_kernel();
             let origin = if known.cached { DigestOrigin::KernelCache } else { DigestOrigin::Kernel };
             let weak = weak.then(|| self.weak_of(task, file, action, known.sha256)).flatten();
             return Content::Known { sha256: known.sha256, origin, weak };
         }
         if let Some((sha256, have)) = self.cached(file, weak) {
-            self.stats.cached += 1;
             self.metrics.digest_from_cache();
             return Content::Known { sha256, origin: DigestOrigin::AgentCache, weak: have };
         }
@@ -215,7 +198,6 @@ impl Digests {
             Ok((sha256, weak)) => Content::Known { sha256, origin: DigestOrigin::Agent, weak },
             Err(reason) => {
                 let index = Reason::ALL.iter().position(|r| *r == reason).unwrap_or_default();
-                self.stats.undetermined[index] += 1;
                 self.metrics.digest_undetermined(reason.metric());
                 debug!(path = %file.path, tgid = task.process.tgid, reason = reason.as_str(), "content undetermined");
                 Content::Undetermined(Arc::clone(&self.reasons[index]))
@@ -317,11 +299,6 @@ impl Digests {
             && self.proc.is_alive(task.process)
     }
 
-    /// Counters since the start.
-    pub fn stats(&self) -> Stats {
-        self.stats
-    }
-
     fn cached(&mut self, file: &FileRef, weak: bool) -> Option<(Sha256, Option<Arc<WeakDigests>>)> {
         if !may_cache(file) {
             return None;
@@ -355,7 +332,6 @@ impl Digests {
     ) -> Result<(Sha256, Option<Arc<WeakDigests>>), Reason> {
         let start = Instant::now();
         let hashed = self.open_and_hash(task, file, action, weak)?;
-        self.stats.computed += 1;
         self.metrics.digest_computed(start.elapsed());
         let weak = hashed.weak.map(Arc::new);
         if hashed.exact && may_cache(file) && is_settled(&file.identity) {

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::digest::Digests;
 use crate::event::{Action, Body, Content, Event, FileRef, Owner, Task};
 use crate::finding::WorkloadInfo;
-use crate::metrics::Metrics;
+use crate::metrics::{Lookups, Metrics};
 use crate::packages::Databases;
 use crate::record::process_of;
 use crate::sbom::ImageIndex;
@@ -88,9 +88,19 @@ impl Live {
         self.events.drain()
     }
 
-    /// Living processes in the table.
-    pub fn living(&self) -> usize {
-        self.processes.stats().living
+    /// Puts its counters where they are read, and gives the number of living processes.
+    pub fn publish(&self, metrics: &Metrics) -> usize {
+        let (workloads, processes) = (self.workloads.stats(), self.processes.stats());
+        metrics.set_lookups(Lookups {
+            unresolved: workloads.unresolved,
+            inherited: workloads.inherited,
+            searched: workloads.scans,
+            cut: workloads.scans_cut,
+            healed: processes.healed,
+            refused: processes.refused,
+        });
+        metrics.processes(processes.living, processes.exited);
+        processes.living
     }
 }
 
@@ -221,6 +231,26 @@ mod tests {
 
     use super::*;
     use crate::event::{FileOp, Flavour, ProcessId};
+
+    #[test]
+    fn counters_are_published() {
+        let metrics = Metrics::new();
+        let mut live = Live::new(&Config::default(), Arc::clone(&metrics)).expect("no entries");
+        // A process that is gone, and whose cgroup is nowhere.
+        let process = ProcessId { tgid: u32::MAX, start_ns: 1 };
+        let task = Task { process, pid: u32::MAX, cgroup_id: u64::MAX, mnt_ns: 1, ..Task::default() };
+        let body = Body::Exec { exe: FileRef::default(), script: None };
+        live.begin(&Event { time_ns: 1, flavour: Flavour::Lsm, task, body });
+        assert_eq!(live.publish(&metrics), 1);
+        let text = metrics.text();
+        for line in [
+            r#"muster_workload_lookups_total{outcome="unresolved"} 1"#,
+            r#"muster_processes_missed_total{outcome="healed"} 1"#,
+            r#"muster_processes{state="living"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+    }
 
     #[test]
     fn a_script_is_what_its_name_meant_when_it_was_run() {

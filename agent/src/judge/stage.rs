@@ -50,7 +50,7 @@ impl Seen {
         self.events.load(Ordering::Relaxed)
     }
 
-    fn update(&self, live: &mut Live) {
+    fn update(&self, live: &mut Live, metrics: &Metrics) {
         let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, (info, count)) in live.take_events() {
             if workloads.len() >= WORKLOADS && !workloads.contains_key(&id) {
@@ -61,7 +61,7 @@ impl Seen {
             entry.1 += count;
         }
         drop(workloads);
-        self.processes.store(u64::try_from(live.living()).unwrap_or_default(), Ordering::Relaxed);
+        self.processes.store(u64::try_from(live.publish(metrics)).unwrap_or_default(), Ordering::Relaxed);
     }
 }
 
@@ -190,7 +190,7 @@ fn run(
                     metrics.stage(Measured::Judged, took);
                     seen.events.fetch_add(1, Ordering::Relaxed);
                 }
-                seen.update(judge.facts().inner());
+                seen.update(judge.facts().inner(), &metrics);
             }
             recv(ticks) -> _ => judge.tick(since_boot()),
         }

@@ -39,6 +39,9 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.images(ImageKind::PlatformUnproven, 2);
     metrics.dropped(Sink::JsonLines, 5);
     metrics.clients(Sink::Events, 1);
+    let lookups = Lookups { unresolved: 1, inherited: 2, searched: 3, cut: 4, healed: 5, refused: 6 };
+    metrics.set_lookups(lookups);
+    metrics.processes(7, 8);
     let text = metrics.text();
     for line in [
         r#"muster_records_submitted_total{ring="exec",kind="exec"} 12"#,
@@ -58,6 +61,14 @@ fn text_has_every_count_under_its_name_and_labels() {
         r#"muster_images{state="platform_unproven"} 2"#,
         r#"muster_feed_dropped_items_total{sink="json_lines"} 5"#,
         r#"muster_feed_clients{stream="events"} 1"#,
+        r#"muster_workload_lookups_total{outcome="unresolved"} 1"#,
+        r#"muster_workload_lookups_total{outcome="inherited"} 2"#,
+        r#"muster_workload_lookups_total{outcome="searched"} 3"#,
+        r#"muster_workload_lookups_total{outcome="cut"} 4"#,
+        r#"muster_processes_missed_total{outcome="healed"} 5"#,
+        r#"muster_processes_missed_total{outcome="refused"} 6"#,
+        r#"muster_processes{state="living"} 7"#,
+        r#"muster_processes{state="exited"} 8"#,
         r#"muster_stage_seconds_count{stage="digest"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
