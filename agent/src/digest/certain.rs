@@ -35,7 +35,7 @@ enum Step {
 
 /// Why it is not certain that the absolute `name`, below `root`, meant `found` at that time. `None`: it is.
 pub(super) fn doubt(
-    root: OwnedFd,
+    root: &OwnedFd,
     name: &[u8],
     found: &FileStat,
     at: SystemTime,
@@ -78,7 +78,7 @@ fn judge(steps: &[Step], at_ns: u64) -> Option<&'static str> {
     })
 }
 
-fn walk(root: OwnedFd, name: &[u8]) -> io::Result<(Vec<Step>, FileStat)> {
+fn walk(root: &OwnedFd, name: &[u8]) -> io::Result<(Vec<Step>, FileStat)> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut left: VecDeque<Vec<u8>> = components(name).collect();
     // Below the root, the innermost last.
@@ -93,7 +93,7 @@ fn walk(root: OwnedFd, name: &[u8]) -> io::Result<(Vec<Step>, FileStat)> {
         if steps.len() >= MAX_STEPS {
             return Err(too_long());
         }
-        let directory = directories.last().unwrap_or(&root);
+        let directory = directories.last().unwrap_or(root);
         let next = Found::of(openat(directory, OsStr::from_bytes(&component), flags, Mode::empty())?)?;
         let ctime_ns = ctime_ns(&next.stat);
         match SFlag::from_bits_truncate(next.stat.st_mode) & SFlag::S_IFMT {

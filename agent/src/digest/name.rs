@@ -102,7 +102,7 @@ fn by_path(
     if name.first() != Some(&b'/') {
         return Err(uncertain("the process may have changed its working directory"));
     }
-    match certain::doubt(ways.root(pid)?, name, &found.stat, at)? {
+    match certain::doubt(&ways.root(pid)?, name, &found.stat, at)? {
         Some(doubt) => Err(uncertain(doubt)),
         None => Ok((found, root)),
     }
