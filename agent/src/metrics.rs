@@ -119,6 +119,16 @@ pub struct KindCounts {
     pub received: u64,
     /// Refused by the decoder.
     pub malformed: u64,
+    /// Judged.
+    pub judged: u64,
+}
+
+impl KindCounts {
+    /// Decoded or still in a ring, and not judged.
+    pub fn waiting(&self) -> u64 {
+        let decodable = self.submitted.saturating_sub(self.malformed);
+        decodable.max(self.received).saturating_sub(self.judged)
+    }
 }
 
 /// What happened to look-ups of workloads and processes, totals since the start.
@@ -146,6 +156,7 @@ pub struct Metrics {
     submitted: [Counter; 7],
     lost: [Counter; 7],
     received: [Counter; 7],
+    judged: [Counter; 7],
     /// By kind, then (kind not known) by class.
     malformed: [Counter; 10],
     batch: Histogram,
@@ -211,6 +222,7 @@ impl Metrics {
             submitted: counters(r, "records_submitted", "Records that the kernel programs submitted", kinds),
             lost: counters(r, "records_lost", "Records lost because their ring was full", kinds),
             received: counters(r, "records_received", "Records decoded", kinds),
+            judged: counters(r, "records_judged", "Records judged", kinds),
             malformed: counters(r, "records_malformed", "Records refused by the decoder", malformed),
             batch: histogram(
                 r,
@@ -331,6 +343,16 @@ impl Metrics {
     /// `count` records of a kind were decoded.
     pub fn received(&self, kind: Kind, count: u64) {
         self.received[kind as usize].inc_by(count);
+    }
+
+    /// A record, or a loss, was judged.
+    pub fn judged(&self, kind: Kind) {
+        self.judged[kind as usize].inc();
+    }
+
+    /// Records and losses judged so far.
+    pub fn judged_count(&self) -> u64 {
+        self.judged.iter().map(Counter::get).sum()
     }
 
     /// A record was refused by the decoder; its kind where the header told a known one.
@@ -500,6 +522,7 @@ impl Metrics {
             lost: self.lost[at].get(),
             received: self.received[at].get(),
             malformed: self.malformed[at].get(),
+            judged: self.judged[at].get(),
         }
     }
 

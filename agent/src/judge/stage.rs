@@ -30,7 +30,6 @@ const WORKLOADS: usize = 16_384;
 pub struct Seen {
     workloads: Mutex<BTreeMap<String, (Arc<WorkloadInfo>, u64)>>,
     processes: AtomicU64,
-    events: AtomicU64,
 }
 
 impl Seen {
@@ -43,11 +42,6 @@ impl Seen {
     /// Living processes.
     pub fn processes(&self) -> u64 {
         self.processes.load(Ordering::Relaxed)
-    }
-
-    /// Events judged so far.
-    pub fn events(&self) -> u64 {
-        self.events.load(Ordering::Relaxed)
     }
 
     fn update(&self, live: &mut Live, metrics: &Metrics) {
@@ -188,7 +182,7 @@ fn run(
                     judge.event(event);
                     let took = since_boot().saturating_sub(Duration::from_nanos(event.time_ns));
                     metrics.stage(Measured::Judged, took);
-                    seen.events.fetch_add(1, Ordering::Relaxed);
+                    metrics.judged(event.kind());
                 }
                 seen.update(judge.facts().inner(), &metrics);
             }
