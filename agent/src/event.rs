@@ -211,6 +211,9 @@ pub struct FileRef {
     pub place: Place,
     /// Some writer has it open.
     pub has_writers: bool,
+    /// Its content comes from a program (FUSE), which may give each reader another, and may never answer.
+    #[serde(skip)]
+    pub served: bool,
     /// Digest from the kernel.
     pub digest: Option<KernelDigest>,
     /// Of a rename or a link whose hook comes before it is done: the name that the file has until then.

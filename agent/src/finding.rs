@@ -343,6 +343,36 @@ pub struct Finding {
     pub reason: String,
 }
 
+impl Finding {
+    /// Something was lost in the agent itself.
+    pub fn loss(flavour: Flavour, reason: String) -> Self {
+        Self {
+            sequence: 0,
+            time: SystemTime::now(),
+            verdict: Verdict::Loss,
+            severity: Severity::Medium,
+            kind: Kind::Lost,
+            flavour,
+            workload: Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() }),
+            process: None,
+            ancestors: Vec::new(),
+            path: FilePath::default(),
+            path_truncated: false,
+            sha256: None,
+            digest_origin: None,
+            expected_sha256: None,
+            attested_path: None,
+            package: None,
+            operation: None,
+            connect: None,
+            coverage: None,
+            binding: None,
+            documents: Arc::new([]),
+            reason,
+        }
+    }
+}
+
 /// Text in formats for people, 32 bytes in others (recordings).
 impl serde::Serialize for Sha256 {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

@@ -63,6 +63,10 @@ pub enum Undetermined {
     Denied,
     /// It is larger than what the agent reads.
     TooLarge,
+    /// More bytes changed than are read in time.
+    OverBudget,
+    /// A program serves its content.
+    Served,
     /// It could not be read for another reason.
     Error,
 }
@@ -115,6 +119,33 @@ pub struct KindCounts {
     pub received: u64,
     /// Refused by the decoder.
     pub malformed: u64,
+    /// Judged.
+    pub judged: u64,
+}
+
+impl KindCounts {
+    /// Decoded or still in a ring, and not judged.
+    pub fn waiting(&self) -> u64 {
+        let decodable = self.submitted.saturating_sub(self.malformed);
+        decodable.max(self.received).saturating_sub(self.judged)
+    }
+}
+
+/// What happened to look-ups of workloads and processes, totals since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Events of no known workload.
+    pub unresolved: u64,
+    /// Processes that were given their parent's workload.
+    pub inherited: u64,
+    /// Searches of the cgroup tree.
+    pub searched: u64,
+    /// Searches that ended at their limit.
+    pub cut: u64,
+    /// Processes whose start was not seen, taken in later.
+    pub healed: u64,
+    /// Processes not held, because the table was full.
+    pub refused: u64,
 }
 
 /// Every counter, gauge and histogram of the agent.
@@ -125,6 +156,7 @@ pub struct Metrics {
     submitted: [Counter; 7],
     lost: [Counter; 7],
     received: [Counter; 7],
+    judged: [Counter; 7],
     /// By kind, then (kind not known) by class.
     malformed: [Counter; 10],
     batch: Histogram,
@@ -132,7 +164,8 @@ pub struct Metrics {
     verdicts: [[Counter; 5]; 15],
     digest_hits: [Counter; 2],
     digest_misses: Counter,
-    digest_undetermined: [Counter; 5],
+    digest_read: Counter,
+    digest_undetermined: [Counter; 7],
     documents: [Counter; 2],
     askings: [Counter; 3],
     images: [Gauge; 4],
@@ -141,6 +174,9 @@ pub struct Metrics {
     sink_errors: [Counter; 3],
     clients: [Gauge; 2],
     stages: [Histogram; 3],
+    workload_lookups: [Counter; 4],
+    missed_processes: [Counter; 2],
+    processes: [Gauge; 2],
     updates: [Counter; 4],
     updates_waiting: Gauge,
     package_databases: [Counter; 2],
@@ -186,6 +222,7 @@ impl Metrics {
             submitted: counters(r, "records_submitted", "Records that the kernel programs submitted", kinds),
             lost: counters(r, "records_lost", "Records lost because their ring was full", kinds),
             received: counters(r, "records_received", "Records decoded", kinds),
+            judged: counters(r, "records_judged", "Records judged", kinds),
             malformed: counters(r, "records_malformed", "Records refused by the decoder", malformed),
             batch: histogram(
                 r,
@@ -207,11 +244,13 @@ impl Metrics {
                 ["kernel", "agent"].map(|origin| [("origin", origin)]),
             ),
             digest_misses: counter(r, "digest_misses", "Files that the agent read and hashed"),
+            digest_read: counter(r, "digest_read_bytes", "Bytes that the agent read to hash them"),
             digest_undetermined: counters(
                 r,
                 "digest_undetermined",
                 "Files whose content could not be determined",
-                ["gone", "changed", "denied", "too_large", "error"].map(|reason| [("reason", reason)]),
+                ["gone", "changed", "denied", "too_large", "over_budget", "served", "error"]
+                    .map(|reason| [("reason", reason)]),
             ),
             documents: counters(
                 r,
@@ -246,6 +285,25 @@ impl Metrics {
                 "From the event in the kernel until the stage was done (digest: the hashing alone)",
                 ["judged", "published", "digest"].map(|stage| [("stage", stage)]),
                 exponential_buckets(10e-6, 3.0, 13),
+            ),
+            workload_lookups: counters(
+                r,
+                "workload_lookups",
+                "Look-ups of a process's workload that were not answered at once: of no known workload, taken from the parent, \
+                 searches of the cgroup tree, and those that ended at their limit",
+                ["unresolved", "inherited", "searched", "cut"].map(|outcome| [("outcome", outcome)]),
+            ),
+            missed_processes: counters(
+                r,
+                "processes_missed",
+                "Processes that were not in the table when an event named them, and those not held because it was full",
+                ["healed", "refused"].map(|outcome| [("outcome", outcome)]),
+            ),
+            processes: gauges(
+                r,
+                "processes",
+                "Processes in the table",
+                ["living", "exited"].map(|state| [("state", state)]),
             ),
             updates: counters(
                 r,
@@ -287,6 +345,16 @@ impl Metrics {
         self.received[kind as usize].inc_by(count);
     }
 
+    /// A record, or a loss, was judged.
+    pub fn judged(&self, kind: Kind) {
+        self.judged[kind as usize].inc();
+    }
+
+    /// Records and losses judged so far.
+    pub fn judged_count(&self) -> u64 {
+        self.judged.iter().map(Counter::get).sum()
+    }
+
     /// A record was refused by the decoder; its kind where the header told a known one.
     pub fn malformed(&self, class: Class, kind: Option<Kind>) {
         let at = kind.map_or(Kind::ALL.len() + class as usize, |kind| kind as usize);
@@ -323,6 +391,16 @@ impl Metrics {
     pub fn digest_computed(&self, took: Duration) {
         self.digest_misses.inc();
         self.stage(Stage::Digest, took);
+    }
+
+    /// So many bytes of a file were read.
+    pub fn digest_read(&self, bytes: usize) {
+        self.digest_read.inc_by(u64::try_from(bytes).unwrap_or_default());
+    }
+
+    /// Bytes of files that were read so far.
+    pub fn digest_read_bytes(&self) -> u64 {
+        self.digest_read.get()
     }
 
     /// A file's content could not be determined.
@@ -382,6 +460,24 @@ impl Metrics {
         }
     }
 
+    /// Totals of what happened to look-ups so far.
+    pub fn set_lookups(&self, totals: Lookups) {
+        let Lookups { unresolved, inherited, searched, cut, healed, refused } = totals;
+        for (counter, total) in self.workload_lookups.iter().zip([unresolved, inherited, searched, cut]) {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
+        for (counter, total) in self.missed_processes.iter().zip([healed, refused]) {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
+    }
+
+    /// So many processes are in the table now.
+    pub fn processes(&self, living: usize, exited: usize) {
+        for (gauge, count) in self.processes.iter().zip([living, exited]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Something became of so many findings about updates.
     pub fn updates(&self, outcome: Update, count: usize) {
         self.updates[outcome as usize].inc_by(u64::try_from(count).unwrap_or_default());
@@ -426,6 +522,7 @@ impl Metrics {
             lost: self.lost[at].get(),
             received: self.received[at].get(),
             malformed: self.malformed[at].get(),
+            judged: self.judged[at].get(),
         }
     }
 

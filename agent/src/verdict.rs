@@ -371,6 +371,8 @@ fn in_words(why: &str) -> &str {
         "replaced" => "another file had taken its place, or it had changed, before it could be read",
         "changed_while_read" => "it changed while it was read",
         "too_large" => "it is larger than what the agent reads",
+        "over_budget" => "more bytes changed than are read in time",
+        "served" => "its content is served by a program, which may give each reader another",
         "permission" => "the agent may not read it",
         "not_regular" => "it is no regular file",
         "io" => "reading it failed",

@@ -12,7 +12,9 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError};
+use crate::event::{Flavour, Kind};
 use crate::feed::{Feed, OpenError, ServeError};
+use crate::finding::{Finding, Severity};
 use crate::images::{Images, ImagesError, Watch};
 use crate::judge::{Live, Rooms, Stage};
 use crate::metrics::{Metrics, http};
@@ -21,8 +23,10 @@ use crate::sensor::{Sensor, SensorError};
 use crate::workload::{EntryError, Workloads};
 
 mod status;
+mod watchdog;
 
 use status::Source;
+use watchdog::{Progress, Watchdog};
 
 /// From SIGTERM to the end, at most.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -115,7 +119,7 @@ async fn main(options: Options) -> Result<(), AppError> {
     }
     let endpoint = endpoint.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&agent.metrics))));
     agent.metrics.set_ready(true);
-    let flavour = agent.source.flavour();
+    let flavour = agent.source.flavour().as_str();
     tracing::info!(flavour, socket = %config.feed.socket.display(), "watching");
     notify(&[NotifyState::Ready, NotifyState::Status(&format!("watching with {flavour} hooks"))]);
     let mut watchdog = Watchdog::new();
@@ -132,7 +136,15 @@ async fn main(options: Options) -> Result<(), AppError> {
                 agent.reload(file.as_deref(), &mut config);
                 notify(&[NotifyState::Ready]);
             }
-            Wake::Watchdog => watchdog.feed(&agent),
+            Wake::Watchdog => {
+                if watchdog.is_well(agent.progress(), agent.stage.is_behind()) {
+                    notify(&[NotifyState::Watchdog]);
+                } else {
+                    tracing::error!(
+                        "the judge makes no progress; the service manager is not told that all is well"
+                    );
+                }
+            }
         }
     }
     notify(&[NotifyState::Stopping]);
@@ -226,9 +238,14 @@ impl Agent {
         tracing::info!("configuration taken");
     }
 
+    fn progress(&self) -> Progress {
+        Progress { events: self.metrics.judged_count(), bytes: self.metrics.digest_read_bytes() }
+    }
+
     async fn stop(self) {
         let begun = Instant::now();
-        let Self { metrics: _, images: _, watch: _, feed, source, stage } = self;
+        let Self { metrics, images: _, watch: _, feed, source, stage } = self;
+        let flavour = source.flavour();
         let drained = tokio::task::spawn_blocking(move || {
             if let Some(status) = source.stop() {
                 for (kind, counts) in status.kinds {
@@ -238,11 +255,28 @@ impl Agent {
             stage.finish(JUDGE.saturating_sub(begun.elapsed()))
         });
         if !matches!(tokio::time::timeout(JUDGE, drained).await, Ok(Ok(true))) {
-            tracing::error!("events were still being judged at the deadline; the rest is lost");
+            for finding in unjudged(&metrics, flavour) {
+                tracing::error!(reason = finding.reason, "events are lost");
+                feed.publish(finding);
+            }
         }
         feed.shutdown(DRAIN.saturating_sub(begun.elapsed() + Duration::from_millis(300))).await;
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "ended");
     }
+}
+
+/// What is left to judge when the agent has to end, as losses.
+fn unjudged(metrics: &Metrics, flavour: Flavour) -> Vec<Finding> {
+    let losses = Kind::ALL.into_iter().filter_map(|kind| {
+        let count = metrics.kind_counts(kind).waiting();
+        let reason = format!(
+            "{count} {kind} {} not judged: the agent was told to end, and had {} s for what was left",
+            if count == 1 { "record was" } else { "records were" },
+            JUDGE.as_secs_f64()
+        );
+        (count > 0).then(|| Finding { severity: Severity::High, ..Finding::loss(flavour, reason) })
+    });
+    losses.collect()
 }
 
 /// The configuration from its file, or from where it is by default.
@@ -288,33 +322,28 @@ impl Signals {
     }
 }
 
-/// Keeps the service manager's watchdog quiet as long as the judge makes progress.
-struct Watchdog {
-    timer: Option<tokio::time::Interval>,
-    batches: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Verdict;
 
-impl Watchdog {
-    fn new() -> Self {
-        let timer = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2));
-        Self { timer, batches: 0 }
-    }
-
-    async fn due(&mut self) {
-        match &mut self.timer {
-            Some(timer) => {
-                timer.tick().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn feed(&mut self, agent: &Agent) {
-        let batches = agent.stage.seen().batches();
-        if batches == std::mem::replace(&mut self.batches, batches) && agent.stage.is_behind() {
-            tracing::error!("the judge makes no progress; the service manager is not told that all is well");
-        } else {
-            notify(&[NotifyState::Watchdog]);
-        }
+    #[test]
+    fn what_is_not_judged_at_the_end_is_lost_by_kind() {
+        let metrics = Metrics::new();
+        assert_eq!(unjudged(&metrics, Flavour::Lsm), []);
+        // Two are still in the ring, one in the queue.
+        metrics.set_submitted(Kind::Exec, 5);
+        metrics.received(Kind::Exec, 3);
+        metrics.judged(Kind::Exec);
+        metrics.judged(Kind::Exec);
+        metrics.received(Kind::File, 1);
+        // Told by the agent itself, and of no ring.
+        metrics.judged(Kind::Lost);
+        let found: Vec<_> = unjudged(&metrics, Flavour::Lsm)
+            .into_iter()
+            .map(|f| (f.verdict, f.severity, f.reason.split(':').next().unwrap_or_default().to_owned()))
+            .collect();
+        let lost = |what: &str| (Verdict::Loss, Severity::High, what.to_owned());
+        assert_eq!(found, [lost("3 exec records were not judged"), lost("1 file record was not judged")]);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_proto::v1;
 
-use crate::event::Class;
+use crate::event::{Class, Flavour};
 use crate::feed::{Asked, StatusSource, convert};
 use crate::finding::{Coverage, Sha256};
 use crate::images::{Image, Images};
@@ -29,8 +29,8 @@ impl Source {
         Self { first: sensor.status(), sensor: Mutex::new(Some(sensor)), images, seen }
     }
 
-    pub(super) fn flavour(&self) -> &'static str {
-        self.first.flavour.as_str()
+    pub(super) fn flavour(&self) -> Flavour {
+        self.first.flavour
     }
 
     /// Stops the sensor and gives its last counters.

@@ -11,6 +11,7 @@ use super::Reason;
 use super::open::{ctime_ns, mtime_ns, size};
 use crate::event::WeakDigests;
 use crate::finding::Sha256;
+use crate::metrics::Metrics;
 
 /// Largest file that is read. Reading holds up the events behind it: this is about two seconds.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -26,6 +27,7 @@ pub(super) fn hash(
     buffer: &mut [u8],
     weak: bool,
     runs: bool,
+    metrics: &Metrics,
 ) -> Result<(Sha256, Option<WeakDigests>), Reason> {
     if size(before) > MAX_FILE_BYTES {
         return Err(Reason::TooLarge);
@@ -40,6 +42,7 @@ pub(super) fn hash(
             Err(e) => return Err(Reason::of(&e)),
         };
         let bytes = &buffer[..read];
+        metrics.digest_read(read);
         match u64::try_from(read).ok().and_then(|read| left.checked_sub(read)) {
             Some(rest) => left = rest,
             None => return Err(Reason::ChangedWhileRead),

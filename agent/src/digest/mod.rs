@@ -12,7 +12,14 @@
 //! Nothing is cached for a file that a writer has open (a shared mapping changes it without a sign), nor for one
 //! that changed within the last [`SETTLED`] (time stamps move in ticks of the kernel's clock: a second change in the
 //! same tick would not show).
+//!
+//! What a program serves (FUSE) is never read. NFS and other network file systems are: a server that does not answer
+//! holds up the judge for as long as the mount lets it.
+//!
+//! Of changed files no more is read than a [`budget`] allows; what runs or is mapped is always read.
 
+mod budget;
+mod certain;
 mod hash;
 mod name;
 mod open;
@@ -26,8 +33,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::debug;
 
+use self::budget::Budget;
 pub use self::hash::MAX_FILE_BYTES;
-use self::open::{Found, Sameness, Ways};
+use self::open::{Found, Sameness, Ways, size};
 use crate::event::{
     Action, Content, DigestOrigin, FileIdentity, FileOp, FilePath, FileRef, Place, Task, WeakDigests,
 };
@@ -52,6 +60,10 @@ pub enum Reason {
     ChangedWhileRead,
     /// Larger than [`MAX_FILE_BYTES`].
     TooLarge,
+    /// It changed, and so much else did that there was no time to read it.
+    OverBudget,
+    /// A program serves its content.
+    Served,
     /// It may not be read.
     Permission,
     /// No regular file.
@@ -62,11 +74,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Gone,
         Self::Replaced,
         Self::ChangedWhileRead,
         Self::TooLarge,
+        Self::OverBudget,
+        Self::Served,
         Self::Permission,
         Self::NotRegular,
         Self::Io,
@@ -79,6 +93,8 @@ impl Reason {
             Self::Replaced => "replaced",
             Self::ChangedWhileRead => "changed_while_read",
             Self::TooLarge => "too_large",
+            Self::OverBudget => "over_budget",
+            Self::Served => "served",
             Self::Permission => "permission",
             Self::NotRegular => "not_regular",
             Self::Io => "io",
@@ -90,6 +106,8 @@ impl Reason {
             Self::Gone => Undetermined::Gone,
             Self::Replaced | Self::ChangedWhileRead => Undetermined::Changed,
             Self::TooLarge => Undetermined::TooLarge,
+            Self::OverBudget => Undetermined::OverBudget,
+            Self::Served => Undetermined::Served,
             Self::Permission => Undetermined::Denied,
             Self::NotRegular | Self::Io => Undetermined::Error,
         }
@@ -105,19 +123,6 @@ impl Reason {
             _ => Self::Io,
         }
     }
-}
-
-/// Where contents came from, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// The kernel had the digest.
-    pub from_kernel: u64,
-    /// The cache had it.
-    pub cached: u64,
-    /// The file was read.
-    pub computed: u64,
-    /// Not known, in the order of [`Reason::ALL`].
-    pub undetermined: [u64; Reason::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -137,9 +142,10 @@ pub struct Digests {
     proc: Proc,
     cache: Recent<Key, Cached>,
     buffer: Box<[u8]>,
+    /// For changed files.
+    budget: Budget,
     reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
-    stats: Stats,
     stand_in: Option<u32>,
 }
 
@@ -162,9 +168,9 @@ impl Digests {
             proc: Proc::new(proc),
             cache: Recent::new(MAX_CACHED),
             buffer: vec![0; hash::BUFFER].into(),
+            budget: Budget::new(Instant::now()),
             reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
             metrics,
-            stats: Stats::default(),
             stand_in: None,
         }
     }
@@ -179,14 +185,12 @@ impl Digests {
     /// be read while its SHA-256 is known.
     pub fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
         if let Some(known) = file.digest {
-            self.stats.from_kernel += 1;
             self.metrics.digest_from_kernel();
             let origin = if known.cached { DigestOrigin::KernelCache } else { DigestOrigin::Kernel };
             let weak = weak.then(|| self.weak_of(task, file, action, known.sha256)).flatten();
             return Content::Known { sha256: known.sha256, origin, weak };
         }
         if let Some((sha256, have)) = self.cached(file, weak) {
-            self.stats.cached += 1;
             self.metrics.digest_from_cache();
             return Content::Known { sha256, origin: DigestOrigin::AgentCache, weak: have };
         }
@@ -194,7 +198,6 @@ impl Digests {
             Ok((sha256, weak)) => Content::Known { sha256, origin: DigestOrigin::Agent, weak },
             Err(reason) => {
                 let index = Reason::ALL.iter().position(|r| *r == reason).unwrap_or_default();
-                self.stats.undetermined[index] += 1;
                 self.metrics.digest_undetermined(reason.metric());
                 debug!(path = %file.path, tgid = task.process.tgid, reason = reason.as_str(), "content undetermined");
                 Content::Undetermined(Arc::clone(&self.reasons[index]))
@@ -213,8 +216,15 @@ impl Digests {
     /// The name is taken relative to the process's working directory, inside its root; `/dev/fd/N` is its
     /// descriptor. When the process is gone, an absolute name is looked up by another process of the same mount
     /// namespace (which sees the same file unless one of the two changed its root); a relative one cannot be.
-    pub fn resolve_by_name(&mut self, task: &Task, file: &FileRef) -> io::Result<FileRef> {
-        name::resolve(&mut self.ways, task, file)
+    ///
+    /// With a time, it is an error if the name may not have meant the same file then.
+    pub fn resolve_by_name(
+        &mut self,
+        task: &Task,
+        file: &FileRef,
+        at: Option<SystemTime>,
+    ) -> io::Result<FileRef> {
+        name::resolve(&mut self.ways, task, file, at)
     }
 
     /// The program of a process of which no exec was seen: its path as the workload sees it, identity, mode and place.
@@ -230,8 +240,12 @@ impl Digests {
         }
     }
 
-    /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more.
+    /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more, or a program serves
+    /// it: that says nothing of what the next reader gets.
     pub fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
+        if file.served {
+            return None;
+        }
         let action = Action::Change(FileOp::CloseWrite);
         for way in ways(file, action) {
             let Some(Ok(found)) = self.follow(*way, task, file) else { continue };
@@ -260,8 +274,9 @@ impl Digests {
             return (false, None);
         }
         let content = read.then(|| {
-            let hashed =
-                found.read().and_then(|file| hash::hash(&file, &found.stat, &mut self.buffer, true, false));
+            let hashed = found.read().and_then(|file| {
+                hash::hash(&file, &found.stat, &mut self.buffer, true, false, &self.metrics)
+            });
             match hashed {
                 Ok((sha256, weak)) => {
                     Content::Known { sha256, origin: DigestOrigin::Agent, weak: weak.map(Arc::new) }
@@ -282,11 +297,6 @@ impl Digests {
         matches!((root(1), root(own)), (Ok(host), Ok(own)) if host == own)
             && mounts(1).is_some_and(|host| mounts(own) == Some(host))
             && self.proc.is_alive(task.process)
-    }
-
-    /// Counters since the start.
-    pub fn stats(&self) -> Stats {
-        self.stats
     }
 
     fn cached(&mut self, file: &FileRef, weak: bool) -> Option<(Sha256, Option<Arc<WeakDigests>>)> {
@@ -322,7 +332,6 @@ impl Digests {
     ) -> Result<(Sha256, Option<Arc<WeakDigests>>), Reason> {
         let start = Instant::now();
         let hashed = self.open_and_hash(task, file, action, weak)?;
-        self.stats.computed += 1;
         self.metrics.digest_computed(start.elapsed());
         let weak = hashed.weak.map(Arc::new);
         if hashed.exact && may_cache(file) && is_settled(&file.identity) {
@@ -340,6 +349,10 @@ impl Digests {
         action: Action,
         weak: bool,
     ) -> Result<Hashed, Reason> {
+        if file.served {
+            // Even looking it up may wait for that program.
+            return Err(Reason::Served);
+        }
         let mut reason = Reason::Gone;
         for way in ways(file, action) {
             let Some(found) = self.follow(*way, task, file) else { continue };
@@ -395,8 +408,16 @@ impl Digests {
         if !accepted {
             return Err(Reason::Replaced);
         }
+        let opened = found.read()?;
+        let bytes = size(&found.stat);
+        if matches!(action, Action::Change(_))
+            && bytes <= MAX_FILE_BYTES
+            && !self.budget.take(bytes, Instant::now())
+        {
+            return Err(Reason::OverBudget);
+        }
         let runs = way == Way::Exe;
-        let (sha256, weak) = hash::hash(&found.read()?, &found.stat, &mut self.buffer, weak, runs)?;
+        let (sha256, weak) = hash::hash(&opened, &found.stat, &mut self.buffer, weak, runs, &self.metrics)?;
         Ok(Hashed { sha256, weak, exact: sameness == Sameness::Unchanged })
     }
 }

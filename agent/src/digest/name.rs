@@ -3,16 +3,23 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::time::SystemTime;
 
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, TMPFS_MAGIC};
 
+use super::certain;
 use super::open::{Found, Ways, ctime_ns, device, link, size};
 use crate::event::{FileIdentity, FilePath, FileRef, Place, Task};
 
 /// `file` with its absolute path as the workload sees it, identity, mode and place, all as they are now.
-pub(super) fn resolve(ways: &mut Ways, task: &Task, file: &FileRef) -> io::Result<FileRef> {
+pub(super) fn resolve(
+    ways: &mut Ways,
+    task: &Task,
+    file: &FileRef,
+    at: Option<SystemTime>,
+) -> io::Result<FileRef> {
     let pid = task.process.tgid;
     let name = file.path.as_bytes();
     if name.is_empty() {
@@ -20,9 +27,13 @@ pub(super) fn resolve(ways: &mut Ways, task: &Task, file: &FileRef) -> io::Resul
     }
     let (found, root) = match descriptor(name) {
         Some(number) => (link(&ways.proc.join(format!("{pid}/fd/{number}")))?, root(ways, pid)?),
-        None => by_path(ways, task, name)?,
+        None => by_path(ways, task, name, at)?,
     };
     let resolved = describe(&found, &root)?;
+    // No trace is left of what a descriptor was before. That it is a memfd now speaks for nothing anyway.
+    if at.is_some() && descriptor(name).is_some() && resolved.place != Place::Memfd {
+        return Err(uncertain("the descriptor may have been another file's"));
+    }
     Ok(FileRef { has_writers: file.has_writers, digest: file.digest, ..resolved })
 }
 
@@ -41,7 +52,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     }
     let inside = below(path, root);
-    let tmpfs = fstatfs(found.fd.as_fd()).is_ok_and(|s| s.filesystem_type() == TMPFS_MAGIC);
+    let tmpfs = found.fs == Some(TMPFS_MAGIC);
     let place = match tmpfs {
         true if deleted && path.starts_with(b"/memfd:") => Place::Memfd,
         true => Place::Tmpfs,
@@ -67,6 +78,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         uid: stat.st_uid,
         place,
         has_writers: false,
+        served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,
         former: None,
     })
@@ -78,7 +90,31 @@ fn descriptor(name: &[u8]) -> Option<u32> {
     std::str::from_utf8(rest).ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
 }
 
-fn by_path(ways: &mut Ways, task: &Task, name: &[u8]) -> io::Result<(Found, Vec<u8>)> {
+/// What a path is, and the root below which it was looked up; at that time, if one is given.
+fn by_path(
+    ways: &mut Ways,
+    task: &Task,
+    name: &[u8],
+    at: Option<SystemTime>,
+) -> io::Result<(Found, Vec<u8>)> {
+    let (pid, found, root) = looked_up(ways, task, name)?;
+    let Some(at) = at else { return Ok((found, root)) };
+    if name.first() != Some(&b'/') {
+        return Err(uncertain("the process may have changed its working directory"));
+    }
+    match certain::doubt(&ways.root(pid)?, name, &found.stat, at)? {
+        Some(doubt) => Err(uncertain(doubt)),
+        None => Ok((found, root)),
+    }
+}
+
+fn uncertain(why: &str) -> io::Error {
+    let text = format!("whether its name meant the same file when it was run is not certain: {why}");
+    io::Error::other(text)
+}
+
+/// The file, the process by whose root it was found, and that root.
+fn looked_up(ways: &mut Ways, task: &Task, name: &[u8]) -> io::Result<(u32, Found, Vec<u8>)> {
     let pid = task.process.tgid;
     let own = root(ways, pid).and_then(|root| {
         let path = if name.starts_with(b"/") {
@@ -90,12 +126,12 @@ fn by_path(ways: &mut Ways, task: &Task, name: &[u8]) -> io::Result<(Found, Vec<
             })?;
             Cow::Owned([cwd, b"/", name].concat())
         };
-        Ok((ways.in_root(pid, &path, true)?, root))
+        Ok((pid, ways.in_root(pid, &path, true)?, root))
     });
     match own {
         Err(error) if is_gone(&error) && name.starts_with(b"/") => {
             let other = ways.peer(task.mnt_ns).filter(|other| *other != pid).ok_or(error)?;
-            Ok((ways.in_root(other, name, true)?, root(ways, other)?))
+            Ok((other, ways.in_root(other, name, true)?, root(ways, other)?))
         }
         Err(error) if is_gone(&error) && !ways.proc.join(pid.to_string()).exists() => Err(io::Error::new(
             io::ErrorKind::NotFound,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 use rustc_hash::FxHashMap;
 
 use super::Reason;
@@ -35,22 +35,28 @@ const BCACHEFS_SUPER_MAGIC: FsType = FsType(0xca45_1a4e);
 pub(super) struct Found {
     pub(super) fd: OwnedFd,
     pub(super) stat: FileStat,
+    /// The file system's magic number, where it could be asked for.
+    pub(super) fs: Option<FsType>,
 }
 
 impl Found {
     pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
         let stat = fstat(&fd)?;
-        Ok(Self { fd, stat })
+        let fs = fstatfs(fd.as_fd()).ok().map(|s| s.filesystem_type());
+        Ok(Self { fd, stat, fs })
     }
 
     pub(super) fn is_regular(&self) -> bool {
         SFlag::from_bits_truncate(self.stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
     }
 
-    /// The same file, for reading.
+    /// The same file, for reading. What a program serves is not opened: it may answer each reader differently, or never.
     pub(super) fn read(&self) -> Result<File, Reason> {
         if !self.is_regular() {
             return Err(Reason::NotRegular);
+        }
+        if self.fs == Some(FUSE_SUPER_MAGIC) {
+            return Err(Reason::Served);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
@@ -59,11 +65,11 @@ impl Found {
 
     /// How the file compares with what the event had.
     pub(super) fn compare(&self, expected: &FileIdentity) -> Sameness {
-        let fs = fstatfs(self.fd.as_fd()).map(|s| s.filesystem_type());
         // The kernel side sees the inode's own number and the superblock's device. On overlayfs `stat` gives the number and
         // the device of the layer's file (`ovl_map_dev_ino`); btrfs and bcachefs give a device per subvolume.
-        let overlay = fs == Ok(OVERLAYFS_SUPER_MAGIC);
-        let own_device = overlay || fs == Ok(BTRFS_SUPER_MAGIC) || fs == Ok(BCACHEFS_SUPER_MAGIC);
+        let overlay = self.fs == Some(OVERLAYFS_SUPER_MAGIC);
+        let own_device =
+            overlay || self.fs == Some(BTRFS_SUPER_MAGIC) || self.fs == Some(BCACHEFS_SUPER_MAGIC);
         if !overlay && self.stat.st_ino != expected.ino {
             return Sameness::Other;
         }
@@ -145,11 +151,17 @@ impl Ways {
         link(&self.proc.join(format!("{pid}/exe")))
     }
 
+    /// A process's root directory.
+    pub(super) fn root(&self, pid: u32) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
+        Ok(open(&self.proc.join(format!("{pid}/root")), flags, Mode::empty())?)
+    }
+
     /// A path in a process's root. The last name is not followed if it is a symbolic link: the kernel's own resolution never
     /// ends at one.
     pub(super) fn in_root(&self, pid: u32, path: &[u8], follow: bool) -> io::Result<Found> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let root = open(&self.proc.join(format!("{pid}/root")), flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let root = self.root(pid)?;
         let how = OpenHow::new()
             .flags(if follow { flags } else { flags | OFlag::O_NOFOLLOW })
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

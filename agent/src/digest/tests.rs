@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::FUSE_SUPER_MAGIC;
 use nix::unistd::mkfifo;
 
 use super::open::{ctime_ns, device, link, size};
@@ -21,6 +22,13 @@ const ONE_MD5: &str = "f97c5d29941bfb1b2fdab0874906ab82";
 
 fn digests() -> Digests {
     Digests::new(Metrics::new())
+}
+
+/// What a metric of the room says.
+fn counted(digests: &Digests, name: &str) -> u64 {
+    let (text, start) = (digests.metrics.text(), format!("muster_digest_{name} "));
+    let value = text.lines().find_map(|line| line.strip_prefix(&start)).expect(name);
+    value.parse().expect(name)
 }
 
 fn task(pid: u32) -> Task {
@@ -118,7 +126,7 @@ fn the_kernels_digest_passes() {
             Content::Undetermined(reason) => panic!("{reason}"),
         }
     }
-    assert_eq!(digests.stats().from_kernel, 4);
+    assert_eq!(counted(&digests, r#"hits_total{origin="kernel"}"#), 4);
 }
 
 #[test]
@@ -156,8 +164,8 @@ fn cached_until_changed() {
     ] {
         assert_eq!(answer(&digests.content(&me(), &event, Action::Library, false)), agent(ONE));
     }
-    let stats = digests.stats();
-    assert_eq!((stats.cached, stats.computed), (3, 6));
+    assert_eq!(counted(&digests, r#"hits_total{origin="agent"}"#), 3);
+    assert_eq!(counted(&digests, "misses_total"), 6);
 }
 
 #[test]
@@ -207,7 +215,8 @@ fn another_file_is_not_judged_for_it() {
     // A process that is not there and no namespace to look in.
     let nobody = Task { mnt_ns: 0, ..task(u32::MAX) };
     assert_eq!(answer(&digests.content(&nobody, &event, Action::Exec, false)), Err("gone".to_owned()));
-    assert_eq!(digests.stats().undetermined, [2, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(counted(&digests, r#"undetermined_total{reason="gone"}"#), 2);
+    assert_eq!(counted(&digests, r#"undetermined_total{reason="changed"}"#), 4);
 }
 
 #[test]
@@ -223,6 +232,66 @@ fn only_regular_files_of_a_bounded_size() {
     let large = dir.path().join("large");
     File::create(&large).and_then(|f| f.set_len(MAX_FILE_BYTES + 1)).expect("a sparse file");
     assert_eq!(ask(&large), Err("too_large".to_owned()));
+}
+
+#[test]
+fn what_a_program_serves_is_not_read() {
+    let dir = dir();
+    let path = file(&dir, "x", "#!one");
+    // As the file system says; making one here would need privileges, and a program.
+    let found = link(&path).expect("the file");
+    found.read().expect("opened");
+    let served = Found { fs: Some(FUSE_SUPER_MAGIC), ..found };
+    assert_eq!(served.read().map(|_| ()), Err(Reason::Served));
+    // As the kernel side says, before anything is looked up.
+    let metrics = Metrics::new();
+    let mut digests = Digests::new(Arc::clone(&metrics));
+    let event = FileRef { served: true, ..here(&path) };
+    settle();
+    for action in [Action::Exec, Action::Library, Action::Change(FileOp::CloseWrite)] {
+        let content = digests.content(&me(), &event, action, true);
+        assert_eq!(answer(&content), Err("served".to_owned()), "{action:?}");
+    }
+    assert_eq!(digests.starts_like_program(&me(), &event), None);
+    assert!(digests.cache.is_empty());
+    assert_eq!(metrics.digest_read_bytes(), 0);
+}
+
+#[test]
+fn no_more_is_read_of_what_changed_than_the_budget_allows() {
+    let dir = dir();
+    let metrics = Metrics::new();
+    let mut digests = Digests::new(Arc::clone(&metrics));
+    // Not refilled while the test runs.
+    digests.budget = Budget::new(Instant::now() + Duration::from_secs(3600));
+    let sparse = |name: &str, bytes| {
+        let path = dir.path().join(name);
+        File::create(&path).and_then(|f| f.set_len(bytes)).expect("a sparse file");
+        here(&path)
+    };
+    let big = sparse("big", budget::BURST + 1);
+    let changed = Action::Change(FileOp::Chmod);
+    for _ in 0..2 {
+        let content = digests.content(&me(), &big, changed, false);
+        assert_eq!(answer(&content), Err("over_budget".to_owned()));
+    }
+    assert_eq!(metrics.digest_read_bytes(), 0, "nothing of it is read");
+    // It leaves room for the small ones, until that is used up, too.
+    let small = here(&file(&dir, "small", "one"));
+    assert_eq!(answer(&digests.content(&me(), &small, changed, false)), agent(ONE));
+    assert!(digests.budget.take(budget::BURST - 3, Instant::now()));
+    assert_eq!(answer(&digests.content(&me(), &small, changed, false)), Err("over_budget".to_owned()));
+    // The limit of a file is a reason of its own, and what runs or is mapped is not bound.
+    let large = sparse("large", MAX_FILE_BYTES + 1);
+    assert_eq!(answer(&digests.content(&me(), &large, changed, false)), Err("too_large".to_owned()));
+    let mapped = sparse("mapped", 2 << 20);
+    assert_eq!(answer(&digests.content(&me(), &mapped, changed, false)), Err("over_budget".to_owned()));
+    let read = metrics.digest_read_bytes();
+    answer(&digests.content(&me(), &mapped, Action::Library, false)).expect("read");
+    assert_eq!(metrics.digest_read_bytes() - read, 2 << 20);
+    let line = r#"muster_digest_undetermined_total{reason="over_budget"} 4"#;
+    let text = metrics.text();
+    assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
 }
 
 #[test]
@@ -242,13 +311,15 @@ fn a_change_while_reading_shows() {
         let opened = before.read().expect("opened");
         settle();
         change(&path);
-        let result = hash::hash(&opened, &before.stat, &mut buffer, false, false).map(|(sha256, _)| sha256);
+        let result = hash::hash(&opened, &before.stat, &mut buffer, false, false, &Metrics::new())
+            .map(|(sha256, _)| sha256);
         assert_eq!(result, Err(Reason::ChangedWhileRead), "change {number}");
     }
     // Hashed in pieces of two bytes, it is still the same content.
     let path = file(&dir, "y", "one");
     let before = link(&path).expect("the file");
-    let result = hash::hash(&before.read().expect("opened"), &before.stat, &mut buffer, true, false);
+    let result =
+        hash::hash(&before.read().expect("opened"), &before.stat, &mut buffer, true, false, &Metrics::new());
     assert_eq!(result.map(|(sha256, _)| sha256.to_string()), Ok(ONE.to_owned()));
 }
 
@@ -311,7 +382,9 @@ fn a_rename_that_is_not_done_yet() {
         agent(ONE),
         "done"
     );
-    assert_eq!(digests.stats().undetermined, [0; Reason::ALL.len()]);
+    for reason in ["gone", "changed"] {
+        assert_eq!(counted(&digests, &format!("undetermined_total{{reason=\"{reason}\"}}")), 0);
+    }
 }
 
 #[test]
@@ -412,7 +485,7 @@ fn names_as_the_caller_gave_them() {
     let names =
         ["dir/run.sh", "./dir/../dir/run.sh", "link", "/srv/dir/run.sh", "/dev/fd/63", "/proc/self/fd/63"];
     for name in names {
-        let found = digests.resolve_by_name(&task(30), &by_name(name)).expect(name);
+        let found = digests.resolve_by_name(&task(30), &by_name(name), None).expect(name);
         assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"), "{name}");
         assert_eq!(found.identity, FileIdentity { generation: 0, i_version: 0, ..here(&script).identity });
         assert!(
@@ -422,19 +495,67 @@ fn names_as_the_caller_gave_them() {
         assert_eq!(answer(&digests.content(&task(30), &found, Action::Script, false)), agent(ONE), "{name}");
     }
     // The process is gone.
-    let found = digests.resolve_by_name(&task(31), &by_name("/srv/dir/run.sh")).expect("by another process");
+    let found =
+        digests.resolve_by_name(&task(31), &by_name("/srv/dir/run.sh"), None).expect("by another process");
     assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"));
     let error =
-        digests.resolve_by_name(&task(31), &by_name("dir/run.sh")).expect_err("nowhere to start from");
+        digests.resolve_by_name(&task(31), &by_name("dir/run.sh"), None).expect_err("nowhere to start from");
     assert!(error.to_string().contains("the process is gone"), "{error}");
     for name in ["/missing", "/dev/fd/64", ""] {
-        assert!(digests.resolve_by_name(&task(30), &by_name(name)).is_err(), "{name}");
+        assert!(digests.resolve_by_name(&task(30), &by_name(name), None).is_err(), "{name}");
     }
     // Its working directory was moved out of its root.
     fs::remove_file(dir.path().join("proc/30/cwd")).expect("removed");
     symlink("/", dir.path().join("proc/30/cwd")).expect("a link");
-    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh")).expect_err("outside");
+    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh"), None).expect_err("outside");
     assert!(error.to_string().contains("outside its root"), "{error}");
+}
+
+#[test]
+fn a_name_that_may_have_meant_another_file() {
+    let dir = dir();
+    let good = file(&dir, "root/usr/bin/good.sh", "one");
+    let evil = file(&dir, "root/srv/evil.sh", "two");
+    symlink("evil.sh", dir.path().join("root/srv/link")).expect("a link");
+    symlink("../usr/bin/good.sh", dir.path().join("root/srv/other")).expect("a link");
+    symlink("/srv", dir.path().join("root/usr/srv")).expect("a link");
+    fake(&dir, 30, 7);
+    symlink(&good, dir.path().join("proc/30/fd/63")).expect("a link");
+    let mut digests = Digests::with_proc(Metrics::new(), &dir.path().join("proc"));
+    settle();
+    let mut resolve = |name: &str, at| {
+        let by_name = FileRef { path: FilePath::from(name), by_name: true, ..FileRef::default() };
+        digests.resolve_by_name(&task(30), &by_name, Some(at)).map(|found| found.path.to_string())
+    };
+    let expect = |result: io::Result<String>, why: &str| {
+        let error = result.expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    // Nothing was touched since.
+    let at = SystemTime::now();
+    for (name, expected) in [
+        ("/usr/bin/good.sh", "/usr/bin/good.sh"),
+        ("/srv/./link", "/srv/evil.sh"),
+        ("/srv/other", "/usr/bin/good.sh"),
+        ("/usr/srv/../srv/link", "/srv/evil.sh"),
+        ("/../srv/../../usr/bin/../bin/good.sh", "/usr/bin/good.sh"),
+    ] {
+        assert_eq!(resolve(name, at).ok().as_deref(), Some(expected), "{name}");
+    }
+    expect(resolve("/dev/fd/63", at), "the descriptor");
+    expect(resolve("link", at), "its working directory");
+    // It ran evil.sh, and means good.sh by the time it is looked at.
+    let link = dir.path().join("root/srv/link");
+    fs::remove_file(&link).expect("removed");
+    symlink("../usr/bin/good.sh", &link).expect("a link");
+    expect(resolve("/srv/link", at), "on the way was changed");
+    assert_eq!(resolve("/usr/bin/good.sh", at).ok().as_deref(), Some("/usr/bin/good.sh"));
+    // The other script was run before its name was taken.
+    settle();
+    fs::rename(&evil, &good).expect("renamed");
+    expect(resolve("/usr/bin/good.sh", at), "what is there now");
+    settle();
+    resolve("/srv/link", SystemTime::now()).expect("that is long ago for a later one");
 }
 
 #[test]
@@ -444,7 +565,7 @@ fn names_of_this_process() {
     let name = format!("/dev/fd/{}", memfd.as_raw_fd());
     let event = FileRef { path: FilePath::from(name.as_str()), by_name: true, ..FileRef::default() };
     let mut digests = digests();
-    let found = digests.resolve_by_name(&me(), &event).expect("resolved");
+    let found = digests.resolve_by_name(&me(), &event, None).expect("resolved");
     assert_eq!(
         (found.path.to_string().as_str(), found.place, found.deleted),
         ("/memfd:script", Place::Memfd, true)

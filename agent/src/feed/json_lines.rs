@@ -7,12 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select};
 
-use crate::event::{FilePath, Flavour, Kind};
-use crate::finding::{Finding, Severity, Verdict, WorkloadInfo};
+use crate::event::{FilePath, Flavour};
+use crate::finding::Finding;
 use crate::metrics::{Metrics, Queue, Sink};
 
 use super::hub::Hub;
@@ -207,35 +207,7 @@ impl Writer {
 
     fn publish(&self, reason: String) {
         if let Some(hub) = self.hub.upgrade() {
-            hub.publish(loss(self.flavour, reason));
+            hub.publish(Finding::loss(self.flavour, reason));
         }
-    }
-}
-
-/// A finding that says that findings were lost.
-fn loss(flavour: Flavour, reason: String) -> Finding {
-    Finding {
-        sequence: 0,
-        time: SystemTime::now(),
-        verdict: Verdict::Loss,
-        severity: Severity::Medium,
-        kind: Kind::Lost,
-        flavour,
-        workload: Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() }),
-        process: None,
-        ancestors: Vec::new(),
-        path: FilePath::default(),
-        path_truncated: false,
-        sha256: None,
-        digest_origin: None,
-        expected_sha256: None,
-        attested_path: None,
-        package: None,
-        operation: None,
-        connect: None,
-        coverage: None,
-        binding: None,
-        documents: Arc::new([]),
-        reason,
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::digest::Digests;
 use crate::event::{Action, Body, Content, Event, FileRef, Owner, Task};
 use crate::finding::WorkloadInfo;
-use crate::metrics::Metrics;
+use crate::metrics::{Lookups, Metrics};
 use crate::packages::Databases;
 use crate::record::process_of;
 use crate::sbom::ImageIndex;
@@ -33,6 +33,8 @@ pub struct Live {
     package_managers: Vec<PathBuf>,
     clock: Clock,
     time: SystemTime,
+    /// The event is an exec: what its names mean must be what they meant then.
+    is_exec: bool,
     workload: Arc<Workload>,
     events: FxHashMap<String, (Arc<WorkloadInfo>, u64)>,
 }
@@ -53,6 +55,7 @@ impl Live {
             package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
             time: SystemTime::UNIX_EPOCH,
+            is_exec: false,
             workload,
             events: FxHashMap::default(),
         })
@@ -85,15 +88,26 @@ impl Live {
         self.events.drain()
     }
 
-    /// Living processes in the table.
-    pub fn living(&self) -> usize {
-        self.processes.stats().living
+    /// Puts its counters where they are read, and gives the number of living processes.
+    pub fn publish(&self, metrics: &Metrics) -> usize {
+        let (workloads, processes) = (self.workloads.stats(), self.processes.stats());
+        metrics.set_lookups(Lookups {
+            unresolved: workloads.unresolved,
+            inherited: workloads.inherited,
+            searched: workloads.scans,
+            cut: workloads.scans_cut,
+            healed: processes.healed,
+            refused: processes.refused,
+        });
+        metrics.processes(processes.living, processes.exited);
+        processes.living
     }
 }
 
 impl Facts for Live {
     fn begin(&mut self, event: &Event) {
         self.time = self.clock.wall(event.time_ns);
+        self.is_exec = matches!(event.body, Body::Exec { .. });
         let task = &event.task;
         if let Body::Lost { .. } = event.body {
             return;
@@ -140,8 +154,10 @@ impl Facts for Live {
     }
 
     fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        // Of a changed file the content now is asked for.
+        let at = self.is_exec.then_some(self.time);
         self.digests
-            .resolve_by_name(task, file)
+            .resolve_by_name(task, file, at)
             .map_err(|e| format!("what its name means cannot be found out any more: {e}").into())
     }
 
@@ -206,4 +222,63 @@ impl Clock {
 /// Time since boot, suspend included: the clock of events.
 pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::event::{FileOp, Flavour, ProcessId};
+
+    #[test]
+    fn counters_are_published() {
+        let metrics = Metrics::new();
+        let mut live = Live::new(&Config::default(), Arc::clone(&metrics)).expect("no entries");
+        // A process that is gone, and whose cgroup is nowhere.
+        let process = ProcessId { tgid: u32::MAX, start_ns: 1 };
+        let task = Task { process, pid: u32::MAX, cgroup_id: u64::MAX, mnt_ns: 1, ..Task::default() };
+        let body = Body::Exec { exe: FileRef::default(), script: None };
+        live.begin(&Event { time_ns: 1, flavour: Flavour::Lsm, task, body });
+        assert_eq!(live.publish(&metrics), 1);
+        let text = metrics.text();
+        for line in [
+            r#"muster_workload_lookups_total{outcome="unresolved"} 1"#,
+            r#"muster_processes_missed_total{outcome="healed"} 1"#,
+            r#"muster_processes{state="living"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_what_its_name_meant_when_it_was_run() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let link = dir.path().join("link");
+        fs::write(dir.path().join("good.sh"), "#!/bin/true").expect("a file");
+        fs::write(dir.path().join("evil.sh"), "#!/bin/false").expect("a file");
+        symlink("evil.sh", &link).expect("a link");
+        std::thread::sleep(Duration::from_millis(100));
+        let time_ns = u64::try_from(since_boot().as_nanos()).expect("some centuries");
+        fs::remove_file(&link).and_then(|()| symlink("good.sh", &link)).expect("another link");
+
+        let mut live = Live::new(&Config::default(), Metrics::new()).expect("no entries");
+        let me = std::process::id();
+        let process = ProcessId { tgid: me, start_ns: 1 };
+        let task = Task { process, pid: me, ..Task::default() };
+        let name = link.to_str().expect("UTF-8");
+        let script = FileRef { path: name.into(), by_name: true, ..FileRef::default() };
+        let exec = Body::Exec { exe: FileRef::default(), script: Some(script.clone()) };
+        let change = Body::File { op: FileOp::Chmod, file: script.clone(), target: None, mode: None };
+        for (body, expected) in [(exec, false), (change, true)] {
+            let event = Event { time_ns, flavour: Flavour::Tracepoint, task: task.clone(), body };
+            live.begin(&event);
+            let resolved = live.resolve(&task, &script);
+            assert_eq!(resolved.is_ok(), expected, "{:?}: {resolved:?}", event.kind());
+            if let Err(why) = resolved {
+                assert!(why.contains("on the way was changed since"), "{why}");
+            }
+        }
+    }
 }

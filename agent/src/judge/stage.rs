@@ -30,7 +30,6 @@ const WORKLOADS: usize = 16_384;
 pub struct Seen {
     workloads: Mutex<BTreeMap<String, (Arc<WorkloadInfo>, u64)>>,
     processes: AtomicU64,
-    batches: AtomicU64,
 }
 
 impl Seen {
@@ -45,12 +44,7 @@ impl Seen {
         self.processes.load(Ordering::Relaxed)
     }
 
-    /// Batches judged so far.
-    pub fn batches(&self) -> u64 {
-        self.batches.load(Ordering::Relaxed)
-    }
-
-    fn update(&self, live: &mut Live) {
+    fn update(&self, live: &mut Live, metrics: &Metrics) {
         let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, (info, count)) in live.take_events() {
             if workloads.len() >= WORKLOADS && !workloads.contains_key(&id) {
@@ -61,8 +55,7 @@ impl Seen {
             entry.1 += count;
         }
         drop(workloads);
-        self.processes.store(u64::try_from(live.living()).unwrap_or_default(), Ordering::Relaxed);
-        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.processes.store(u64::try_from(live.publish(metrics)).unwrap_or_default(), Ordering::Relaxed);
     }
 }
 
@@ -189,8 +182,9 @@ fn run(
                     judge.event(event);
                     let took = since_boot().saturating_sub(Duration::from_nanos(event.time_ns));
                     metrics.stage(Measured::Judged, took);
+                    metrics.judged(event.kind());
                 }
-                seen.update(judge.facts().inner());
+                seen.update(judge.facts().inner(), &metrics);
             }
             recv(ticks) -> _ => judge.tick(since_boot()),
         }

@@ -25,6 +25,7 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.set_submitted(Kind::Exec, 12);
     metrics.set_lost(Kind::File, 3);
     metrics.received(Kind::Connect, 7);
+    metrics.judged(Kind::Connect);
     metrics.malformed(Class::File, None);
     metrics.malformed(Class::Exec, Some(Kind::Exit));
     metrics.batch(100);
@@ -39,11 +40,15 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.images(ImageKind::PlatformUnproven, 2);
     metrics.dropped(Sink::JsonLines, 5);
     metrics.clients(Sink::Events, 1);
+    let lookups = Lookups { unresolved: 1, inherited: 2, searched: 3, cut: 4, healed: 5, refused: 6 };
+    metrics.set_lookups(lookups);
+    metrics.processes(7, 8);
     let text = metrics.text();
     for line in [
         r#"muster_records_submitted_total{ring="exec",kind="exec"} 12"#,
         r#"muster_records_lost_total{ring="file",kind="file"} 3"#,
         r#"muster_records_received_total{ring="network",kind="connect"} 7"#,
+        r#"muster_records_judged_total{ring="network",kind="connect"} 1"#,
         r#"muster_records_malformed_total{ring="file",kind="unknown"} 1"#,
         r#"muster_records_malformed_total{ring="exec",kind="exit"} 1"#,
         r"muster_batch_events_count 1",
@@ -58,12 +63,40 @@ fn text_has_every_count_under_its_name_and_labels() {
         r#"muster_images{state="platform_unproven"} 2"#,
         r#"muster_feed_dropped_items_total{sink="json_lines"} 5"#,
         r#"muster_feed_clients{stream="events"} 1"#,
+        r#"muster_workload_lookups_total{outcome="unresolved"} 1"#,
+        r#"muster_workload_lookups_total{outcome="inherited"} 2"#,
+        r#"muster_workload_lookups_total{outcome="searched"} 3"#,
+        r#"muster_workload_lookups_total{outcome="cut"} 4"#,
+        r#"muster_processes_missed_total{outcome="healed"} 5"#,
+        r#"muster_processes_missed_total{outcome="refused"} 6"#,
+        r#"muster_processes{state="living"} 7"#,
+        r#"muster_processes{state="exited"} 8"#,
         r#"muster_stage_seconds_count{stage="digest"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
     }
     assert_eq!(metrics.kind_counts(Kind::Exec), KindCounts { submitted: 12, ..KindCounts::default() });
     assert_eq!(metrics.malformed_unknown(), 1);
+}
+
+#[test]
+fn what_waits_to_be_judged() {
+    let counts = |submitted, malformed, received, judged| KindCounts {
+        submitted,
+        malformed,
+        received,
+        judged,
+        ..KindCounts::default()
+    };
+    for (what, counts, expected) in [
+        ("nothing", counts(5, 1, 4, 4), 0),
+        ("decoded", counts(5, 1, 4, 1), 3),
+        ("still in the ring", counts(9, 1, 4, 4), 4),
+        ("the kernel's counter was read earlier", counts(2, 0, 4, 1), 3),
+        ("it was read before the decoder's", counts(1, 2, 0, 0), 0),
+    ] {
+        assert_eq!(counts.waiting(), expected, "{what}");
+    }
 }
 
 async fn get(address: SocketAddr, request: &str) -> String {

@@ -16,6 +16,8 @@ use crate::event::{
 };
 use crate::finding::Sha256;
 
+/// `FUSE_SUPER_MAGIC`, `include/uapi/linux/magic.h`.
+const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -220,6 +222,7 @@ fn file_ref(
     } else {
         Place::Disk
     };
+    let served = info.fs_magic == FUSE_SUPER_MAGIC;
     let identity = FileIdentity {
         dev: info.dev,
         generation: info.generation,
@@ -241,8 +244,10 @@ fn file_ref(
         uid: info.uid,
         place,
         has_writers: has(file_flag::WRITERS),
+        served,
+        // The kernel was a reader of its own.
         digest: match digest {
-            Some(digest) => kernel_digest(kind, digest)?,
+            Some(digest) => kernel_digest(kind, digest)?.filter(|_| !served),
             None => None,
         },
         former: None,

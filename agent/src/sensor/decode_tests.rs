@@ -136,6 +136,15 @@ fn digests() {
 }
 
 #[test]
+fn what_a_program_serves_has_no_digest_of_the_kernels() {
+    let mut r = exec_record();
+    r.exe.fs_magic = 0x6573_5546;
+    r.exe_digest = Digest { sha256: [3; SHA256_LEN], origin: digest_origin::IMA, reserved: [0; 3], error: 0 };
+    let Body::Exec { exe, .. } = decode(r.as_bytes()).unwrap().body else { panic!() };
+    assert_eq!((exe.served, exe.digest), (true, None));
+}
+
+#[test]
 fn file_operations() {
     let record = |op| {
         let mut r = Box::new(FileRecord::new_zeroed());

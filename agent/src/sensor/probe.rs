@@ -259,8 +259,8 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
             "names and addresses of a system call whose memory another thread changed before the look: what it says then \
              is what is reported",
             "a descriptor that another thread closed or replaced before the call that uses it came back",
-            "scripts: known by the name that the caller passed, resolved after the exec; the script may be gone or \
-             another file by then",
+            "scripts: known by the name that the caller passed, resolved after the exec; undetermined where it is \
+             gone, or a link or a file on the way changed by then, but a mount that is gone again leaves no trace",
             "32-bit system calls of a 64-bit kernel: file changes and datagram destinations made through them",
             "digests in the kernel: the agent hashes a file after the event, and says so when it changed",
             "events are reported after the fact: the kernel cannot refuse anything",
