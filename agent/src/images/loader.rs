@@ -373,16 +373,29 @@ impl Reader {
                 Ok(vex) => Ok(("openvex".into(), Content::Vex(Arc::new(vex)))),
                 Err(error) => Err(format!("the VEX document is refused: {error}")),
             },
-            said => match sbom::parse(document, &self.sbom_limits) {
-                Err(error) => Err(format!("the SBOM is refused: {error}")),
-                Ok(index) if !index.formats().iter().all(|format| fits(*format, said)) => Err(format!(
-                    "the SBOM is refused: the predicate type is {:?}, but the document is {}",
-                    statement.predicate_uri,
-                    formats(&index)
-                )),
-                Ok(index) => Ok((formats(&index), Content::Sbom(Arc::new(index)))),
-            },
+            _ => {
+                let index = sbom_of(statement, &self.sbom_limits)?;
+                Ok((formats(&index), Content::Sbom(Arc::new(index))))
+            }
         }
+    }
+}
+
+/// Reads the SBOM of a statement.
+///
+/// # Errors
+/// Why it is refused: it cannot be read, or it is not what the predicate type says.
+pub fn sbom_of(statement: &Statement, limits: &sbom::Limits) -> Result<ImageIndex, String> {
+    match sbom::parse(statement.predicate(), limits) {
+        Err(error) => Err(format!("the SBOM is refused: {error}")),
+        Ok(index) if !index.formats().iter().all(|format| fits(*format, statement.predicate_type)) => {
+            Err(format!(
+                "the SBOM is refused: the predicate type is {:?}, but the document is {}",
+                statement.predicate_uri,
+                formats(&index)
+            ))
+        }
+        Ok(index) => Ok(index),
     }
 }
 

@@ -39,6 +39,7 @@ pub use crate::identity::Digests;
 use crate::metrics::{ImageKind, Metrics};
 use crate::sbom::ImageIndex;
 use library::{Answer, Library};
+pub use loader::sbom_of;
 use loader::{Changes, Loader};
 use register::Register;
 
