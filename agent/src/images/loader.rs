@@ -53,7 +53,7 @@ pub(super) struct Reader {
 pub(super) struct Loader {
     directories: Vec<Directory>,
     reader: Reader,
-    /// To read the trust root again.
+    /// To read the keys and the trust root again.
     config: config::Attestation,
     /// Directories that cannot be listed.
     faults: BTreeMap<usize, Refused>,
@@ -137,12 +137,20 @@ impl Loader {
         self.reader.policy.trust_root().validity().until.filter(|_| self.needs_trust_root())
     }
 
-    /// Reads the trust root again; if it is another one, everything is read anew.
+    /// Somebody may sign, so that key files or the trust root decide about attestations.
+    pub(super) fn has_signers(&self) -> bool {
+        !self.reader.policy.is_empty()
+    }
+
+    /// Reads the keys and the trust root again; if they decide otherwise, everything is read anew.
     pub(super) fn refresh(&mut self, metrics: &Metrics) -> Changes {
         match Reader::new(&self.config) {
             Ok(reader) if reader.decides_as(&self.reader) => Changes::default(),
             Ok(reader) => {
-                tracing::info!(trust_root = reader.policy.trust_root().name(), "the trust root has changed");
+                tracing::info!(
+                    trust_root = reader.policy.trust_root().name(),
+                    "the keys or the trust root have changed"
+                );
                 self.reader = reader;
                 let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
                 self.files.clear();
@@ -154,7 +162,7 @@ impl Loader {
                 changes
             }
             Err(error) => {
-                tracing::warn!(%error, "the trust root that is in use stays");
+                tracing::warn!(%error, "the keys and the trust root that are in use stay");
                 Changes::default()
             }
         }

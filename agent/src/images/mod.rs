@@ -43,8 +43,8 @@ pub use loader::sbom_of;
 use loader::{Changes, Loader};
 use register::Register;
 
-/// How often the trust root is looked at, milliseconds.
-const TRUST_ROOT_MS: u16 = 60_000;
+/// How often the keys and the trust root are looked at, milliseconds.
+const POLICY_MS: u16 = 60_000;
 
 /// Why the register cannot be made from a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -319,7 +319,7 @@ impl Images {
     pub fn watch(self: &Arc<Self>) -> Result<Watch, ImagesError> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let (directories, rules) = (loader.directories().to_vec(), loader.rules());
-        let (needs_trust_root, asking) = (loader.needs_trust_root(), loader.asking());
+        let (has_signers, asking) = (loader.has_signers(), loader.asking());
         let every = loader.ask_every();
         drop(loader);
         let mut watch = Watch::default();
@@ -348,12 +348,12 @@ impl Images {
             watch.stops.push(stop);
             watch.threads.push(thread);
         }
-        if needs_trust_root {
+        if has_signers {
             let (stop, theirs) = UnixStream::pair()?;
             let images = Arc::clone(self);
             let thread = std::thread::Builder::new()
-                .name("trust-root".into())
-                .spawn(move || images.follow_trust_root(&theirs, TRUST_ROOT_MS))?;
+                .name("policy".into())
+                .spawn(move || images.follow_policy(&theirs, POLICY_MS))?;
             watch.stops.push(stop);
             watch.threads.push(thread);
         }
@@ -365,9 +365,9 @@ impl Images {
         Ok(watch)
     }
 
-    /// Looks at the trust root now and then, until the other end of `stop` is closed: another program may refresh it, and it
-    /// becomes stale by itself.
-    fn follow_trust_root(&self, stop: &UnixStream, every_ms: u16) {
+    /// Looks at the keys and the trust root now and then, until the other end of `stop` is closed: another program may exchange
+    /// them, and the trust root becomes stale by itself.
+    fn follow_policy(&self, stop: &UnixStream, every_ms: u16) {
         let is_stale = || {
             let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
             loader.trust_root_until().is_some_and(|until| until < SystemTime::now())
