@@ -196,6 +196,11 @@ impl Image {
         }
     }
 
+    /// When the newest document of its SBOM was signed, of those whose time of signing is verified.
+    pub fn signed(&self) -> Option<SystemTime> {
+        self.documents().iter().filter_map(|document| document.time).max()
+    }
+
     /// The file of this number ([`Entry::id`](crate::sbom::Entry::id)) was seen running or mapped.
     pub fn mark_used(&self, id: u32) {
         let Some((word, bit)) = self.bit(id) else { return };
@@ -379,7 +384,7 @@ impl Images {
                 Err(Errno::EINTR) => continue,
                 Ok(_) => break,
                 Err(error) => {
-                    tracing::error!(%error, "the trust root is no longer watched; reload to try again");
+                    tracing::error!(%error, "keys and trust root are no longer watched; reload to try again");
                     break;
                 }
             }
