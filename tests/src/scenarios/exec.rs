@@ -165,7 +165,6 @@ fn container(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
             .sha256(world::sha256(&stage.world.tool)?)
             .severity(Severity::Critical)
             .workload(format!("docker://{CONTAINER}"))
-            .image(world::image_digest()?)
-            .parent("suite"),
+            .image(world::image_digest()?),
     ])
 }
