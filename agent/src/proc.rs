@@ -17,6 +17,11 @@ pub(crate) struct Proc {
     tick_ns: u64,
 }
 
+/// Effective capabilities of this process; none when they cannot be read.
+pub(crate) fn effective_capabilities() -> u64 {
+    procfs::process::Process::myself().and_then(|me| me.status()).map_or(0, |status| status.capeff)
+}
+
 /// What `/proc/<pid>/stat` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {

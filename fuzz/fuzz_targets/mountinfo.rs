@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use muster::packages::overlay::lower_directories;
+use muster::packages::overlay::{Layers, lower_directories};
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(layers) = lower_directories(data) {
+    if let Ok(Layers { directories: layers, .. }) = lower_directories(data) {
         assert!(layers.len() <= 500 && layers.iter().all(|layer| layer.is_absolute()));
     }
 });

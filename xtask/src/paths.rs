@@ -12,6 +12,11 @@ pub(crate) fn cache() -> PathBuf {
     root().join(".cache")
 }
 
+/// Real documents that tests and benchmarks take, beside the workspace.
+pub(crate) fn test_data() -> PathBuf {
+    root().parent().unwrap_or(Path::new("/")).join("shared/data")
+}
+
 /// Cargo's target directory.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |set| root().join(set))

@@ -53,7 +53,7 @@ pub(super) struct Reader {
 pub(super) struct Loader {
     directories: Vec<Directory>,
     reader: Reader,
-    /// To read the trust root again.
+    /// To read the keys and the trust root again.
     config: config::Attestation,
     /// Directories that cannot be listed.
     faults: BTreeMap<usize, Refused>,
@@ -142,12 +142,20 @@ impl Loader {
         self.reader.policy.trust_root().validity().until.filter(|_| self.needs_trust_root())
     }
 
-    /// Reads the trust root again; if it is another one, everything is read anew.
+    /// Somebody may sign, so that key files or the trust root decide about attestations.
+    pub(super) fn has_signers(&self) -> bool {
+        !self.reader.policy.is_empty()
+    }
+
+    /// Reads the keys and the trust root again; if they decide otherwise, everything is read anew.
     pub(super) fn refresh(&mut self, metrics: &Metrics) -> Changes {
         match Reader::new(&self.config) {
             Ok(reader) if reader.decides_as(&self.reader) => Changes::default(),
             Ok(reader) => {
-                tracing::info!(trust_root = reader.policy.trust_root().name(), "the trust root has changed");
+                tracing::info!(
+                    trust_root = reader.policy.trust_root().name(),
+                    "the keys or the trust root have changed"
+                );
                 self.reader = reader;
                 let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
                 self.files.clear();
@@ -159,7 +167,7 @@ impl Loader {
                 changes
             }
             Err(error) => {
-                tracing::warn!(%error, "the trust root that is in use stays");
+                tracing::warn!(%error, "the keys and the trust root that are in use stay");
                 Changes::default()
             }
         }
@@ -384,16 +392,29 @@ impl Reader {
                 Ok(vex) => Ok(("openvex".into(), Content::Vex(Arc::new(vex)))),
                 Err(error) => Err(format!("the VEX document is refused: {error}")),
             },
-            said => match sbom::parse(document, &self.sbom_limits) {
-                Err(error) => Err(format!("the SBOM is refused: {error}")),
-                Ok(index) if !index.formats().iter().all(|format| fits(*format, said)) => Err(format!(
-                    "the SBOM is refused: the predicate type is {:?}, but the document is {}",
-                    statement.predicate_uri,
-                    formats(&index)
-                )),
-                Ok(index) => Ok((formats(&index), Content::Sbom(Arc::new(index)))),
-            },
+            _ => {
+                let index = sbom_of(statement, &self.sbom_limits)?;
+                Ok((formats(&index), Content::Sbom(Arc::new(index))))
+            }
         }
+    }
+}
+
+/// Reads the SBOM of a statement.
+///
+/// # Errors
+/// Why it is refused: it cannot be read, or it is not what the predicate type says.
+pub fn sbom_of(statement: &Statement, limits: &sbom::Limits) -> Result<ImageIndex, String> {
+    match sbom::parse(statement.predicate(), limits) {
+        Err(error) => Err(format!("the SBOM is refused: {error}")),
+        Ok(index) if !index.formats().iter().all(|format| fits(*format, statement.predicate_type)) => {
+            Err(format!(
+                "the SBOM is refused: the predicate type is {:?}, but the document is {}",
+                statement.predicate_uri,
+                formats(&index)
+            ))
+        }
+        Ok(index) => Ok(index),
     }
 }
 

@@ -40,11 +40,12 @@ pub use crate::identity::Digests;
 use crate::metrics::{ImageKind, Metrics};
 use crate::sbom::ImageIndex;
 use library::{Answer, Library};
+pub use loader::sbom_of;
 use loader::{Changes, Loader};
 use register::Register;
 
-/// How often the trust root is looked at, milliseconds.
-const TRUST_ROOT_MS: u16 = 60_000;
+/// How often the keys and the trust root are looked at, milliseconds.
+const POLICY_MS: u16 = 60_000;
 
 /// How long a layout must be unchanged before it is asked: tools write its index once for each image that they copy.
 const LAYOUT_QUIET: Duration = Duration::from_millis(250);
@@ -201,6 +202,11 @@ impl Image {
         }
     }
 
+    /// When the newest document of its SBOM was signed, of those whose time of signing is verified.
+    pub fn signed(&self) -> Option<SystemTime> {
+        self.documents().iter().filter_map(|document| document.time).max()
+    }
+
     /// The file of this number ([`Entry::id`](crate::sbom::Entry::id)) was seen running or mapped.
     pub fn mark_used(&self, id: u32) {
         let Some((word, bit)) = self.bit(id) else { return };
@@ -324,7 +330,7 @@ impl Images {
     pub fn watch(self: &Arc<Self>) -> Result<Watch, ImagesError> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let (directories, rules) = (loader.directories().to_vec(), loader.rules());
-        let (needs_trust_root, asking) = (loader.needs_trust_root(), loader.asking());
+        let (has_signers, asking) = (loader.has_signers(), loader.asking());
         let (every, layouts) = (loader.ask_every(), loader.layouts().to_vec());
         drop(loader);
         let mut watch = Watch::default();
@@ -358,12 +364,12 @@ impl Images {
             watch.stops.push(stop);
             watch.threads.push(thread);
         }
-        if needs_trust_root {
+        if has_signers {
             let (stop, theirs) = UnixStream::pair()?;
             let images = Arc::clone(self);
             let thread = std::thread::Builder::new()
-                .name("trust-root".into())
-                .spawn(move || images.follow_trust_root(&theirs, TRUST_ROOT_MS))?;
+                .name("policy".into())
+                .spawn(move || images.follow_policy(&theirs, POLICY_MS))?;
             watch.stops.push(stop);
             watch.threads.push(thread);
         }
@@ -391,9 +397,9 @@ impl Images {
         Ok(watch)
     }
 
-    /// Looks at the trust root now and then, until the other end of `stop` is closed: another program may refresh it, and it
-    /// becomes stale by itself.
-    fn follow_trust_root(&self, stop: &UnixStream, every_ms: u16) {
+    /// Looks at the keys and the trust root now and then, until the other end of `stop` is closed: another program may exchange
+    /// them, and the trust root becomes stale by itself.
+    fn follow_policy(&self, stop: &UnixStream, every_ms: u16) {
         let is_stale = || {
             let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
             loader.trust_root_until().is_some_and(|until| until < SystemTime::now())
@@ -405,7 +411,7 @@ impl Images {
                 Err(Errno::EINTR) => continue,
                 Ok(_) => break,
                 Err(error) => {
-                    tracing::error!(%error, "the trust root is no longer watched; reload to try again");
+                    tracing::error!(%error, "keys and trust root are no longer watched; reload to try again");
                     break;
                 }
             }

@@ -134,6 +134,8 @@ pub struct Judge<F, S> {
     sink: S,
     source: ImageSource,
     metrics: Arc<Metrics>,
+    /// What was made since is newer than an SBOM of which nothing else is known.
+    started: Option<SystemTime>,
     /// How often the images have changed.
     epoch: u64,
     images: FxHashMap<Arc<Digests>, Option<Arc<Known>>>,
@@ -174,6 +176,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             sink,
             source,
             metrics,
+            started: None,
             epoch: 0,
             images: FxHashMap::default(),
             numbers: FxHashMap::default(),
@@ -184,6 +187,12 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             writers: Recent::new(PROCESSES),
             updates: Updates::new(&crate::config::Host::default().package_managers),
         }
+    }
+
+    /// The agent started then.
+    #[must_use]
+    pub fn started(self, at: SystemTime) -> Self {
+        Self { started: Some(at), ..self }
     }
 
     /// The images may have changed: all are asked for again, and what was silent is judged anew.
@@ -625,7 +634,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 binding: image.binding(),
                 documents: image.documents().iter().map(|d| d.sha256).collect(),
                 coverage: index.coverage(),
-                created: index.created(),
+                created: index.created().or_else(|| image.signed()).or(self.started),
                 image: Arc::clone(&image),
             })
         });

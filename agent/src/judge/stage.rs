@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
 
@@ -149,7 +149,7 @@ fn run(
         let feed = Arc::clone(&feed);
         move |finding: Finding| feed.publish(finding)
     };
-    let mut judge = Judge::new(facts, source, Arc::clone(&metrics), sink);
+    let mut judge = Judge::new(facts, source, Arc::clone(&metrics), sink).started(SystemTime::now());
     let managers = judge.facts().inner().package_managers();
     judge.set_package_managers(&managers);
     let ticks = crossbeam_channel::tick(TICK);

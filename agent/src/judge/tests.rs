@@ -148,12 +148,12 @@ fn verified() -> Arc<Image> {
 }
 
 fn verified_at(created: &str) -> Arc<Image> {
-    let (index, document) = sbom_of(&["/bin/true", "/bin/sh", "/usr/bin/dpkg"], created);
+    let (index, document) = sbom_of(&["/bin/true", "/bin/sh", "/usr/bin/dpkg"], Some(created));
     image(ImageState::Verified { index, documents: vec![document] })
 }
 
 /// An SBOM of attested programs, and of `/bin/none` without a digest.
-fn sbom_of(attested: &[&str], created: &str) -> (Arc<ImageIndex>, Document) {
+fn sbom_of(attested: &[&str], created: Option<&str>) -> (Arc<ImageIndex>, Document) {
     let hex = format!("{ATTESTED:02x}").repeat(32);
     let file = |name: &str| {
         serde_json::json!({
@@ -161,10 +161,14 @@ fn sbom_of(attested: &[&str], created: &str) -> (Arc<ImageIndex>, Document) {
             "checksums": [{ "algorithm": "SHA256", "checksumValue": hex }],
         })
     };
+    let mut creation_info = serde_json::json!({ "creators": ["Tool: test"] });
+    if let Some(created) = created {
+        creation_info["created"] = created.into();
+    }
     let none = serde_json::json!({ "SPDXID": "SPDXRef-2", "fileName": "/bin/none", "checksums": [] });
     let document = serde_json::json!({
         "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test",
-        "creationInfo": { "created": created, "creators": ["Tool: test"] },
+        "creationInfo": creation_info,
         "packages": [],
         "files": attested.iter().map(|name| file(name)).chain([none]).collect::<Vec<_>>(),
         "relationships": [],
@@ -471,6 +475,33 @@ fn path_only_is_said_once() {
 }
 
 #[test]
+fn an_sbom_without_a_time_is_as_old_as_its_signature_or_the_agent() {
+    let at_seconds = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let made = at("/opt/x").identity.ctime_ns / 1_000_000_000;
+    let stated = "2026-01-01T00:00:00Z";
+    let (before, after) = (Some(at_seconds(made - 1)), Some(at_seconds(made + 1)));
+    for (created, signed, started, expected) in [
+        (None, before, None, Verdict::Unauthorized),
+        (None, after, before, Verdict::Unlisted),
+        (None, before, after, Verdict::Unauthorized),
+        (None, None, before, Verdict::Unauthorized),
+        (None, None, after, Verdict::Unlisted),
+        (None, None, None, Verdict::Unlisted),
+        (Some(stated), after, after, Verdict::Unauthorized),
+    ] {
+        let mut b = Bench::new();
+        b.judge.started = started;
+        let (index, mut document) = sbom_of(&["/bin/true"], created);
+        document.time = signed;
+        b.now(image(ImageState::Verified { index, documents: vec![document] }));
+        b.world.0.borrow_mut().workload = Some(host(Some(IMAGE)));
+        let found = b.exec(1, at("/opt/x"));
+        assert_eq!(found.len(), 1, "{created:?} {signed:?} {started:?}");
+        assert_eq!(found[0].verdict, expected, "{created:?} {signed:?} {started:?}");
+    }
+}
+
+#[test]
 fn fresh_is_what_came_after_the_start() {
     let mut b = Bench::new();
     let old = |place| {
@@ -554,7 +585,7 @@ fn what_runs_already_is_judged_by_an_attestation_that_comes_later() {
 
     // Another document, in which a program that runs is not.
     b.world.0.borrow_mut().program = Some(at("/bin/true"));
-    let (index, document) = sbom_of(&["/bin/sh"], "2026-01-01T00:00:00Z");
+    let (index, document) = sbom_of(&["/bin/sh"], Some("2026-01-01T00:00:00Z"));
     let document = Document { sha256: Sha256([7; 32]), ..document };
     b.now(image(ImageState::Verified { index, documents: vec![document] }));
     b.event(3, Body::Fork { parent: ProcessId { tgid: 2, start_ns: 1 } });
@@ -571,7 +602,7 @@ fn what_runs_already_is_judged_by_an_attestation_that_comes_later() {
 fn an_sbom_of_an_unproven_platform_is_for_information() {
     let mut b = Bench::new();
     let unproven = |index| {
-        let (sbom, document) = sbom_of(&["/bin/true", "/bin/sh"], "2026-01-01T00:00:00Z");
+        let (sbom, document) = sbom_of(&["/bin/true", "/bin/sh"], Some("2026-01-01T00:00:00Z"));
         let document = Document { binding: Binding::Unproven, ..document };
         let reason = "a.json: nothing in it proves the platform".to_owned();
         let index = Some(sbom).filter(|_| index);

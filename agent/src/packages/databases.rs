@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::overlay::{OverlayError, lower_directories};
+use super::overlay::{Layers, OverlayError, lower_directories};
 use super::{Limits, PackageFiles, Tree, Wanted, read};
 use crate::event::ProcessId;
 use crate::finding::Sha256;
 use crate::metrics::Metrics;
-use crate::proc::Proc;
+use crate::proc::{Proc, effective_capabilities};
 use crate::sbom::ImageIndex;
 
+/// Bit of `CAP_SYS_ADMIN` (`include/uapi/linux/capability.h`).
+const CAP_SYS_ADMIN: u8 = 21;
 /// Images whose databases are held.
 const IMAGES: usize = 512;
 /// After what time an image whose layers could not be told is tried again.
@@ -31,6 +33,11 @@ enum LayersError {
     NoProcess,
     #[error("the container's first process is gone")]
     Gone,
+    #[error(
+        "which directories of a layer hide those below it is marked where only CAP_SYS_ADMIN may read; without it a database \
+         could be read that the container does not see. Give the agent CAP_SYS_ADMIN, or an SBOM that lists files"
+    )]
+    Opaque,
     #[error(transparent)]
     Overlay(#[from] OverlayError),
     #[error(transparent)]
@@ -50,6 +57,8 @@ pub struct Databases {
     proc: Proc,
     /// The host's root, also from inside a container of the agent's own.
     host_root: PathBuf,
+    /// This process may read `trusted.*` attributes.
+    sees_trusted: bool,
     images: FxHashMap<Sha256, Cached>,
     host: Option<Arc<PackageFiles>>,
     metrics: Arc<Metrics>,
@@ -62,6 +71,7 @@ impl Databases {
         Self {
             proc: Proc::new(Path::new("/proc")),
             host_root,
+            sees_trusted: effective_capabilities() >> CAP_SYS_ADMIN & 1 == 1,
             images: FxHashMap::default(),
             host: None,
             metrics,
@@ -115,8 +125,11 @@ impl Databases {
         if !self.proc.is_alive(first) {
             return Err(LayersError::Gone);
         }
-        let layers = lower_directories(&mounts)?;
-        let tree = Tree::layers(&self.host_root, layers.iter().map(PathBuf::as_path))?;
+        let Layers { directories, trusted } = lower_directories(&mounts)?;
+        if trusted && directories.len() > 1 && !self.sees_trusted {
+            return Err(LayersError::Opaque);
+        }
+        let tree = Tree::layers(&self.host_root, directories.iter().map(PathBuf::as_path))?;
         let attested = |path: &[u8]| index.by_path(path).and_then(|entry| entry.sha256());
         Ok(read(&tree, &wanted, &attested, OF_IMAGE))
     }
@@ -225,6 +238,7 @@ mod tests {
         let databases = || Databases {
             proc: Proc::new(&dir.path().join("proc")),
             host_root: dir.path().join("host"),
+            sees_trusted: true,
             images: FxHashMap::default(),
             host: None,
             metrics: Arc::clone(&metrics),
@@ -250,6 +264,16 @@ mod tests {
             ("not known", None),
         ] {
             assert!(databases().of_image(image, bad, &one).is_none(), "{what}");
+        }
+        // What one layer hides of another is not seen by everybody: then none is read, unless it cannot matter.
+        for (options, is_read) in [
+            ("lowerdir=/l/2:/l/1", false),
+            ("lowerdir=/l/2:/l/1,userxattr", true),
+            ("lowerdir=/l/1,upperdir=/l/2", true),
+        ] {
+            put("proc/77/mountinfo", &format!("1 0 0:9 / / rw - overlay overlay {options}\n"));
+            let mut all = Databases { sees_trusted: false, metrics: Metrics::new(), ..databases() };
+            assert_eq!(all.of_image(image, good, &one).is_some(), is_read, "{options}");
         }
         put("proc/77/mountinfo", "1 0 8:1 / / rw - ext4 /dev/vda rw\n");
         let mut all = databases();

@@ -36,11 +36,21 @@ pub enum OverlayError {
     TooMany,
 }
 
-/// The lower directories of the root, topmost first. They are paths of the mount namespace in which it was mounted.
+/// The read-only layers of a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// Their directories, topmost first: paths of the mount namespace in which the root was mounted.
+    pub directories: Vec<PathBuf>,
+    /// What one layer hides of those below it is marked in `trusted.overlay.opaque`, which a process without `CAP_SYS_ADMIN` does
+    /// not see (`xattr_permission`: as if it were not there). Mounts with `userxattr` use `user.overlay.opaque`.
+    pub trusted: bool,
+}
+
+/// The read-only layers of the root.
 ///
 /// # Errors
 /// [`OverlayError`].
-pub fn lower_directories(mountinfo: &[u8]) -> Result<Vec<PathBuf>, OverlayError> {
+pub fn lower_directories(mountinfo: &[u8]) -> Result<Layers, OverlayError> {
     // What was mounted last over the root is what the process sees.
     let mut root = None;
     for (line, text) in super::lines(mountinfo).filter(|(_, text)| !text.is_empty()) {
@@ -65,7 +75,7 @@ pub fn lower_directories(mountinfo: &[u8]) -> Result<Vec<PathBuf>, OverlayError>
     if part != b"/" {
         return Err(OverlayError::Line { line, reason: "the root is a directory inside an overlay" });
     }
-    let (mut layers, mut upper) = (Vec::new(), None);
+    let (mut layers, mut upper, mut trusted) = (Vec::new(), None, true);
     for option in options.split(|b| *b == b',') {
         if let Some(list) = option.strip_prefix(b"lowerdir=") {
             layers.extend(split(list));
@@ -73,6 +83,8 @@ pub fn lower_directories(mountinfo: &[u8]) -> Result<Vec<PathBuf>, OverlayError>
             layers.push(path(decoded(one).map(|(byte, _)| byte).collect()));
         } else if let Some(one) = option.strip_prefix(b"upperdir=") {
             upper = Some(path(decoded(one).map(|(byte, _)| byte).collect()));
+        } else if option == b"userxattr" {
+            trusted = false;
         }
         if layers.len() > MAX_LAYERS {
             return Err(OverlayError::TooMany);
@@ -81,7 +93,8 @@ pub fn lower_directories(mountinfo: &[u8]) -> Result<Vec<PathBuf>, OverlayError>
     // containerd and Docker shorten long options by naming the layers relative to the directory that holds them all, which
     // is two above the upper one.
     let base = upper.as_deref().filter(|u| u.is_absolute()).and_then(|u| u.parent()?.parent());
-    layers.into_iter().map(|layer| absolute(layer, base)).collect()
+    let directories = layers.into_iter().map(|layer| absolute(layer, base)).collect::<Result<_, _>>()?;
+    Ok(Layers { directories, trusted })
 }
 
 fn absolute(layer: PathBuf, base: Option<&Path>) -> Result<PathBuf, OverlayError> {
@@ -145,7 +158,8 @@ mod tests {
             "1 0 0:30 / / rw,relatime - overlay overlay {options}\n2 1 0:5 / /proc rw shared:1 - proc proc rw\n"
         );
         let found = lower_directories(text.as_bytes())?;
-        Ok(found.iter().map(|p| p.to_str().expect("text").to_owned()).collect())
+        assert_eq!(found.trusted, !options.contains("userxattr"), "{options}");
+        Ok(found.directories.iter().map(|p| p.to_str().expect("text").to_owned()).collect())
     }
 
     #[test]
@@ -158,6 +172,7 @@ mod tests {
             ("rw,lowerdir+=/l/2,lowerdir+=/l/1:x,datadir+=/d,upperdir=/u", &["/l/2", "/l/1:x"]),
             ("rw,lowerdir=/l/2:/l/1::/data", &["/l/2", "/l/1"]),
             ("rw,lowerdir=2/fs:1/fs,upperdir=/s/3/fs,workdir=/s/3/work", &["/s/2/fs", "/s/1/fs"]),
+            ("rw,lowerdir=/l/2:/l/1,userxattr", &["/l/2", "/l/1"]),
             ("rw", &[]),
         ] {
             assert_eq!(layers(options).expect(options), expected, "{options}");

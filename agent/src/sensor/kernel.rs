@@ -9,6 +9,7 @@ use nix::mount::{MsFlags, mount};
 use tracing::info;
 
 use super::btf::{Btf, KERNEL_BTF};
+use crate::proc::effective_capabilities;
 
 /// Where the list of active security modules is.
 const SECURITYFS: &str = "/sys/kernel/security";
@@ -176,10 +177,6 @@ impl Kernel {
             Ok(_) => None,
         }
     }
-}
-
-fn effective_capabilities() -> u64 {
-    procfs::process::Process::myself().and_then(|me| me.status()).map_or(0, |status| status.capeff)
 }
 
 /// Makes sure that the file system is at its place, as seen by the entry that it always has.

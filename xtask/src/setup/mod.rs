@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
-use crate::{ebpf, shell};
+use crate::{ebpf, paths, shell};
 use steps::{Action, Step};
 
 /// Arguments of `cargo xtask setup`.
@@ -86,11 +86,18 @@ fn describe(missing: &[Step]) {
 }
 
 fn install(stage: Stage, mut missing: Vec<Step>, yes: bool) -> anyhow::Result<()> {
+    if missing.iter().any(|step| matches!(step.action, Action::ByHand)) {
+        bail!(
+            "the test data is missing, and set-up cannot fetch it: expected the directories sbom and attestation in {}; put \
+             them there, then run this again (`cargo xtask setup --for run` and `cargo xtask run` do without)",
+            paths::test_data().display()
+        );
+    }
     let packages: Vec<String> = missing
         .iter()
         .filter_map(|step| match &step.action {
             Action::Package(name) => Some(name.clone()),
-            Action::Commands(_) | Action::Kernels => None,
+            Action::Commands(_) | Action::Kernels | Action::ByHand => None,
         })
         .collect();
     ask(yes)?;
@@ -105,7 +112,7 @@ fn install(stage: Stage, mut missing: Vec<Step>, yes: bool) -> anyhow::Result<()
     for mut step in missing {
         eprintln!("set-up: {} ({})", step.what, step.why);
         match &mut step.action {
-            Action::Package(_) => {}
+            Action::Package(_) | Action::ByHand => {}
             Action::Commands(commands) => commands.iter_mut().try_for_each(shell::run)?,
             Action::Kernels => kernels::fetch_missing()?,
         }

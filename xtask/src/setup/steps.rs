@@ -6,7 +6,7 @@ use std::process::Command;
 use super::compiler::{self, Compiler, Source};
 use super::tools::{self, Tool};
 use super::{Stage, kernels, linker, python};
-use crate::shell;
+use crate::{paths, shell};
 
 /// One thing that is missing.
 pub(crate) struct Step {
@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Commands(Vec<Command>),
     /// Kernels from Debian's archive, into the cache.
     Kernels,
+    /// It cannot be fetched: whoever has it must put it there.
+    ByHand,
 }
 
 /// Everything that is missing for `stage`, in the order in which to install it.
@@ -33,6 +35,7 @@ pub(crate) fn missing(stage: Stage) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     building(&mut steps)?;
     if stage >= Stage::Vm {
+        documents(&mut steps, &paths::test_data());
         machines(&mut steps);
     }
     if stage >= Stage::Test {
@@ -89,6 +92,19 @@ fn building(steps: &mut Vec<Step>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Parts of the test data.
+const DOCUMENTS: [&str; 2] = ["sbom", "attestation"];
+
+fn documents(steps: &mut Vec<Step>, data: &Path) {
+    if !DOCUMENTS.iter().all(|part| data.join(part).is_dir()) {
+        steps.push(Step {
+            what: "test data".into(),
+            why: "SBOMs and attestations of other tools, as shared/data beside the checkout; it cannot be fetched",
+            action: Action::ByHand,
+        });
+    }
+}
+
 fn machines(steps: &mut Vec<Step>) {
     program(steps, "qemu-system-x86_64", "qemu-system-x86", "runs the virtual machines");
     program(steps, "busybox", "busybox-static", "boots the virtual machines");
@@ -127,5 +143,20 @@ fn package(name: &str, why: &'static str) -> Step {
 fn tool(steps: &mut Vec<Step>, tool: Tool, why: &'static str) {
     if tool.find().is_none() {
         steps.push(Step { what: tool.name.into(), why, action: Action::Commands(vec![tool.install()]) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_test_data_is_a_step_of_its_own() {
+        let mut steps = Vec::new();
+        documents(&mut steps, &paths::test_data());
+        assert_eq!(steps.len(), 0, "{}: the tests need it, too", paths::test_data().display());
+        documents(&mut steps, Path::new("/nonexistent"));
+        let step = steps.first().expect("it is missing");
+        assert!(matches!(step.action, Action::ByHand) && step.why.contains("shared/data"), "{}", step.why);
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn print(image: &Image) -> anyhow::Result<()> {
     }
     let [spdx, syft, cdx] = ["spdx", "syft", "cdx"].map(|format| {
         let name = format!("web.{format}.json");
-        let file = paths::root().join("../shared/data/sbom").join(&name);
+        let file = paths::test_data().join("sbom").join(&name);
         answers(&name, &file).with_context(|| format!("{}: needed beside the checkout", file.display()))
     });
     agree(&spdx?, &syft?, &cdx?)?;

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::attestation::key::Algorithm;
+use crate::attestation::sign::sign;
+use crate::attestation::{Limits, PrivateKey, Subject};
 use crate::cli::Cli;
+use crate::finding::Sha256;
 
 const WORKFLOW: &str = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main";
 const PATTERN: &str = "https://github.com/sigstore-conformance/*/.github/workflows/*@refs/heads/**";
@@ -136,6 +140,44 @@ fn key_signed_and_keyless() {
     ] {
         let args = [&["muster", "attest", "verify", &file], bad].concat();
         assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{bad:?}");
+    }
+}
+
+/// A good signature is not all: the agent refuses what it cannot read, and so does this.
+#[test]
+fn what_the_agent_would_refuse_is_not_verified() {
+    let place = tempfile::tempdir().expect("a directory");
+    let key = PrivateKey::generate(Algorithm::P256).expect("a key");
+    let public = place.path().join("key.pub");
+    std::fs::write(&public, key.public_pem()).expect("a file");
+    let checksum = |digits: usize| {
+        let file = r#"{"SPDXID":"SPDXRef-1","fileName":"/bin/a","checksums":[{"algorithm":"SHA256","checksumValue":"#;
+        format!(
+            r#"{{"spdxVersion":"SPDX-2.3","name":"a","packages":[],"relationships":[],"files":[{file}"{}"}}]}}]}}"#,
+            "a".repeat(digits)
+        )
+    };
+    let cyclonedx = r#"{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{}]}"#;
+    let syft = |version: &str, artifacts: &str| {
+        format!(r#"{{"schema":{{"version":"{version}"}},"artifacts":{artifacts},"source":{{}}}}"#)
+    };
+    for (name, document, expected) in [
+        ("good", checksum(64), ExitCode::SUCCESS),
+        ("a digest that is too short", checksum(62), ExitCode::FAILURE),
+        ("a component without a name", cyclonedx.to_owned(), ExitCode::FAILURE),
+        ("artifacts that are none", syft("16.0.0", "[7]"), ExitCode::FAILURE),
+        // It is said that the agent does not read these.
+        ("a schema that is not known", syft("99.0.0", "[]"), ExitCode::SUCCESS),
+        ("SPDX of a version that is not known", checksum(64).replace("2.3", "9.9"), ExitCode::SUCCESS),
+    ] {
+        let subject = Subject { name: String::new(), sha256: Some(Sha256([7; 32])) };
+        let (mut out, size) = (Vec::new(), document.len() as u64);
+        sign(document.as_bytes(), size, &[subject], None, &key, &Limits::default(), &mut out).expect(name);
+        let file = place.path().join("a.json");
+        std::fs::write(&file, out).expect("a file");
+        let (file, public) = (file.to_str().expect("text"), public.to_str().expect("text"));
+        assert_eq!(verify(&[file, "--key", public]), expected, "{name}");
+        assert_eq!(verify(&[file, "--key", public, "--json"]), expected, "{name}");
     }
 }
 

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,6 +21,8 @@ use crate::attestation::{
     VerifiedArtifact, Vex, is_over_artifact, verify, verify_artifact,
 };
 use crate::finding::Sha256;
+use crate::images::sbom_of;
+use crate::sbom;
 
 /// An artifact is held in memory, since some keys sign all of it and not its digest.
 const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
@@ -47,9 +51,11 @@ pub(super) enum Good {
     Artifact(VerifiedArtifact),
 }
 
-/// What a predicate that is not an SBOM says.
+/// What a predicate says, if it is not an SBOM.
 pub(super) enum Predicate {
     Sbom,
+    /// What the agent does not read, in a format or version that it does not know, and why. The signature holds all the same.
+    Unknown(String),
     Provenance(Provenance),
     Vex(Vex),
 }
@@ -186,11 +192,20 @@ impl Good {
     pub(super) fn attestation(verified: Verified, limits: &Limits) -> Result<Self, String> {
         let document = verified.statement.predicate();
         let predicate = match verified.statement.predicate_type {
-            PredicateType::SlsaProvenance => Provenance::parse(document, limits).map(Predicate::Provenance),
-            PredicateType::OpenVex => Vex::parse(document, limits).map(Predicate::Vex),
-            _ => Ok(Predicate::Sbom),
+            PredicateType::SlsaProvenance => {
+                Provenance::parse(document, limits).map(Predicate::Provenance).map_err(|e| e.to_string())
+            }
+            PredicateType::OpenVex => {
+                Vex::parse(document, limits).map(Predicate::Vex).map_err(|e| e.to_string())
+            }
+            // As the agent reads it: what it would refuse is not good.
+            _ => match sbom_of(&verified.statement, &sbom::Limits::default()) {
+                Ok(_) => Ok(Predicate::Sbom),
+                Err(reason) if is_unknown(document) => Ok(Predicate::Unknown(reason)),
+                Err(reason) => Err(reason),
+            },
         };
-        let predicate = predicate.map_err(|error| format!("its signature is good, but {error}"))?;
+        let predicate = predicate.map_err(|reason| format!("its signature is good, but {reason}"))?;
         Ok(Self::Attestation(Box::new(verified), predicate))
     }
 
@@ -218,6 +233,7 @@ impl Good {
         out["document_bytes"] = json!(statement.predicate().len());
         match predicate {
             Predicate::Sbom => {}
+            Predicate::Unknown(reason) => out["not_read"] = json!(reason),
             Predicate::Provenance(Provenance { builder, source, commit }) => {
                 out["provenance"] = json!({"builder": builder, "source": source, "commit": commit});
             }
@@ -249,10 +265,45 @@ impl Good {
     }
 }
 
+/// What says of which format and version a JSON document is.
+#[derive(Deserialize, Serialize)]
+struct Head {
+    #[serde(rename = "spdxVersion", skip_serializing_if = "Option::is_none")]
+    spdx: Option<String>,
+    #[serde(rename = "bomFormat", skip_serializing_if = "Option::is_none")]
+    cyclonedx: Option<String>,
+    #[serde(rename = "specVersion", skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Schema>,
+    /// SPDX 3 says its version in here.
+    #[serde(rename = "@context", skip_serializing)]
+    context: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Schema {
+    version: String,
+}
+
+/// A document of no format, or of a version, that is read: one without any content would be refused, too.
+fn is_unknown(document: &[u8]) -> bool {
+    let Ok(head) = serde_json::from_slice::<Head>(document) else { return false };
+    if head.context.is_some() {
+        return false;
+    }
+    let mut empty = json!(head);
+    if head.schema.is_some() {
+        empty["artifacts"] = json!([]);
+    }
+    sbom::parse(empty.to_string().as_bytes(), &sbom::Limits::default()).is_err()
+}
+
 impl Predicate {
     fn print(&self) {
         match self {
             Self::Sbom => {}
+            Self::Unknown(reason) => println!("  not read    the agent will refuse it: {reason}"),
             Self::Provenance(Provenance { builder, source, commit }) => {
                 println!("  builder     {builder:?}");
                 println!("  source      {:?}", source.as_deref().unwrap_or("not stated"));

@@ -60,7 +60,8 @@ pub struct Generate {
     /// Every regular file, not only what can run.
     #[arg(long)]
     all: bool,
-    /// Directory to leave out, as the SBOM would write it; may be given more than once.
+    /// Directory to leave out, as the SBOM would write it; may be given more than once. The SBOM names it, and claims to be
+    /// complete for everything else: what runs from there is in no SBOM.
     #[arg(long, value_name = "DIR")]
     exclude: Vec<PathBuf>,
     /// Where to write it; standard output otherwise.
@@ -125,12 +126,12 @@ impl Generate {
     }
 }
 
-/// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), else now.
-fn created() -> anyhow::Result<SystemTime> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(SystemTime::now()) };
+/// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>).
+fn created() -> anyhow::Result<Option<SystemTime>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
     let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    time.with_context(|| format!("SOURCE_DATE_EPOCH: expected seconds since 1970, found {text:?}"))
+    time.map(Some).with_context(|| format!("SOURCE_DATE_EPOCH: expected seconds since 1970, found {text:?}"))
 }
 
 /// Makes the document while another thread shows how far it is.

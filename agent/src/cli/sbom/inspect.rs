@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::load;
+use super::load_with_bytes;
 use crate::finding::Sha256;
-use crate::sbom::{ImageIndex, tool};
+use crate::sbom::{ImageIndex, generate, tool};
 
 /// `muster sbom inspect`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,8 @@ pub struct Inspect {
 
 impl Inspect {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let index = load(&self.file)?;
+        let (index, bytes) = load_with_bytes(&self.file)?;
+        let missing = missing(&index, generate::excluded_in(&bytes));
         let tool = index.tool();
         let advice = tool::advice(tool, index.coverage(), index.formats());
         let origin = index.origin();
@@ -59,7 +60,7 @@ impl Inspect {
                     "packages": n.packages,
                     "complete": n.complete,
                 },
-                "missing": missing(&index),
+                "missing": missing,
                 "advice": advice,
                 "index_bytes": index.heap_bytes(),
             });
@@ -95,7 +96,7 @@ impl Inspect {
         }
         writeln!(out, "coverage   {}", index.coverage())?;
         writeln!(out, "index      {} bytes", index.heap_bytes())?;
-        for line in missing(&index) {
+        for line in missing {
             writeln!(out, "missing    {line}")?;
         }
         if let Some(advice) = advice {
@@ -110,13 +111,16 @@ fn formats(index: &ImageIndex) -> String {
 }
 
 /// What a stronger SBOM of the same image would have.
-fn missing(index: &ImageIndex) -> Vec<String> {
+fn missing(index: &ImageIndex, excluded: Option<String>) -> Vec<String> {
     let n = index.numbers();
     let mut lines = Vec::new();
     if n.files == 0 {
         lines.push("every file: only packages are listed".to_owned());
     } else if !n.complete {
         lines.push("the claim that every file that can run is listed".to_owned());
+    }
+    if let Some(excluded) = excluded {
+        lines.push(format!("what lies below {excluded}, which its maker excluded"));
     }
     if n.with_weak > 0 {
         lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));

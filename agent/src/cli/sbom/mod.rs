@@ -18,6 +18,9 @@ use crate::sbom::{ImageIndex, Limits};
 pub enum Command {
     /// Make an SBOM (SPDX or CycloneDX, JSON) of a file tree, an OCI image or this host: every executable, shared library and script. Exit status: 0
     /// every file was read, 1 nothing was made, 2 wrong usage, 3 the SBOM was made but lacks the files named on standard error.
+    ///
+    /// The same files and the same time of making give the same bytes. The time is `SOURCE_DATE_EPOCH` of the environment (seconds
+    /// since 1970); without it, of an OCI image when its configuration says that it was made, and of anything else now.
     Generate(generate::Generate),
     /// Show what an SBOM can answer for, and what it lacks.
     Inspect(inspect::Inspect),
@@ -42,6 +45,11 @@ impl Command {
 
 /// Reads an SBOM of any format.
 fn load(file: &Path) -> anyhow::Result<ImageIndex> {
+    Ok(load_with_bytes(file)?.0)
+}
+
+/// Reads an SBOM of any format; and its bytes.
+fn load_with_bytes(file: &Path) -> anyhow::Result<(ImageIndex, Vec<u8>)> {
     let limits = Limits::default();
     let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
     let meta = open.metadata()?;
@@ -53,5 +61,6 @@ fn load(file: &Path) -> anyhow::Result<ImageIndex> {
     open.take(limits.max_bytes + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("reading {}", file.display()))?;
-    crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())
+    let index = crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())?;
+    Ok((index, bytes))
 }

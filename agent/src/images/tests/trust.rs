@@ -44,6 +44,37 @@ fn a_reload_that_decides_the_same_reads_nothing_anew() {
 }
 
 #[test]
+fn new_keys_are_noticed_without_a_reload() {
+    let drop = Drop::new();
+    drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
+    let images = drop.images();
+    assert!(images.loader.lock().unwrap().has_signers(), "so that `watch` follows the keys");
+    let (stop, theirs) = UnixStream::pair().unwrap();
+    let follower = Arc::clone(&images);
+    let thread = std::thread::spawn(move || follower.follow_policy(&theirs, 10));
+    let put = |key: &str| {
+        fs::write(drop.path("new"), key).unwrap();
+        fs::rename(drop.path("new"), drop.path("key.pub")).unwrap();
+    };
+    let is_verified = || matches!(images.get(&named(A)).state, ImageState::Verified { .. });
+    assert!(is_verified());
+    put(&PrivateKey::generate(Algorithm::P256).unwrap().public_pem());
+    wait_until(|| !is_verified());
+    assert!(unverified(&images, &A).contains("signed by 0 of the configured keys"));
+    // What is no key changes nothing; then the right one comes back.
+    put("half a key");
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!is_verified());
+    put(&drop.key.public_pem());
+    wait_until(is_verified);
+    let read = accepted(&images);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(accepted(&images), read, "keys that stay the same do not have anything read again");
+    std::mem::drop(stop);
+    thread.join().unwrap();
+}
+
+#[test]
 fn a_new_trust_root_is_noticed_and_all_is_read_anew() {
     let suite = |name: &str| {
         let path = Path::new(concat!(
@@ -91,7 +122,7 @@ fn a_new_trust_root_is_noticed_and_all_is_read_anew() {
     }
     let (stop, theirs) = UnixStream::pair().unwrap();
     let follower = Arc::clone(&images);
-    let thread = std::thread::spawn(move || follower.follow_trust_root(&theirs, 10));
+    let thread = std::thread::spawn(move || follower.follow_policy(&theirs, 10));
     fs::write(root.with_extension("new"), other.to_string()).unwrap();
     fs::rename(root.with_extension("new"), &root).unwrap();
     wait_until(|| !images.refused().is_empty());

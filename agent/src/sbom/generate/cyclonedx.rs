@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::Options;
-use super::document::{Document, Listed, created, hex, selection, tool};
+use super::document::{Document, Listed, SELECTION, hex, tool};
 
 pub(super) fn write(options: &Options, document: &Document, out: &mut dyn Write) -> io::Result<()> {
     let mut root = json!({ "type": "operating-system", "name": options.name, "bom-ref": "root" });
@@ -22,10 +22,10 @@ pub(super) fn write(options: &Options, document: &Document, out: &mut dyn Write)
     let tool = tool();
     let (name, version) = tool.split_once('-').unwrap_or((&tool, ""));
     let metadata = json!({
-        "timestamp": created(options)?,
+        "timestamp": document.created(options)?,
         "tools": { "components": [{ "type": "application", "name": name, "version": version }] },
         "component": root,
-        "properties": [{ "name": "muster:selection", "value": selection(options) }],
+        "properties": [{ "name": SELECTION, "value": document.selection(options) }],
     });
     writeln!(
         out,

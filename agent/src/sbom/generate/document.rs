@@ -1,8 +1,11 @@
 //! What a document lists, before it is written in a format.
 
+use std::borrow::Cow;
 use std::io;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
+use serde::Deserialize;
 
 use super::file::Looked;
 use super::oci::Image;
@@ -17,6 +20,8 @@ pub(super) struct Document {
     pub(super) packages: Vec<Package>,
     /// How many files and directories could not be read.
     pub(super) unread: usize,
+    /// Directories that were left out on purpose.
+    pub(super) excluded: Vec<String>,
 }
 
 /// What it is about.
@@ -45,6 +50,10 @@ impl Listed {
 }
 
 impl Document {
+    pub(super) fn new(of: Of, files: Vec<Listed>, packages: Vec<Package>) -> Self {
+        Self { of, files, packages, unread: 0, excluded: Vec::new() }
+    }
+
     pub(super) fn image(&self) -> Option<&Image> {
         match &self.of {
             Of::Tree => None,
@@ -68,32 +77,74 @@ impl Document {
         content.finish().as_ref().try_into().expect("a SHA-256 has 32 bytes")
     }
 
-    /// Whether everything is listed, in the words that [`sbom::parse`](crate::sbom::parse) knows.
+    /// Whether everything is listed that [`selection`](Self::selection) names, in the words that [`sbom::parse`](crate::sbom::parse) knows.
     pub(super) fn claim(&self) -> String {
         match self.unread {
             0 => COMPLETE.to_owned(),
             unread => format!("muster: incomplete, {unread} files or directories could not be read"),
         }
     }
+
+    /// Which files it lists. What was excluded is named: the document is complete for all else.
+    pub(super) fn selection(&self, options: &Options) -> String {
+        let all =
+            if options.all { "every regular file" } else { "every executable, shared library and script" };
+        match &*self.excluded {
+            [] => all.to_owned(),
+            excluded => format!("{all}{BUT_NONE}{}", excluded.join(", ")),
+        }
+    }
+
+    /// Time of making, RFC 3339, whole seconds.
+    pub(super) fn created(&self, options: &Options) -> io::Result<String> {
+        let stated = || self.image().and_then(|image| image.created);
+        let time = options.created.or_else(stated).unwrap_or_else(SystemTime::now);
+        time::OffsetDateTime::from(time)
+            .replace_nanosecond(0)
+            .map_err(io::Error::other)?
+            .format(&time::format_description::well_known::Rfc3339)
+            .map_err(io::Error::other)
+    }
 }
 
-/// Which files a document lists, for people.
-pub(super) fn selection(options: &Options) -> &'static str {
-    if options.all { "every regular file" } else { "every executable, shared library and script" }
+/// In [`Document::selection`], before the directories that were excluded.
+const BUT_NONE: &str = ", but none below ";
+
+/// The directories that the maker of a document excluded, as it names them: of what this generator wrote, in either format.
+pub fn excluded_in(document: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Selection<'a> {
+        #[serde(borrow)]
+        comment: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        metadata: Option<Metadata<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata<'a> {
+        #[serde(borrow, default)]
+        properties: Vec<Property<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Property<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        #[serde(borrow, default)]
+        value: Cow<'a, str>,
+    }
+    let Selection { comment, metadata } = serde_json::from_slice(document).ok()?;
+    let properties = metadata.map_or_else(Vec::new, |metadata| metadata.properties);
+    let property = properties.iter().find(|property| property.name == SELECTION);
+    let comment = comment.as_deref().and_then(|text| text.strip_prefix("Lists ")?.strip_suffix('.'));
+    let (_, excluded) = property.map(|property| &*property.value).or(comment)?.split_once(BUT_NONE)?;
+    Some(excluded.to_owned())
 }
+
+/// The property of a CycloneDX document that says which files it lists.
+pub(super) const SELECTION: &str = "muster:selection";
 
 /// Name of this generator, with its version.
 pub(super) fn tool() -> String {
     format!("{TOOL}{}", env!("CARGO_PKG_VERSION"))
-}
-
-/// Time of making, RFC 3339, whole seconds.
-pub(super) fn created(options: &Options) -> io::Result<String> {
-    time::OffsetDateTime::from(options.created)
-        .replace_nanosecond(0)
-        .map_err(io::Error::other)?
-        .format(&time::format_description::well_known::Rfc3339)
-        .map_err(io::Error::other)
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

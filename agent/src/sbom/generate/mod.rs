@@ -28,6 +28,7 @@ mod tests;
 mod walk;
 
 pub use complete::Contradiction;
+pub use document::excluded_in;
 pub use oci::{ImageError, ImageLimits, LayerFile, Platform, files_of_layers, image_of_archive};
 
 use super::ImageIndex;
@@ -87,8 +88,9 @@ pub struct Options {
     pub exclude: Vec<PathBuf>,
     /// Name of the document.
     pub name: String,
-    /// Time of making.
-    pub created: SystemTime,
+    /// Time of making. `None`: of an image, when its configuration says that it was made, so that the same image gives the same
+    /// bytes; of anything else, now.
+    pub created: Option<SystemTime>,
 }
 
 /// How far it is, for a progress bar.
@@ -148,7 +150,7 @@ pub enum GenerateError {
     Write(#[from] io::Error),
 }
 
-/// Makes an SBOM. Files come in the order of their paths: the same source gives the same bytes. With a `base`, everything that it
+/// Makes an SBOM. Files come in the order of their paths: the same source and time give the same bytes. With a `base`, everything that it
 /// names is in the document, too.
 ///
 /// # Errors
@@ -173,6 +175,8 @@ pub fn generate(
     report.owned = document.files.iter().filter(|file| file.owner.is_some()).count();
     report.packages = document.packages.len();
     document.unread = report.unread.len();
+    let excluded = report.left_out.iter().filter(|(_, why)| why == EXCLUDED);
+    document.excluded = excluded.map(|(path, _)| format!("/{}", path.display())).collect();
     match options.output {
         Output::Spdx => spdx::write(options, &document, out)?,
         Output::CycloneDx => cyclonedx::write(options, &document, out)?,
@@ -218,7 +222,7 @@ fn of_tree(
             (Err(error), _) => report.unread.push((path, error.to_string())),
         }
     }
-    Ok((Document { of: Of::Tree, files, packages: database.packages, unread: 0 }, report))
+    Ok((Document::new(Of::Tree, files, database.packages), report))
 }
 
 const EXCLUDED: &str = "excluded";
@@ -271,7 +275,7 @@ fn of_image(
         let (owner, layer) = (database.owner(name), Some(content.layer));
         files.push(Listed { path: name.into(), file: Some(looked.clone()), stated: None, owner, layer });
     }
-    Ok((Document { of: Of::Image(image), files, packages: database.packages, unread: 0 }, report))
+    Ok((Document::new(Of::Image(image), files, database.packages), report))
 }
 
 /// A path of an image, relative to its root.

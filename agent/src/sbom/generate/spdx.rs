@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use serde::Serialize;
 
 use super::Options;
-use super::document::{Document, Listed, created, hex, selection, tool};
+use super::document::{Document, Listed, hex, tool};
 use super::file::Class;
 
 #[derive(Serialize)]
@@ -31,7 +31,7 @@ struct Checksum {
 pub(super) fn write(options: &Options, document: &Document, out: &mut dyn Write) -> io::Result<()> {
     let Document { files, packages, .. } = document;
     let head = serde_json::json!({
-        "created": created(options)?,
+        "created": document.created(options)?,
         "creators": [format!("Tool: {}", tool())],
         "comment": document.claim(),
     });
@@ -43,7 +43,8 @@ pub(super) fn write(options: &Options, document: &Document, out: &mut dyn Write)
     // The namespace must be unique to the content (SPDX 2.3, clause 6.5).
     let content = hex(&document.content());
     writeln!(out, "\"name\":{name},\"documentNamespace\":\"urn:muster:sbom:{content}\",")?;
-    writeln!(out, "\"comment\":\"Lists {}.\",", selection(options))?;
+    let comment = serde_json::to_string(&format!("Lists {}.", document.selection(options)))?;
+    writeln!(out, "\"comment\":{comment},")?;
     writeln!(out, "\"creationInfo\":{head},")?;
     write!(out, "\"packages\":[")?;
     write!(out, "\n{}", root(options, document))?;

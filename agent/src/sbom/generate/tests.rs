@@ -44,7 +44,7 @@ fn options(root: &Path, all: bool) -> Options {
         all,
         exclude: Vec::new(),
         name: "a \"tree\"".to_owned(),
-        created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
     }
 }
 
@@ -67,7 +67,7 @@ fn lists_what_can_run_and_reads_it_back() {
     assert_eq!((report.unread, report.left_out), (Vec::new(), Vec::new()));
     let index = parse(&document, &Limits::default()).unwrap();
     assert_eq!(index.coverage(), Coverage::Full);
-    assert_eq!(index.created(), Some(options.created));
+    assert_eq!(index.created(), options.created);
     assert_eq!(index.entries().count(), 4, "{:?}", paths(&index));
     for (path, content, owner) in [
         ("/usr/bin/elf", b"\x7fELFabc".as_slice(), Some("tool 1:2+b1")),
@@ -133,8 +133,18 @@ fn excluded_directories() {
     assert!(index.by_path(b"/usr/lib/lib.so").is_none() && index.by_path(b"/usr/bin/elf").is_some());
     let left_out: Vec<_> = report.left_out.iter().map(|(p, why)| (p.to_str().unwrap(), &**why)).collect();
     assert_eq!(left_out, [("typo", "excluded, but no such directory was met"), ("usr/lib", "excluded")]);
-    // Left out on purpose: what runs from there is to be unlisted, not unknown.
+    // Left out on purpose: what runs from there is to be unlisted, not unknown. The document says so.
     assert_eq!(index.coverage(), Coverage::Full);
+    assert_eq!(excluded_in(&document).as_deref(), Some("/usr/lib"));
+    let whole = options(tree.path(), false);
+    assert_eq!(excluded_in(&make(&whole).0), None);
+    let odd = "/usr/bi\"n, x.";
+    fs::create_dir(tree.path().join(&odd[1..])).unwrap();
+    let exclude = vec![odd.into(), "/usr/lib".into()];
+    for output in [Output::Spdx, Output::CycloneDx] {
+        let (document, _) = make(&Options { exclude: exclude.clone(), output, ..whole.clone() });
+        assert_eq!(excluded_in(&document), Some(format!("{odd}, /usr/lib")), "{output:?}");
+    }
     for wrong in ["usr", "/", "/a/../b"] {
         let options = Options { exclude: vec![wrong.into()], ..options(tree.path(), false) };
         let error = generate(&options, None, &Progress::default(), &mut Vec::new());

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
 use super::{ImageError, Store};
 use crate::finding::Sha256;
+use crate::sbom::created;
 
 /// Largest index, manifest or configuration; registries refuse manifests above 4 MiB.
 const MAX_BYTES: u64 = 4 << 20;
@@ -80,6 +82,8 @@ pub(in crate::sbom::generate) struct Image {
     pub(in crate::sbom::generate) layers: Vec<Sha256>,
     /// Digests of the unpacked layers.
     pub(in crate::sbom::generate) diff_ids: Vec<Sha256>,
+    /// When its configuration says that it was made.
+    pub(in crate::sbom::generate) created: Option<SystemTime>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +111,8 @@ struct Manifest {
 struct Config {
     os: String,
     architecture: String,
+    #[serde(default)]
+    created: Option<String>,
     rootfs: RootFs,
 }
 
@@ -245,7 +251,9 @@ fn image(store: &mut Store, manifest: Sha256) -> Result<Option<Image>, ImageErro
         let reason = format!("{ids} diff_ids for {blobs} layers; expected one each, at most {MAX_LAYERS}");
         return Err(ImageError::document(what, reason));
     }
-    Ok(Some(Image { manifest, config, platform, layers, diff_ids }))
+    let created = parsed.created.as_deref().map(|text| created("created", text)).transpose();
+    let created = created.map_err(|reason| ImageError::document(what, reason))?;
+    Ok(Some(Image { manifest, config, platform, layers, diff_ids, created }))
 }
 
 fn read<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, ImageError> {

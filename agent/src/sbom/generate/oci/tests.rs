@@ -75,6 +75,7 @@ type Pack = fn(&[u8]) -> Vec<u8>;
 struct Layout {
     directory: tempfile::TempDir,
     manifests: Vec<serde_json::Value>,
+    created: Option<&'static str>,
 }
 
 impl Layout {
@@ -82,7 +83,7 @@ impl Layout {
         let directory = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(directory.path().join("blobs/sha256")).expect("a directory");
         fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("a file");
-        Self { directory, manifests: Vec::new() }
+        Self { directory, manifests: Vec::new(), created: None }
     }
 
     fn path(&self) -> &Path {
@@ -99,7 +100,10 @@ impl Layout {
         let (os, architecture) = platform.split_once('/').expect("OS/ARCH");
         let blobs: Vec<_> = layers.iter().map(|(layer, pack)| self.blob(&pack(layer))).collect();
         let diff_ids: Vec<_> = layers.iter().map(|(layer, _)| format!("sha256:{}", sha256(layer))).collect();
-        let config = json!({ "os": os, "architecture": architecture, "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+        let mut config = json!({ "os": os, "architecture": architecture, "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+        if let Some(created) = self.created {
+            config["created"] = created.into();
+        }
         let layers: Vec<_> = blobs
             .iter()
             .map(|digest| json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 0 }))
@@ -157,7 +161,7 @@ fn options(path: &Path, platform: &str) -> Options {
         all: false,
         exclude: Vec::new(),
         name: "image".to_owned(),
-        created: std::time::SystemTime::UNIX_EPOCH,
+        created: Some(std::time::SystemTime::UNIX_EPOCH),
     }
 }
 
@@ -608,6 +612,38 @@ fn limits_name_the_layer_and_the_limit() {
     }
     files_of_layers([one.as_slice(), &one], ImageLimits { bytes: 20_000, entries: 2, names: 24, ..none })
         .expect("within");
+}
+
+/// Without a time of making the image's own counts, so that the document of an image is the same whenever it is made.
+#[test]
+fn an_image_says_when_it_was_made() {
+    let in_2023 = "2023-11-14T22:13:20Z";
+    for (stated, given, expected) in [
+        (Some("2023-11-14T23:13:20.123456789+01:00"), None, Some(in_2023)),
+        (Some("0001-01-01T00:00:00Z"), None, Some("0001-01-01T00:00:00Z")),
+        (Some(in_2023), Some(std::time::SystemTime::UNIX_EPOCH), Some("1970-01-01T00:00:00Z")),
+        (Some("yesterday"), None, None),
+    ] {
+        let mut layout = Layout::new();
+        layout.created = stated;
+        layout.image("linux/amd64", &[(layer(&[File("a", b"#!a", 0o755)]), gzip)]);
+        for (output, pointer) in
+            [(Output::Spdx, "/creationInfo/created"), (Output::CycloneDx, "/metadata/timestamp")]
+        {
+            let options = Options { created: given, output, ..options(layout.path(), "linux/amd64") };
+            let mut out = Vec::new();
+            let made = generate(&options, None, &Progress::default(), &mut out).map(|_| ());
+            let Some(expected) = expected else {
+                let error = made.expect_err("no time").to_string();
+                assert!(error.contains("configuration sha256:") && error.contains("yesterday"), "{error}");
+                continue;
+            };
+            made.expect("made");
+            let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+            assert_eq!(value.pointer(pointer).and_then(|time| time.as_str()), Some(expected), "{stated:?}");
+            parse(&out, &Limits::default()).expect("what is made can be read");
+        }
+    }
 }
 
 #[test]
