@@ -11,7 +11,7 @@ use crate::finding::Sha256;
 pub const MAX_LAYERS: usize = 1024;
 
 /// The digests of one image.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Digests {
     /// A digest that somebody named without saying of which kind it is.
     pub image: Option<Sha256>,

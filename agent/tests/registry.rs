@@ -19,7 +19,7 @@ use image::{Image, MANIFEST, text, tool};
 use muster::attestation::sha256;
 use muster::attestation::source::{Found, Scope, Sources};
 use muster::config::{self, Config};
-use muster::finding::Sha256;
+use muster::finding::{Binding, Sha256};
 use muster::identity::Digests;
 use muster::images::{ImageState, Images};
 use muster::metrics::Metrics;
@@ -39,21 +39,24 @@ struct Registry {
 }
 
 impl Registry {
-    fn start() -> Self {
+    /// With a password, or open to all.
+    fn start(has_password: bool) -> Self {
         let authority = Authority::get();
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
         // Free now, and not given to anybody else so soon.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
-        let config = json!({
+        let mut config = json!({
             "version": 0.1, "log": {"level": "error", "accesslog": {"disabled": true}},
             "storage": {"filesystem": {"rootdirectory": at("storage")}},
             "http": {
                 "addr": address.to_string(), "secret": "of this test",
                 "tls": {"certificate": authority.file("server.crt"), "key": authority.file("server.key")},
             },
-            "auth": {"htpasswd": {"realm": "tests", "path": at("htpasswd")}},
         });
+        if has_password {
+            config["auth"] = json!({"htpasswd": {"realm": "tests", "path": at("htpasswd")}});
+        }
         // JSON is YAML.
         fs::write(at("config.yml"), config.to_string()).expect("written");
         fs::write(at("htpasswd"), format!("{USER}:{HASH}\n")).expect("written");
@@ -171,7 +174,7 @@ fn passing(said: &Value) -> usize {
 #[test]
 fn a_real_registry() {
     let image = Image::new(true);
-    let mut registry = Registry::start();
+    let mut registry = Registry::start(true);
     registry.push(&image, "team/web");
     let (fetch, address) = (Fetch::new(&image), registry.address);
     let stderr = |output: &Output| text(&output.stderr);
@@ -456,14 +459,14 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The configuration of a workload that runs the image.
-fn workload(image: &Image, from: SocketAddr) -> (tempfile::TempDir, Config) {
+/// The configuration of a workload that runs the image, of which just these digests are said.
+fn workload(image: &Image, from: SocketAddr, digests: &str) -> (tempfile::TempDir, Config) {
     let directory = tempfile::tempdir().expect("a directory");
     let key = directory.path().join("key.pub");
     fs::write(&key, image.key.public_pem()).expect("written");
     let text = format!(
-        "[[workload]]\ncgroup = \"/web/**\"\nimage = \"sha256:{}\"\nindex = \"sha256:{}\"\nreference = \"{}/team/web@sha256:{}\"\n",
-        image.manifest, image.index, from, image.index
+        "[[workload]]\ncgroup = \"/web/**\"\n{digests}\nreference = \"{from}/team/web@sha256:{}\"\n",
+        image.index
     );
     fs::write(directory.path().join("muster.toml"), text).expect("written");
     let mut config = Config::load(&directory.path().join("muster.toml")).expect("a configuration");
@@ -474,10 +477,50 @@ fn workload(image: &Image, from: SocketAddr) -> (tempfile::TempDir, Config) {
     (directory, config)
 }
 
+fn manifest_and_index(image: &Image) -> String {
+    format!("image = \"sha256:{}\"\nindex = \"sha256:{}\"", image.manifest, image.index)
+}
+
+/// The configuration has the image's reference and nothing else, and what is signed is about the index.
+#[test]
+fn the_digest_of_an_index_is_enough() {
+    let image = Image::new(true);
+    let registry = Registry::start(false);
+    registry.push(&image, "team/web");
+    let (_directory, config) =
+        workload(&image, registry.address, &format!("image = \"sha256:{}\"", image.index));
+    let wrong = image::of_layer("/usr/bin/wrong", Sha256([0x5a; 32]));
+    let wrong = image::envelope(&image.key, image.index, &wrong);
+    fs::write(config.attestation.directory.join("wrong.json"), wrong).expect("written");
+    let digests = config.workloads[0].digests();
+
+    let images = Images::new(&config, Metrics::new()).expect("images");
+    images.load_now();
+    let state = || images.get(&digests);
+    // Nobody knows yet that it is an index.
+    assert_eq!(state().binding(), Some(Binding::ImageDigest));
+    let watch = images.watch().expect("a watch");
+    wait_until("the registry is asked", || state().digests.config.is_some());
+    let found = state();
+    assert!(matches!(found.state, ImageState::Verified { .. }), "{found:?}");
+    assert_eq!(found.digest, image.index, "it is shown as it was named");
+    assert_eq!((found.digests.index, found.digests.manifest), (Some(image.index), Some(image.manifest)));
+    assert!(found.digests.config.is_some());
+    assert_eq!(found.digests.layers, [image::LAYER]);
+    let referrer =
+        found.documents().iter().find(|of| of.file.contains("referrer")).expect("the referrer counts");
+    assert_eq!(referrer.binding, Binding::IndexDigest);
+    assert!(found.index().expect("an SBOM").by_path(b"/usr/bin/by-referrer").is_some());
+    assert!(found.index().expect("an SBOM").by_path(b"/usr/bin/wrong").is_none());
+    let aside = found.aside.iter().find(|of| of.file == "wrong.json").expect("it does not count");
+    assert!(aside.reason.contains("layer sha256:5a5a"), "{}", aside.reason);
+    drop(watch);
+}
+
 #[test]
 fn the_agent_asks_for_the_images_of_its_configuration() {
     let (image, server) = registry(|_, _, said| said);
-    let (_directory, config) = workload(&image, server.address);
+    let (_directory, config) = workload(&image, server.address, &manifest_and_index(&image));
     let digests: Digests = config.workloads[0].digests();
 
     let images = Images::new(&config, Metrics::new()).expect("images");
@@ -513,7 +556,7 @@ fn the_end_does_not_wait_for_a_registry() {
         said.before = Duration::from_secs(60);
         said
     });
-    let (_directory, mut config) = workload(&image, server.address);
+    let (_directory, mut config) = workload(&image, server.address, &manifest_and_index(&image));
     config.attestation.registry.timeout_seconds = 60;
     let images = Images::new(&config, Metrics::new()).expect("images");
     let watch = images.watch().expect("a watch");

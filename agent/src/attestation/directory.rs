@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -242,14 +243,37 @@ pub enum Change {
     Stop,
 }
 
+/// What of a directory is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Files of attestations.
+    Attestations(Rules),
+    /// What makes a directory an OCI layout. Its blobs are there before its index names them.
+    Layout,
+}
+
+impl Watched {
+    fn takes(self, name: &OsStr) -> bool {
+        match self {
+            Self::Attestations(_) => Shape::of(name).is_some(),
+            Self::Layout => name == "index.json" || name == "oci-layout",
+        }
+    }
+
+    /// Where links lead through may have been exchanged: `..data`.
+    fn leads(self, name: &OsStr) -> bool {
+        matches!(self, Self::Attestations(rules) if rules.symlinks && name.as_bytes().starts_with(b".."))
+    }
+}
+
 /// Watches a directory that may come and go.
 #[derive(Debug)]
 pub struct Watcher {
     directory: PathBuf,
+    what: Watched,
     inotify: Inotify,
     watched: Option<WatchDescriptor>,
     stop: UnixStream,
-    rules: Rules,
     may_be_absent: bool,
     missing_told: bool,
 }
@@ -259,9 +283,16 @@ impl Watcher {
     ///
     /// # Errors
     /// When the kernel gives no inotify instance (`fs.inotify.max_user_instances`).
-    pub fn new(directory: PathBuf, stop: UnixStream, rules: Rules, may_be_absent: bool) -> io::Result<Self> {
+    pub fn new(directory: PathBuf, stop: UnixStream, what: Watched, may_be_absent: bool) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Self { directory, inotify, watched: None, stop, rules, may_be_absent, missing_told: false })
+        Ok(Self { directory, what, inotify, watched: None, stop, may_be_absent, missing_told: false })
+    }
+
+    /// Watches from now on: what changes later is noticed, and what is there already is not told.
+    pub fn begin(&mut self) {
+        if self.watched.is_none() {
+            self.watch();
+        }
     }
 
     /// Waits for the next change. The first one is [`Change::Everything`], as soon as the directory is watched.
@@ -270,10 +301,45 @@ impl Watcher {
     /// When the kernel refuses to wait.
     pub fn wait(&mut self) -> io::Result<Change> {
         loop {
-            if self.watched.is_none() && self.watch() {
-                return Ok(Change::Everything);
+            if let Some(change) = self.within(None)? {
+                return Ok(change);
             }
-            let timeout = if self.watched.is_some() { PollTimeout::NONE } else { RETRY_MS.into() };
+        }
+    }
+
+    /// Waits until nothing has changed for `quiet`, but no longer than `longest`. `false`: the other end of the stop socket was
+    /// closed.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn settle(&mut self, quiet: Duration, longest: Duration) -> io::Result<bool> {
+        let end = Instant::now() + longest;
+        loop {
+            match self.within(Some(quiet.min(end.saturating_duration_since(Instant::now()))))? {
+                None => return Ok(true),
+                Some(Change::Stop) => return Ok(false),
+                Some(_) if Instant::now() >= end => return Ok(true),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Waits for the next change; `None`: there was none for so long.
+    fn within(&mut self, limit: Option<Duration>) -> io::Result<Option<Change>> {
+        let end = limit.map(|limit| Instant::now() + limit);
+        loop {
+            if self.watched.is_none() && self.watch() {
+                return Ok(Some(Change::Everything));
+            }
+            let retry = self.watched.is_none().then(|| Duration::from_millis(RETRY_MS.into()));
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let timeout = match left.into_iter().chain(retry).min() {
+                // In whole milliseconds, and not one too few.
+                Some(time) => {
+                    PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+                }
+                None => PollTimeout::NONE,
+            };
             let mut fds = [
                 PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
@@ -283,11 +349,14 @@ impl Watcher {
                 Err(error) => return Err(error.into()),
             }
             if fds[0].any().unwrap_or(true) {
-                return Ok(Change::Stop);
+                return Ok(Some(Change::Stop));
             }
             match self.events()? {
                 Change::Files(files) if files.is_empty() => {}
-                change => return Ok(change),
+                change => return Ok(Some(change)),
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
             }
         }
     }
@@ -344,12 +413,8 @@ impl Watcher {
                     everything = true;
                 }
                 match event.name {
-                    Some(name) if Shape::of(&name).is_some() => drop(files.insert(name)),
-                    // Where links lead through may have been exchanged: `..data`.
-                    Some(name) if self.rules.symlinks && name.as_bytes().starts_with(b"..") => {
-                        everything = true;
-                    }
-                    Some(_) => {}
+                    Some(name) if self.what.takes(&name) => drop(files.insert(name)),
+                    Some(name) => everything |= self.what.leads(&name),
                     // The directory's own mode or owner.
                     None => everything |= event.mask.contains(Mask::IN_ATTRIB),
                 }
@@ -364,7 +429,6 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -422,7 +486,8 @@ mod tests {
         // The next version, exchanged in one step: nothing that has a name of its own changes.
         let before = scan(&directory, LINKS).unwrap();
         let (stop, theirs) = UnixStream::pair().unwrap();
-        let mut watcher = Watcher::new(directory.clone(), theirs, LINKS, false).unwrap();
+        let mut watcher =
+            Watcher::new(directory.clone(), theirs, Watched::Attestations(LINKS), false).unwrap();
         assert_eq!(watcher.wait().unwrap(), Change::Everything);
         fs::create_dir(at("..2")).unwrap();
         fs::write(at("..2/a.json"), "two").unwrap();
@@ -508,7 +573,8 @@ mod tests {
         let directory = parent.path().join("drop");
         let at = |name: &str| directory.join(name);
         let (stop, theirs) = UnixStream::pair().unwrap();
-        let mut watcher = Watcher::new(directory.clone(), theirs, STRICT, false).unwrap();
+        let mut watcher =
+            Watcher::new(directory.clone(), theirs, Watched::Attestations(STRICT), false).unwrap();
         let (sender, changes) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             loop {

@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 use super::library::Loaded;
 use super::loader::{Changes, Reader, tell};
 use super::{Image, ImageState, Images, Refused};
-use crate::attestation::source::{Found, Reference, Scope, Sources};
+use crate::attestation::source::{Complete, Found, Reference, Scope, Sources};
 use crate::config::Config;
 use crate::finding::Sha256;
+use crate::identity::Digests;
 use crate::metrics::{Asking, Metrics};
 
 /// How often sources are asked again for an image that is verified: there may be a newer attestation.
@@ -28,13 +29,13 @@ const NEWER: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Asked {
     reference: Option<Reference>,
-    digests: Vec<Sha256>,
+    digests: Digests,
 }
 
 /// As messages name it.
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.reference, self.digests.first()) {
+        match (&self.reference, self.digests.shown()) {
             (Some(reference), _) => reference.fmt(f),
             (None, Some(digest)) => write!(f, "sha256:{digest}"),
             (None, None) => f.write_str("no image"),
@@ -43,15 +44,23 @@ impl fmt::Display for Asked {
 }
 
 impl Asked {
+    /// What the configuration says of it.
+    pub(super) fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
     /// Every image of the configuration that some source can be asked for.
     pub(super) fn all(config: &Config) -> BTreeMap<Self, Fetched> {
         let (layouts, registry) =
             (!config.attestation.layouts.is_empty(), config.attestation.registry.enabled);
         let workloads = config.workloads.iter().map(|workload| Self {
             reference: workload.reference.clone().filter(|_| registry),
-            digests: workload.digests().subjects().collect(),
+            digests: workload.digests(),
         });
-        let host = config.host.image.map(|image| Self { reference: None, digests: vec![image] });
+        let host = config.host.image.map(|image| Self {
+            reference: None,
+            digests: Digests { key: Some(image), ..Digests::default() },
+        });
         let all: BTreeMap<_, _> = workloads
             .chain(host)
             .filter(|asked| layouts || asked.reference.is_some())
@@ -71,8 +80,10 @@ impl Asked {
 pub(super) struct Fetched {
     /// With the digest of what was fetched.
     envelopes: Vec<(Sha256, Arc<Loaded>)>,
-    /// What could not be read.
+    /// What could not be read, and what does not fit the configuration.
     pub(super) unread: Vec<Refused>,
+    /// The image's digests, completed. What a digest leads to never changes, so this stays while the image is asked for.
+    complete: Option<Digests>,
 }
 
 impl Fetched {
@@ -82,6 +93,18 @@ impl Fetched {
 
     pub(super) fn subjects(&self) -> impl Iterator<Item = Sha256> + '_ {
         self.envelopes().flat_map(|envelope| envelope.subjects.iter().copied())
+    }
+
+    /// Forgets the attestations, which must be read anew.
+    pub(super) fn forget(&mut self) -> Changes {
+        let Self { envelopes, unread, complete: _ } = self;
+        unread.clear();
+        envelopes.drain(..).flat_map(|(_, envelope)| envelope.subjects.clone()).collect()
+    }
+
+    /// The image's digests with what the sources have proven of it.
+    pub(super) fn complete(&self) -> Option<&Digests> {
+        self.complete.as_ref()
     }
 
     /// Takes an answer in place of the one before.
@@ -125,10 +148,24 @@ impl Fetched {
             .map(|reason| Refused { file: asked.to_string(), reason: reason.clone() });
         let refused =
             found.refused.iter().map(|left| Refused { file: left.from.clone(), reason: left.reason.clone() });
-        self.unread = unreachable.chain(refused).collect();
+        let Complete { digests, doubt } = found.digests.complete(&asked.digests);
+        let doubt = doubt.map(|reason| Refused { file: asked.to_string(), reason });
+        self.unread = unreachable.chain(refused).chain(doubt).collect();
         for Refused { file, reason } in self.unread.iter().filter(|new| !before.unread.contains(new)) {
             tracing::warn!(file, reason, "not fetched");
         }
+        // A source that cannot be reached, or has not all of it, takes nothing back.
+        let is_more = |new: &Digests| {
+            before.complete.as_ref().is_none_or(|old| old.config.is_none() || new.config.is_some())
+        };
+        let digests = digests.filter(is_more).or_else(|| before.complete.clone());
+        if let Some(complete) = &digests
+            && digests != before.complete
+        {
+            tracing::info!(image = %asked, ?complete, "the digests of an image are known");
+            changes.extend(asked.digests.subjects());
+        }
+        self.complete = digests;
         changes
     }
 }
@@ -177,7 +214,10 @@ async fn follow(
         for image in asked.iter().filter(|image| all || !images.is_verified(image)).cloned() {
             let sources = Arc::clone(sources);
             asking.spawn(async move {
-                let found = sources.candidates(image.reference.as_ref(), &image.digests, Scope::Here).await;
+                // What leads to others first.
+                let mut digests: Vec<_> = image.digests.subjects().collect();
+                digests.sort_by_key(|digest| Some(*digest) == image.digests.config);
+                let found = sources.candidates(image.reference.as_ref(), &digests, Scope::Here).await;
                 (image, found)
             });
         }
@@ -198,7 +238,8 @@ async fn follow(
 impl Images {
     /// The image has what it needs, from wherever.
     fn is_verified(&self, asked: &Asked) -> bool {
-        let is_it = |image: &Image| image.digests.subjects().any(|digest| asked.digests.contains(&digest));
+        let named: Vec<_> = asked.digests.subjects().collect();
+        let is_it = |image: &Image| image.digests.subjects().any(|digest| named.contains(&digest));
         let all = self.snapshot();
         let mut of_it = all.iter().filter(|image| is_it(image)).peekable();
         of_it.peek().is_some() && of_it.all(|image| matches!(image.state, ImageState::Verified { .. }))

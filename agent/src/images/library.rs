@@ -87,6 +87,8 @@ impl Answer {
 pub(super) struct Library {
     /// With its place in the order of the files.
     about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>>,
+    /// The digests of an image by what the configuration says of them.
+    complete: FxHashMap<Digests, Digests>,
     unions: Arc<Unions>,
     /// When the trust root becomes stale, if it decides about attestations.
     until: Option<SystemTime>,
@@ -96,6 +98,7 @@ impl Library {
     /// Of everything that was read, in the order of the files.
     pub(super) fn new<'a>(
         all: impl Iterator<Item = &'a Arc<Loaded>>,
+        complete: FxHashMap<Digests, Digests>,
         unions: Arc<Unions>,
         until: Option<SystemTime>,
     ) -> Self {
@@ -106,7 +109,17 @@ impl Library {
                 about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
             }
         }
-        Self { about, unions, until }
+        Self { about, complete, unions, until }
+    }
+
+    /// What is more is known of images of the configuration: what it says, and everything.
+    pub(super) fn completed(&self) -> impl Iterator<Item = (&Digests, &Digests)> {
+        self.complete.iter()
+    }
+
+    /// The digests of an image with what was learned of it.
+    pub(super) fn complete(&self, said: &Digests) -> Digests {
+        self.complete.get(said).unwrap_or(said).clone()
     }
 
     /// Some attestation is about it.

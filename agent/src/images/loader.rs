@@ -123,6 +123,11 @@ impl Loader {
         &self.directories
     }
 
+    /// Layouts whose images are asked for.
+    pub(super) fn layouts(&self) -> &[PathBuf] {
+        if self.asked.is_empty() { &[] } else { &self.config.layouts }
+    }
+
     pub(super) fn rules(&self) -> Rules {
         self.reader.rules
     }
@@ -147,7 +152,7 @@ impl Loader {
                 let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
                 self.files.clear();
                 for fetched in self.asked.values_mut() {
-                    changes.extend(std::mem::take(fetched).subjects());
+                    changes.extend(fetched.forget());
                 }
                 self.ask_now.notify_one();
                 changes.extend(self.everything(metrics));
@@ -164,7 +169,10 @@ impl Loader {
     pub(super) fn library(&self) -> Library {
         let files = self.files.values().flat_map(|file| &file.envelopes);
         let all = files.chain(self.asked.values().flat_map(Fetched::envelopes));
-        Library::new(all, Arc::clone(&self.unions), self.trust_root_until())
+        let complete = self.asked.iter();
+        let complete =
+            complete.filter_map(|(of, fetched)| Some((of.digests().clone(), fetched.complete()?.clone())));
+        Library::new(all, complete.collect(), Arc::clone(&self.unions), self.trust_root_until())
     }
 
     /// Lists the directories; reads what is new or changed and forgets what is gone.
@@ -225,8 +233,11 @@ impl Loader {
         {
             self.sources = old.sources;
         }
-        for (asked, fetched) in old.asked {
-            match self.asked.get_mut(&asked).filter(|_| same) {
+        for (asked, mut fetched) in old.asked {
+            if !same {
+                changes.extend(fetched.forget());
+            }
+            match self.asked.get_mut(&asked) {
                 Some(here) => *here = fetched,
                 None => changes.extend(fetched.subjects()),
             }

@@ -18,19 +18,20 @@ mod status;
 mod tests;
 
 use std::fmt;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use crate::attestation::directory::{Change, Watcher};
+use crate::attestation::directory::{Change, Watched, Watcher};
 use crate::attestation::source::SourceError;
 use crate::attestation::{PolicyError, PredicateType, Provenance, Signers, Vex};
 use crate::config::Config;
@@ -45,6 +46,11 @@ use register::Register;
 /// How often the trust root is looked at, milliseconds.
 const TRUST_ROOT_MS: u16 = 60_000;
 
+/// How long a layout must be unchanged before it is asked: tools write its index once for each image that they copy.
+const LAYOUT_QUIET: Duration = Duration::from_millis(250);
+/// How long that is waited for.
+const LAYOUT_LONGEST: Duration = Duration::from_secs(5);
+
 /// Why the register cannot be made from a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
@@ -56,7 +62,7 @@ pub enum ImagesError {
     Source(#[from] SourceError),
     /// The drop directory cannot be watched.
     #[error("cannot watch for attestations: {0}; fs.inotify.max_user_instances may be too low")]
-    Watch(#[from] std::io::Error),
+    Watch(#[from] io::Error),
 }
 
 /// What is known of an image.
@@ -156,12 +162,12 @@ pub struct Image {
 impl Image {
     /// An image of which one digest is known, and none of whose files was seen in use.
     pub fn new(digest: Sha256, state: ImageState) -> Self {
-        Self::of(Digests::named(digest), Answer::from(state))
+        Self::of(digest, Digests::named(digest), Answer::from(state))
     }
 
-    fn of(digests: Digests, answer: Answer) -> Self {
+    /// `digest`: under which it is shown.
+    fn of(digest: Sha256, digests: Digests, answer: Answer) -> Self {
         let Answer { state, aside, facts, trusted_until } = answer;
-        let digest = digests.shown().unwrap_or_default();
         let mut image = Self { digest, digests, state, aside, facts, trusted_until, used: Box::default() };
         let words = image.index().map_or(0, |index| index.len()).div_ceil(64);
         image.used = (0..words).map(|_| AtomicU64::new(0)).collect();
@@ -319,12 +325,17 @@ impl Images {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let (directories, rules) = (loader.directories().to_vec(), loader.rules());
         let (needs_trust_root, asking) = (loader.needs_trust_root(), loader.asking());
-        let every = loader.ask_every();
+        let (every, layouts) = (loader.ask_every(), loader.layouts().to_vec());
         drop(loader);
         let mut watch = Watch::default();
         for (at, directory) in directories.into_iter().enumerate() {
             let (stop, theirs) = UnixStream::pair()?;
-            let mut watcher = Watcher::new(directory.path.clone(), theirs, rules, directory.may_be_absent)?;
+            let mut watcher = Watcher::new(
+                directory.path.clone(),
+                theirs,
+                Watched::Attestations(rules),
+                directory.may_be_absent,
+            )?;
             let images = Arc::clone(self);
             let thread = std::thread::Builder::new().name("attestations".into()).spawn(move || {
                 loop {
@@ -357,6 +368,22 @@ impl Images {
             watch.threads.push(thread);
         }
         if let Some((sources, asked, now)) = asking {
+            for layout in layouts {
+                let (stop, theirs) = UnixStream::pair()?;
+                // That it is not there is told by who asks it.
+                let mut watcher = Watcher::new(layout.clone(), theirs, Watched::Layout, true)?;
+                // Before the first asking, so that nothing is missed and nothing asked twice.
+                watcher.begin();
+                let now = Arc::clone(&now);
+                let thread = std::thread::Builder::new().name("layout".into()).spawn(move || {
+                    if let Err(error) = follow_layout(&mut watcher, &now) {
+                        let layout = layout.display();
+                        tracing::error!(%error, %layout, "is no longer watched; reload to try again");
+                    }
+                })?;
+                watch.stops.push(stop);
+                watch.threads.push(thread);
+            }
             let (end, ended) = oneshot::channel();
             watch.threads.push(fetch::start(Arc::clone(self), sources, asked, now, every, ended)?);
             watch.ends.push(end);
@@ -445,6 +472,16 @@ impl Images {
             [ImageKind::Verified, ImageKind::PlatformUnproven, ImageKind::Unverified, ImageKind::NoSbom];
         kinds.into_iter().zip(counts).for_each(|(kind, count)| self.metrics.images(kind, count));
         counts
+    }
+}
+
+/// Has the sources asked whenever the index of a layout has changed.
+fn follow_layout(watcher: &mut Watcher, now: &Notify) -> io::Result<()> {
+    loop {
+        if watcher.wait()? == Change::Stop || !watcher.settle(LAYOUT_QUIET, LAYOUT_LONGEST)? {
+            return Ok(());
+        }
+        now.notify_one();
     }
 }
 

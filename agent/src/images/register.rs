@@ -47,7 +47,7 @@ impl Register {
             self.images.iter_mut().for_each(|entry| entry.is_asked = false);
             self.forget_unnamed();
         }
-        let (at, merged) = self.add(digests.clone(), true, library);
+        let (at, merged) = self.add(library.complete(digests), true, library);
         self.asked.insert(digests.clone(), at);
         (Arc::clone(&self.images[at].image), merged)
     }
@@ -55,6 +55,7 @@ impl Register {
     /// Adds an image to those that it is one with, if there are any.
     fn add(&mut self, mut digests: Digests, mut is_asked: bool, library: &Library) -> (usize, bool) {
         let mut parts = Vec::new();
+        let named = digests.shown();
         // Each one that is found may have the digest that makes the next one fit.
         while let Some((at, united)) = self.images.iter().enumerate().find_map(|(at, entry)| {
             Some((at, entry.image.digests.united(&digests)?)).filter(|(at, _)| !parts.contains(at))
@@ -70,7 +71,10 @@ impl Register {
                 Arc::clone(&self.images[*at].image)
             }
             _ => {
-                let image = Image::of(digests.clone(), library.answer(&digests));
+                // Who asked for it goes on to see it under the same digest.
+                let asked = parts.iter().map(|at| &self.images[*at]).find(|entry| entry.is_asked);
+                let digest = asked.map(|entry| entry.image.digest).or(named).unwrap_or_default();
+                let image = Image::of(digest, digests.clone(), library.answer(&digests));
                 parts.iter().for_each(|at| image.carry_over(&self.images[*at].image));
                 Arc::new(image)
             }
@@ -109,7 +113,7 @@ impl Register {
 
     /// Takes in that attestations about these digests have come, changed or gone. Says whether an image changed.
     pub(super) fn update(&mut self, changed: &FxHashSet<Sha256>, library: &Library) -> bool {
-        let mut is_changed = false;
+        let mut is_changed = self.complete(library);
         let mut named = FxHashSet::default();
         for entry in &mut self.images {
             let digests = &entry.image.digests;
@@ -122,7 +126,7 @@ impl Register {
             if answer.is(&entry.image) {
                 continue;
             }
-            let image = Image::of(digests.clone(), answer);
+            let image = Image::of(entry.image.digest, digests.clone(), answer);
             image.carry_over(&entry.image);
             entry.image = Arc::new(image);
             is_changed = true;
@@ -132,6 +136,27 @@ impl Register {
             is_changed = true;
         }
         is_changed | self.forget_unnamed()
+    }
+
+    /// Takes over what was learned of the digests of images that somebody asked for. Says whether an image changed.
+    fn complete(&mut self, library: &Library) -> bool {
+        let mut is_changed = false;
+        for (said, complete) in library.completed() {
+            let Some(at) = self.asked.get(said).copied() else { continue };
+            let before = &self.images[at].image.digests;
+            if before.united(complete).as_ref() == Some(before) || before == complete {
+                continue;
+            }
+            let (at, _) = self.add(complete.clone(), true, library);
+            self.asked.insert(said.clone(), at);
+            is_changed = true;
+        }
+        // One that was not of the kind that it was taken for.
+        let used: FxHashSet<usize> = self.asked.values().copied().collect();
+        for (at, entry) in self.images.iter_mut().enumerate() {
+            entry.is_asked = used.contains(&at);
+        }
+        is_changed
     }
 
     /// Forgets what no attestation names any more and nobody runs.

@@ -47,6 +47,16 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The only layer of the image, uncompressed.
+pub(crate) const LAYER: Sha256 = Sha256([7; 32]);
+
+/// An SBOM of one file, which says in which layer it lies.
+pub(crate) fn of_layer(path: &str, layer: Sha256) -> String {
+    let mut sbom: Value = serde_json::from_str(&spdx(path)).expect("JSON");
+    sbom["files"][0]["comment"] = json!(format!("layerID: sha256:{layer}"));
+    sbom.to_string()
+}
+
 fn spdx(path: &str) -> String {
     json!({
         "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "test", "packages": [], "relationships": [],
@@ -58,8 +68,8 @@ fn spdx(path: &str) -> String {
     .to_string()
 }
 
-fn envelope(key: &PrivateKey, about: Sha256, path: &str) -> Vec<u8> {
-    let (sbom, subject) = (spdx(path), Subject { name: "web".into(), sha256: Some(about) });
+pub(crate) fn envelope(key: &PrivateKey, about: Sha256, sbom: &str) -> Vec<u8> {
+    let subject = Subject { name: "web".into(), sha256: Some(about) };
     let mut out = Vec::new();
     sign(sbom.as_bytes(), sbom.len() as u64, &[subject], None, key, &Limits::default(), &mut out)
         .expect("signed");
@@ -91,7 +101,7 @@ pub(crate) fn with(mut descriptor: Value, key: &str, value: Value) -> Value {
 }
 
 impl Image {
-    /// For the index: a signed SBOM as referrer; `signed`: cosign's signature too. For its one platform: two SBOMs under cosign's tag,
+    /// For the index: a signed SBOM as referrer, which proves its platform by its layer; `signed`: cosign's signature too. For its one platform: two SBOMs under cosign's tag,
     /// one by a key that counts; a statement that BuildKit made, which nobody signed; an SBOM that nobody signed.
     pub(crate) fn new(signed: bool) -> Self {
         let key = PrivateKey::generate(Algorithm::P256).expect("a key");
@@ -107,7 +117,7 @@ impl Image {
         let layer = image.blob("application/vnd.oci.image.layer.v1.tar+gzip", b"is not read");
         let config = json!({
             "architecture": architecture, "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", Sha256([7; 32]))]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{LAYER}")]},
         });
         let config = image.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
         let empty = image.blob("application/vnd.oci.empty.v1+json", b"{}");
@@ -141,7 +151,7 @@ impl Image {
         let (index, of_index) = image.document(INDEX, &index, Some("latest".into()), None);
         image.index = of_index;
 
-        let bytes = envelope(&image.key, of_index, "/usr/bin/by-referrer");
+        let bytes = envelope(&image.key, of_index, &of_layer("/usr/bin/by-referrer", LAYER));
         let layer = image.blob(ENVELOPE, &bytes);
         let referrer = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ENVELOPE, "config": empty, "layers": [layer],
@@ -152,7 +162,7 @@ impl Image {
         let fallback = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [referrer]});
         image.document(INDEX, &fallback, Some(format!("sha256-{of_index}")), None);
 
-        let layers = [&image.key, &foreign].map(|key| envelope(key, digest, "/usr/bin/by-cosign"));
+        let layers = [&image.key, &foreign].map(|key| envelope(key, digest, &spdx("/usr/bin/by-cosign")));
         let layers = layers.map(|bytes| image.blob(ENVELOPE, &bytes));
         let att = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": empty, "layers": layers});
         image.document(MANIFEST, &att, Some(format!("sha256-{digest}.att")), None);

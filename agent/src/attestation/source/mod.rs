@@ -10,6 +10,7 @@
 //!    ([`Form::Statement`], [`Found::verify`]);
 //! 4. the tag `sha256-<hex>.sbom` (`cosign attach sbom`) is looked for to be able to say that it is never evidence: nobody signed it.
 
+mod complete;
 mod layout;
 pub mod oci;
 mod reference;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+pub use complete::Complete;
 pub use layout::Layout;
 pub use reference::{NotReference, Reference};
 
@@ -217,6 +219,20 @@ pub struct ImageDigests {
     pub index: Option<Sha256>,
     /// Each platform.
     pub platforms: Vec<PlatformDigests>,
+    /// What each index that was read lists.
+    pub listed: Vec<Listed>,
+}
+
+/// What an index lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The index.
+    pub index: Sha256,
+    /// Its manifests.
+    pub manifests: Vec<Sha256>,
+    /// The one that a container runtime takes on this machine; `None`: there is none, or not all could be looked at. An error:
+    /// nobody can say which.
+    pub here: Result<Option<Sha256>, String>,
 }
 
 impl ImageDigests {
@@ -297,6 +313,16 @@ impl Found {
         for platform in digests.platforms {
             if !self.digests.platforms.iter().any(|known| known.manifest == platform.manifest) {
                 self.digests.platforms.push(platform);
+            }
+        }
+        for listed in digests.listed {
+            match self.digests.listed.iter_mut().find(|known| known.index == listed.index) {
+                // One source may have more of it than the other.
+                Some(known) if !matches!(known.here, Ok(Some(_))) && listed.here != Ok(None) => {
+                    *known = listed;
+                }
+                Some(_) => {}
+                None => self.digests.listed.push(listed),
             }
         }
         for candidate in candidates {

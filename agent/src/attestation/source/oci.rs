@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::attestation::json::{self, Unused, shown};
 use crate::finding::Sha256;
+use crate::identity;
 
 /// Largest index, manifest or configuration: registries refuse larger ones (the OCI distribution specification asks for 4 MiB).
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -114,12 +115,7 @@ pub struct Platform {
 impl Platform {
     /// Whether an image of this platform can run on this machine.
     pub fn is_here(&self) -> bool {
-        let here = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        self.os == "linux" && self.architecture == here
+        self.os == "linux" && self.architecture == identity::architecture()
     }
 }
 

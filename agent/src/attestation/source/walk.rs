@@ -8,7 +8,7 @@ use super::layout::Open;
 use super::oci::{Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT_BYTES, Manifest};
 #[cfg(feature = "registry")]
 use super::registry::Repository;
-use super::{Candidate, Form, Found, Left, PlatformDigests, Scope, SourceError, signed_index};
+use super::{Candidate, Form, Found, Left, Listed, PlatformDigests, Scope, SourceError, signed_index};
 use crate::attestation::json::shown;
 use crate::attestation::{Limits, PredicateType, sha256};
 use crate::finding::Sha256;
@@ -203,7 +203,11 @@ impl Walk<'_> {
     async fn image(&mut self, digest: &Sha256, only: Option<&Sha256>) -> Ended {
         let from = format!("{} sha256:{digest}", self.store.name());
         let document = match self.store.manifest(digest).await {
-            Ok(Some(bytes)) => Document::parse(&bytes).map(Some).map_err(SourceError::from),
+            Ok(Some(bytes)) => match Document::parse(&bytes) {
+                // A layout does not tell manifests from other blobs. From here no way leads to the manifest.
+                Err(_) if ImageConfig::parse(&bytes).is_ok() => Ok(None),
+                read => read.map(Some).map_err(SourceError::from),
+            },
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
@@ -254,7 +258,55 @@ impl Walk<'_> {
                 statements |= self.buildkit(digest, descriptor).await?;
             }
         }
+        self.found.digests.listed.push(Listed {
+            index: *digest,
+            manifests: index.manifests.iter().filter_map(|of| of.digest).collect(),
+            // Else the others were not looked at.
+            here: if only.is_none() { self.here(index) } else { Ok(None) },
+        });
         if statements { self.tagged(digest, SIGNATURE_TAG).await } else { Ok(()) }
+    }
+
+    /// The manifest of this index that a runtime takes on this machine: the only one whose platform fits. A descriptor need not say
+    /// its platform; then the image's configuration does. Of several variants (`arm/v6` and `arm/v7`, `amd64` and `amd64/v3`) it
+    /// takes the best one for the processor, which is not imitated here.
+    fn here(&self, index: &Index) -> Result<Option<Sha256>, String> {
+        let mut fitting: Vec<(Option<Sha256>, String)> = Vec::new();
+        for of in index.manifests.iter().filter(|of| of.attests().is_none()) {
+            let read = of.digest.and_then(|digest| {
+                self.found.digests.platforms.iter().find(|platform| platform.manifest == digest)
+            });
+            let platform = match (&of.platform, read) {
+                (Some(said), _) if !said.is_here() => continue,
+                (None, Some(read)) if !read.platform.is_here() => continue,
+                (None, None) => {
+                    let digest =
+                        of.digest.map_or_else(|| "another digest".to_owned(), |of| format!("sha256:{of}"));
+                    return Err(format!(
+                        "its index lists {digest} without a platform, and what that is could not be read"
+                    ));
+                }
+                (Some(said), Some(read)) if !read.platform.is_here() => {
+                    return Err(format!(
+                        "its index lists sha256:{} for {said}, whose configuration says {}",
+                        read.manifest, read.platform
+                    ));
+                }
+                (Some(said), _) => said,
+                (None, Some(read)) => &read.platform,
+            };
+            if !fitting.iter().any(|(digest, _)| digest.is_some() && *digest == of.digest) {
+                fitting.push((of.digest, platform.to_string()));
+            }
+        }
+        match &*fitting {
+            [] => Ok(None),
+            [(digest, _)] => Ok(*digest),
+            several => {
+                let names: Vec<_> = several.iter().map(|(_, platform)| platform.as_str()).collect();
+                Err(format!("its index has {} images for this machine ({})", several.len(), names.join(", ")))
+            }
+        }
     }
 
     async fn platform(&mut self, digest: &Sha256, manifest: &Manifest) -> Ended {

@@ -70,6 +70,10 @@ impl Verify {
                 return Ok(ExitCode::from(USAGE));
             }
         };
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(self.tell(Err(error.to_string()))),
+        };
         let file = self.file.display();
         let over_artifact = is_over_artifact(&bytes, &Limits::default());
         if let (Ok(true), About::Anything) = (&over_artifact, &about) {
@@ -85,7 +89,12 @@ impl Verify {
                 attestation(&bytes, &about, &policy)
             }
         });
-        Ok(match good {
+        Ok(self.tell(good))
+    }
+
+    fn tell(&self, good: Result<Good, String>) -> ExitCode {
+        let file = self.file.display();
+        match good {
             Ok(good) => {
                 if self.json {
                     println!("{}", good.json());
@@ -102,27 +111,40 @@ impl Verify {
                 eprintln!("muster: {file}: refused: {reason}");
                 ExitCode::FAILURE
             }
-        })
+        }
     }
 
-    fn read(&self) -> anyhow::Result<(Policy, About, Vec<u8>)> {
+    fn read(&self) -> anyhow::Result<(Policy, About, Result<Vec<u8>, AttestationError>)> {
         let policy = self.policy.policy()?;
         let about = match (&self.subject, &self.artifact) {
             (Some(digest), _) => About::Digest(*digest),
-            (None, Some(artifact)) => About::Bytes(read(artifact, MAX_ARTIFACT_BYTES)?),
+            (None, Some(artifact)) => match read(artifact, MAX_ARTIFACT_BYTES)? {
+                Ok(bytes) => About::Bytes(bytes),
+                Err(found) => anyhow::bail!(
+                    "{}: artifact of {found} bytes, but at most {MAX_ARTIFACT_BYTES} are read; give its digest with --subject",
+                    artifact.display()
+                ),
+            },
             (None, None) => About::Anything,
         };
-        Ok((policy, about, read(&self.file, Limits::default().max_envelope_bytes)?))
+        let limit = Limits::default().max_envelope_bytes;
+        let bytes = read(&self.file, limit)?;
+        Ok((policy, about, bytes.map_err(|bytes| AttestationError::EnvelopeTooLarge { bytes, limit })))
     }
 }
 
-/// The file, and of a longer one a byte more than `limit`.
-fn read(file: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
+/// The file; of a longer one than `limit`, which is not read, its size. A pipe has none: of it a byte more than `limit` is read.
+fn read(file: &Path, limit: u64) -> anyhow::Result<Result<Vec<u8>, u64>> {
+    let unreadable = || format!("{}: cannot read", file.display());
+    let opened = File::open(file).with_context(unreadable)?;
+    let meta = opened.metadata().with_context(unreadable)?;
+    if meta.is_file() && meta.len() > limit {
+        return Ok(Err(meta.len()));
+    }
     let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|opened| opened.take(limit.saturating_add(1)).read_to_end(&mut bytes))
-        .with_context(|| format!("{}: cannot read", file.display()))?;
-    Ok(bytes)
+    opened.take(limit.saturating_add(1)).read_to_end(&mut bytes).with_context(unreadable)?;
+    let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    Ok(if found > limit { Err(found) } else { Ok(bytes) })
 }
 
 fn artifact(bytes: &[u8], about: &About, policy: &Policy) -> Result<Good, String> {
@@ -257,5 +279,35 @@ fn print_signers(signers: &Signers, time: Option<SystemTime>) {
     }
     if let Some(time) = rfc3339(time) {
         println!("  signed at   {time}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        // Sparse: it takes no space.
+        File::create(at("large")).and_then(|file| file.set_len(1 << 30)).unwrap();
+        assert_eq!(read(&at("large"), 10).unwrap(), Err(1 << 30));
+        std::fs::write(at("fits"), "0123456789").unwrap();
+        assert_eq!(read(&at("fits"), 10).unwrap().unwrap(), b"0123456789");
+
+        // A pipe that never ends.
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let pipe = at("pipe");
+        let writer = std::thread::spawn(move || {
+            let mut pipe = OpenOptions::new().write(true).open(pipe).unwrap();
+            while pipe.write_all(&[b' '; 4096]).is_ok() {}
+        });
+        assert_eq!(read(&at("pipe"), 10).unwrap(), Err(11));
+        writer.join().unwrap();
+        assert!(read(&at("none"), 10).is_err());
     }
 }

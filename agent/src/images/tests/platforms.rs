@@ -90,7 +90,7 @@ fn a_document_about_the_index_must_prove_the_platform() {
     assert_eq!(files(&image), ["/bin/config", "/bin/manifest", "/bin/own"]);
 }
 
-fn documents_of(image: &Image) -> Vec<(&str, Binding)> {
+pub(super) fn documents_of(image: &Image) -> Vec<(&str, Binding)> {
     image.documents().iter().map(|d| (d.file.as_str(), d.binding)).collect()
 }
 
