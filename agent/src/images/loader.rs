@@ -33,6 +33,11 @@ pub(super) type Changes = FxHashSet<Sha256>;
 /// How often sources are asked at most.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
+/// Attestations that one `.jsonl` file may have: each that is refused is kept for messages.
+const MAX_LINES: usize = 4096;
+/// What is kept of why an attestation is refused, in bytes: it may quote what stands in it.
+const MAX_REASON: usize = 1024;
+
 /// A directory of attestations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directory {
@@ -283,8 +288,16 @@ impl Loader {
             Shape::One => vec![self.reader.envelope(shown, bytes)],
             Shape::Lines => {
                 let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+                let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+                if let Some((number, _)) = lines.clone().nth(MAX_LINES) {
+                    let reason = format!(
+                        "refused whole: more than {MAX_LINES} attestations in one file; split it into several"
+                    );
+                    let refused = Refused { file: format!("{shown}:{}", number + 1), reason };
+                    let loaded = Loaded { subjects: Vec::new(), outcome: Err(refused) };
+                    return Some(LoadedFile { stamp: Some(stamp), envelopes: vec![Arc::new(loaded)] });
+                }
                 lines
-                    .filter(|(_, line)| !line.trim_ascii().is_empty())
                     .map(|(number, line)| {
                         self.reader.envelope(format!("{shown}:{}", number + 1), line.to_vec())
                     })
@@ -412,7 +425,13 @@ impl LoadedFile {
 }
 
 fn refused(file: String, error: &AttestationError, subjects: Vec<Sha256>) -> Loaded {
-    Loaded { subjects, outcome: Err(Refused { file, reason: error.to_string() }) }
+    let mut reason = error.to_string();
+    if reason.len() > MAX_REASON {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.push('…');
+        reason.shrink_to_fit();
+    }
+    Loaded { subjects, outcome: Err(Refused { file, reason }) }
 }
 
 /// Counts it and logs it.
