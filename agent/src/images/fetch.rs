@@ -25,6 +25,9 @@ use crate::metrics::{Asking, Metrics};
 /// How often sources are asked again for an image that is verified: there may be a newer attestation.
 const NEWER: Duration = Duration::from_secs(3600);
 
+/// Images that are asked for at the same time.
+const AT_ONCE: usize = 4;
+
 /// An image for which the sources are asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Asked {
@@ -210,27 +213,43 @@ async fn follow(
     let mut newer = Instant::now() + NEWER;
     let mut all = true;
     loop {
-        let mut asking = JoinSet::new();
-        for image in asked.iter().filter(|image| all || !images.is_verified(image)).cloned() {
+        let due = asked.iter().filter(|image| all || !images.is_verified(image)).cloned();
+        let ask = |image: Asked| {
             let sources = Arc::clone(sources);
-            asking.spawn(async move {
+            async move {
                 // What leads to others first.
                 let mut digests: Vec<_> = image.digests.subjects().collect();
                 digests.sort_by_key(|digest| Some(*digest) == image.digests.config);
                 let found = sources.candidates(image.reference.as_ref(), &digests, Scope::Here).await;
                 (image, found)
-            });
-        }
-        while let Some(answer) = asking.join_next().await {
-            match answer {
-                Ok((image, found)) => images.fetched(&image, &found),
-                Err(error) => tracing::error!(%error, "asking for attestations failed"),
             }
-        }
+        };
+        a_few_at_once(due, ask, |(image, found)| images.fetched(&image, &found)).await;
         let woken = tokio::time::timeout(every, now.notified()).await.is_ok();
         all = woken || Instant::now() >= newer;
         if all {
             newer = Instant::now() + NEWER;
+        }
+    }
+}
+
+/// Asks for [`AT_ONCE`] of them at a time and takes each answer as it comes: one may hold as many bytes as an envelope may have.
+async fn a_few_at_once<T, A, F>(of: impl Iterator<Item = T>, ask: impl Fn(T) -> F, mut take: impl FnMut(A))
+where
+    A: Send + 'static,
+    F: Future<Output = A> + Send + 'static,
+{
+    let mut waiting = of.fuse();
+    let mut asking = JoinSet::new();
+    loop {
+        let room = AT_ONCE.saturating_sub(asking.len());
+        for next in waiting.by_ref().take(room) {
+            asking.spawn(ask(next));
+        }
+        match asking.join_next().await {
+            None => break,
+            Some(Ok(answer)) => take(answer),
+            Some(Err(error)) => tracing::error!(%error, "asking for attestations failed"),
         }
     }
 }
@@ -254,5 +273,41 @@ impl Images {
             Asking::Found
         });
         self.apply(|loader, metrics| loader.fetched(asked, found, metrics));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{AT_ONCE, a_few_at_once};
+
+    #[tokio::test]
+    async fn answers_do_not_heap_up() {
+        let held = Arc::new(AtomicUsize::new(0));
+        let (mut most, mut taken) = (0, Vec::new());
+        let ask = |number: usize| {
+            let held = Arc::clone(&held);
+            async move {
+                held.fetch_add(1, Ordering::AcqRel);
+                assert_ne!(number, 7, "one that fails ends no other");
+                // The later ones answer first.
+                for _ in number % AT_ONCE..AT_ONCE {
+                    tokio::task::yield_now().await;
+                }
+                number
+            }
+        };
+        let take = |number| {
+            most = most.max(held.fetch_sub(1, Ordering::AcqRel));
+            taken.push(number);
+        };
+        a_few_at_once(0..20, ask, take).await;
+        // One more is for the one that failed.
+        assert!(most == AT_ONCE || most == AT_ONCE + 1, "{most} at once");
+        assert_ne!(taken, (0..20).filter(|n| *n != 7).collect::<Vec<_>>(), "each as it comes");
+        taken.sort_unstable();
+        assert_eq!(taken, (0..20).filter(|n| *n != 7).collect::<Vec<_>>());
     }
 }
