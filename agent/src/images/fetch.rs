@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::library::Loaded;
 use super::loader::{Changes, Reader, tell};
 use super::{Image, ImageState, Images, Refused};
-use crate::attestation::source::{Complete, Found, Reference, Scope, Sources};
+use crate::attestation::source::{Complete, Form, Found, Reference, Scope, Sources};
 use crate::config::Config;
 use crate::finding::Sha256;
 use crate::identity::Digests;
@@ -122,17 +122,32 @@ impl Fetched {
         let mut changes = Changes::default();
         for candidate in &found.candidates {
             let known = before.envelopes.iter().find(|(sha256, _)| *sha256 == candidate.sha256);
-            // A signature over its index may have come since it was refused.
-            if let Some((sha256, good)) = known.filter(|(_, known)| known.outcome.is_ok()) {
-                self.envelopes.push((*sha256, Arc::clone(good)));
+            let known = known.map(|(_, known)| known);
+            let good = known.filter(|known| known.outcome.is_ok());
+            // What is signed itself stays good. A statement is as good as the signature over its index, which may have come, gone, or
+            // been replaced.
+            let is_signed_itself = !matches!(candidate.form, Form::Statement { .. });
+            if let Some(good) = good.filter(|_| is_signed_itself) {
+                self.envelopes.push((candidate.sha256, Arc::clone(good)));
                 continue;
             }
-            let Some(loaded) = reader.candidate(found, candidate) else { continue };
-            if known.is_none_or(|(_, known)| known.outcome.as_ref().err() != loaded.outcome.as_ref().err()) {
-                tell(&loaded, metrics);
-                changes.extend(loaded.subjects.iter().copied());
+            let Some(loaded) = reader.candidate(found, candidate, good) else { continue };
+            if loaded.outcome.is_err()
+                && !found.is_whole()
+                && let Some(good) = good
+            {
+                self.envelopes.push((candidate.sha256, Arc::clone(good)));
+                continue;
             }
-            self.envelopes.push((candidate.sha256, Arc::new(loaded)));
+            let is_told = known.is_some_and(|known| match (&known.outcome, &loaded.outcome) {
+                (Err(before), Err(now)) => before == now,
+                _ => Arc::ptr_eq(known, &loaded),
+            });
+            if !is_told {
+                tell(&loaded, metrics);
+                changes.extend(loaded.subjects.iter().chain(known.iter().flat_map(|of| &of.subjects)));
+            }
+            self.envelopes.push((candidate.sha256, loaded));
         }
         for (sha256, gone) in before.envelopes {
             if self.envelopes.iter().any(|(here, _)| *here == sha256) {

@@ -353,18 +353,26 @@ impl Reader {
         }
     }
 
-    /// What a source holds; `None`: it says nothing but that the image is signed.
-    pub(super) fn candidate(&self, found: &Found, candidate: &Candidate) -> Option<Loaded> {
+    /// What a source holds, which is `known` if it still is what it was; `None`: it says nothing but that the image is signed.
+    pub(super) fn candidate(
+        &self,
+        found: &Found,
+        candidate: &Candidate,
+        known: Option<&Arc<Loaded>>,
+    ) -> Option<Arc<Loaded>> {
         let file = candidate.from.clone();
         Some(match found.verify(candidate, &self.policy, &self.limits)? {
-            Ok(verified) => self.verified(file, verified),
-            Err(error) => refused(file, &error, Found::claimed(candidate, &self.limits)),
+            Ok(verified) => match known.filter(|known| known.is(&verified)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(self.verified(file, verified)),
+            },
+            Err(error) => Arc::new(refused(file, &error, Found::claimed(candidate, &self.limits))),
         })
     }
 
     fn verified(&self, file: String, verified: Verified) -> Loaded {
         let statement = &verified.statement;
-        let subjects = statement.subjects.iter().filter_map(|subject| subject.sha256).collect();
+        let subjects = subjects(statement).collect();
         let outcome = match self.content(statement) {
             Err(reason) => Err(Refused { file, reason: format!("its signature is good, but {reason}") }),
             Ok((format, content)) => {
@@ -422,6 +430,11 @@ impl LoadedFile {
             envelopes: vec![Arc::new(Loaded { subjects: Vec::new(), outcome: Err(refused) })],
         }
     }
+}
+
+/// What a statement is about.
+pub(super) fn subjects(statement: &Statement) -> impl Iterator<Item = Sha256> + '_ {
+    statement.subjects.iter().filter_map(|subject| subject.sha256)
 }
 
 fn refused(file: String, error: &AttestationError, subjects: Vec<Sha256>) -> Loaded {
