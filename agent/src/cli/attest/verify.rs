@@ -308,6 +308,6 @@ mod tests {
         });
         assert_eq!(read(&at("pipe"), 10).unwrap(), Err(11));
         writer.join().unwrap();
-        assert!(read(&at("none"), 10).is_err());
+        read(&at("none"), 10).unwrap_err();
     }
 }
