@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -329,6 +330,37 @@ fn redirects_retries_and_limits() {
     fetch.log_in(front.address, PASSWORD);
     let output = fetch.run(front.address, &image.index);
     assert_eq!(passing(&json(&output)), 3, "{}", text(&output.stderr));
+
+    // There, a challenge is not answered: neither with a password, nor with a token of a token server that it names.
+    for challenge in ["Basic realm=\"x\"", "Bearer realm=\"https://HOST/token\",service=\"x\""] {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&told);
+        let elsewhere = Server::start(move |path, head| {
+            if authorization(head).is_some() || path.starts_with("/token") {
+                hears.lock().expect("not poisoned").push(head.to_owned());
+            }
+            let challenge = challenge.replace("HOST", &header(head, "host").expect("HTTP/1.1 has it"));
+            Said::new(401, "").header(&format!("WWW-Authenticate: {challenge}"))
+        });
+        let place = elsewhere.address;
+        let front = Server::start(move |path, _| {
+            Said::new(307, "").header(&format!("Location: https://{place}{path}"))
+        });
+        fetch.log_in(front.address, PASSWORD);
+        let password = fs::read_to_string(fetch.at("auth.json")).expect("written");
+        let identity = json!({"auths": {front.address.to_string(): {"identitytoken": "t"}}}).to_string();
+        for credentials in [password, identity] {
+            fs::write(fetch.at("auth.json"), &credentials).expect("written");
+            let why = text(&fetch.run(front.address, &image.index).stderr);
+            assert!(why.contains(&format!("by {place}, where it redirects to")), "{challenge}: {why}");
+            assert!(elsewhere.asked() > 0);
+            assert_eq!(
+                *told.lock().expect("not poisoned"),
+                Vec::<String>::new(),
+                "{challenge}: {credentials}"
+            );
+        }
+    }
 
     // In a circle.
     let circle = Server::start(|path, _| Said::new(302, "").header(&format!("Location: {path}")));

@@ -4,14 +4,14 @@
 //! facts, the feed, the sensor; then the judge begins, and last the socket is opened, so that a client that gets an
 //! answer gets that of a complete agent. They end in the other order.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::event::{Flavour, Kind};
 use crate::feed::{Feed, OpenError, ServeError};
 use crate::finding::{Finding, Severity};
@@ -22,9 +22,11 @@ use crate::record::Recording;
 use crate::sensor::{Sensor, SensorError};
 use crate::workload::{EntryError, Workloads};
 
+mod reload;
 mod status;
 mod watchdog;
 
+use reload::{Beside, Settings};
 use status::Source;
 use watchdog::{Progress, Watchdog};
 
@@ -104,13 +106,13 @@ pub fn run(options: Options) -> Result<(), AppError> {
 }
 
 async fn main(options: Options) -> Result<(), AppError> {
-    let Options { mut config, file, record } = options;
+    let Options { config, file, record } = options;
     let mut signals = Signals::new()?;
     let endpoint = match config.metrics.listen {
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
-    let mut agent = Agent::start(&config, record)?;
+    let (agent, watch) = Agent::start(&config, record)?;
     // The kernel's type information was read to load the programs.
     crate::memory::give_back();
     if let Err(error) = agent.feed.serve(Arc::clone(&agent.source) as _).await {
@@ -123,18 +125,25 @@ async fn main(options: Options) -> Result<(), AppError> {
     tracing::info!(flavour, socket = %config.feed.socket.display(), "watching");
     notify(&[NotifyState::Ready, NotifyState::Status(&format!("watching with {flavour} hooks"))]);
     let mut watchdog = Watchdog::new();
+    let images = Arc::clone(&agent.images);
+    let settings = Settings { file, config, images, watch, judge: agent.stage.handover() };
+    let mut reloading = Beside::new(settings, Settings::reload);
     loop {
-        match signals.next(&mut watchdog).await {
+        match signals.next(&mut watchdog, &mut reloading).await {
             Wake::End(name) => {
                 tracing::info!(signal = name, "ending");
                 break;
             }
             Wake::Reload => {
-                if let Ok(NotifyState::MonotonicUsec(now)) = NotifyState::monotonic_usec_now() {
-                    notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
-                }
-                agent.reload(file.as_deref(), &mut config);
+                // Log rotation, too, comes by SIGHUP.
+                agent.feed.reopen();
+                reload(&mut reloading);
+            }
+            Wake::Reloaded { again } => {
                 notify(&[NotifyState::Ready]);
+                if again {
+                    reload(&mut reloading);
+                }
             }
             Wake::Watchdog => {
                 if watchdog.is_well(agent.progress(), agent.stage.is_behind()) {
@@ -156,19 +165,25 @@ async fn main(options: Options) -> Result<(), AppError> {
     Ok(())
 }
 
+fn reload(reloading: &mut Beside<Settings>) {
+    if reloading.begin()
+        && let Ok(NotifyState::MonotonicUsec(now)) = NotifyState::monotonic_usec_now()
+    {
+        notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
+    }
+}
+
 /// The running rooms.
 struct Agent {
     metrics: Arc<Metrics>,
     images: Arc<Images>,
-    /// Keeps the drop directory watched.
-    watch: Watch,
     feed: Arc<Feed>,
     source: Arc<Source>,
     stage: Stage,
 }
 
 impl Agent {
-    fn start(config: &Config, record: Option<PathBuf>) -> Result<Self, AppError> {
+    fn start(config: &Config, record: Option<PathBuf>) -> Result<(Self, Watch), AppError> {
         Sensor::permitted()?;
         let metrics = Metrics::new();
         let images = Images::new(config, Arc::clone(&metrics))?;
@@ -188,54 +203,7 @@ impl Agent {
             Rooms { images: Arc::clone(&images), feed: Arc::clone(&feed), metrics: Arc::clone(&metrics) };
         let stage = Stage::start(live, recording, rooms, incoming)?;
         let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen()));
-        Ok(Self { metrics, images, watch, feed, source, stage })
-    }
-
-    /// Takes what changed in the configuration file; if it is bad, the old one stays.
-    fn reload(&mut self, file: Option<&Path>, config: &mut Config) {
-        // Log rotation, too, comes by SIGHUP.
-        self.feed.reopen();
-        let new = match load(file) {
-            Ok(new) => new,
-            Err(error) => {
-                tracing::error!(%error, "the old configuration stays");
-                return;
-            }
-        };
-        if let Err(error) = check(&new) {
-            tracing::error!(%error, "the old configuration stays");
-            return;
-        }
-        let restart = [
-            (new.sensor != config.sensor, "sensor"),
-            (new.feed != config.feed, "feed"),
-            (new.metrics != config.metrics, "metrics"),
-        ];
-        for (_, section) in restart.iter().filter(|(changed, _)| *changed) {
-            tracing::warn!(
-                section,
-                "this section has changed; the change needs a restart and is left out until then"
-            );
-        }
-        if let Err(error) = self.images.reload(&new) {
-            tracing::error!(%error, "the old configuration stays");
-            return;
-        }
-        match self.images.watch() {
-            Ok(watch) => self.watch = watch,
-            Err(error) => tracing::error!(%error, "the drop directory is read now, but not watched"),
-        }
-        if !self.stage.reload(new.clone()) {
-            tracing::error!("the judge has not taken the configuration before this one; send SIGHUP again");
-            return;
-        }
-        *config = Config {
-            sensor: config.sensor.clone(),
-            feed: config.feed.clone(),
-            metrics: config.metrics.clone(),
-            ..new
-        };
-        tracing::info!("configuration taken");
+        Ok((Self { metrics, images, feed, source, stage }, watch))
     }
 
     fn progress(&self) -> Progress {
@@ -244,7 +212,7 @@ impl Agent {
 
     async fn stop(self) {
         let begun = Instant::now();
-        let Self { metrics, images: _, watch: _, feed, source, stage } = self;
+        let Self { metrics, images: _, feed, source, stage } = self;
         let flavour = source.flavour();
         let drained = tokio::task::spawn_blocking(move || {
             if let Some(status) = source.stop() {
@@ -279,11 +247,6 @@ fn unjudged(metrics: &Metrics, flavour: Flavour) -> Vec<Finding> {
     losses.collect()
 }
 
-/// The configuration from its file, or from where it is by default.
-fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-    file.map_or_else(Config::load_default, Config::load)
-}
-
 /// Tells the service manager, if there is one.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
@@ -294,6 +257,10 @@ fn notify(state: &[NotifyState<'_>]) {
 enum Wake {
     End(&'static str),
     Reload,
+    Reloaded {
+        /// SIGHUP came again meanwhile.
+        again: bool,
+    },
     Watchdog,
 }
 
@@ -312,11 +279,12 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self, watchdog: &mut Watchdog) -> Wake {
+    async fn next(&mut self, watchdog: &mut Watchdog, reloading: &mut Beside<Settings>) -> Wake {
         tokio::select! {
             _ = self.term.recv() => Wake::End("SIGTERM"),
             _ = self.int.recv() => Wake::End("SIGINT"),
             _ = self.hup.recv() => Wake::Reload,
+            again = reloading.ended() => Wake::Reloaded { again },
             () = watchdog.due() => Wake::Watchdog,
         }
     }

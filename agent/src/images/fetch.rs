@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::library::Loaded;
 use super::loader::{Changes, Reader, tell};
 use super::{Image, ImageState, Images, Refused};
-use crate::attestation::source::{Complete, Found, Reference, Scope, Sources};
+use crate::attestation::source::{Complete, Form, Found, Reference, Scope, Sources};
 use crate::config::Config;
 use crate::finding::Sha256;
 use crate::identity::Digests;
@@ -24,6 +24,9 @@ use crate::metrics::{Asking, Metrics};
 
 /// How often sources are asked again for an image that is verified: there may be a newer attestation.
 const NEWER: Duration = Duration::from_secs(3600);
+
+/// Images that are asked for at the same time.
+const AT_ONCE: usize = 4;
 
 /// An image for which the sources are asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,17 +122,32 @@ impl Fetched {
         let mut changes = Changes::default();
         for candidate in &found.candidates {
             let known = before.envelopes.iter().find(|(sha256, _)| *sha256 == candidate.sha256);
-            // A signature over its index may have come since it was refused.
-            if let Some((sha256, good)) = known.filter(|(_, known)| known.outcome.is_ok()) {
-                self.envelopes.push((*sha256, Arc::clone(good)));
+            let known = known.map(|(_, known)| known);
+            let good = known.filter(|known| known.outcome.is_ok());
+            // What is signed itself stays good. A statement is as good as the signature over its index, which may have come, gone, or
+            // been replaced.
+            let is_signed_itself = !matches!(candidate.form, Form::Statement { .. });
+            if let Some(good) = good.filter(|_| is_signed_itself) {
+                self.envelopes.push((candidate.sha256, Arc::clone(good)));
                 continue;
             }
-            let Some(loaded) = reader.candidate(found, candidate) else { continue };
-            if known.is_none_or(|(_, known)| known.outcome.as_ref().err() != loaded.outcome.as_ref().err()) {
-                tell(&loaded, metrics);
-                changes.extend(loaded.subjects.iter().copied());
+            let Some(loaded) = reader.candidate(found, candidate, good) else { continue };
+            if loaded.outcome.is_err()
+                && !found.is_whole()
+                && let Some(good) = good
+            {
+                self.envelopes.push((candidate.sha256, Arc::clone(good)));
+                continue;
             }
-            self.envelopes.push((candidate.sha256, Arc::new(loaded)));
+            let is_told = known.is_some_and(|known| match (&known.outcome, &loaded.outcome) {
+                (Err(before), Err(now)) => before == now,
+                _ => Arc::ptr_eq(known, &loaded),
+            });
+            if !is_told {
+                tell(&loaded, metrics);
+                changes.extend(loaded.subjects.iter().chain(known.iter().flat_map(|of| &of.subjects)));
+            }
+            self.envelopes.push((candidate.sha256, loaded));
         }
         for (sha256, gone) in before.envelopes {
             if self.envelopes.iter().any(|(here, _)| *here == sha256) {
@@ -210,27 +228,43 @@ async fn follow(
     let mut newer = Instant::now() + NEWER;
     let mut all = true;
     loop {
-        let mut asking = JoinSet::new();
-        for image in asked.iter().filter(|image| all || !images.is_verified(image)).cloned() {
+        let due = asked.iter().filter(|image| all || !images.is_verified(image)).cloned();
+        let ask = |image: Asked| {
             let sources = Arc::clone(sources);
-            asking.spawn(async move {
+            async move {
                 // What leads to others first.
                 let mut digests: Vec<_> = image.digests.subjects().collect();
                 digests.sort_by_key(|digest| Some(*digest) == image.digests.config);
                 let found = sources.candidates(image.reference.as_ref(), &digests, Scope::Here).await;
                 (image, found)
-            });
-        }
-        while let Some(answer) = asking.join_next().await {
-            match answer {
-                Ok((image, found)) => images.fetched(&image, &found),
-                Err(error) => tracing::error!(%error, "asking for attestations failed"),
             }
-        }
+        };
+        a_few_at_once(due, ask, |(image, found)| images.fetched(&image, &found)).await;
         let woken = tokio::time::timeout(every, now.notified()).await.is_ok();
         all = woken || Instant::now() >= newer;
         if all {
             newer = Instant::now() + NEWER;
+        }
+    }
+}
+
+/// Asks for [`AT_ONCE`] of them at a time and takes each answer as it comes: one may hold as many bytes as an envelope may have.
+async fn a_few_at_once<T, A, F>(of: impl Iterator<Item = T>, ask: impl Fn(T) -> F, mut take: impl FnMut(A))
+where
+    A: Send + 'static,
+    F: Future<Output = A> + Send + 'static,
+{
+    let mut waiting = of.fuse();
+    let mut asking = JoinSet::new();
+    loop {
+        let room = AT_ONCE.saturating_sub(asking.len());
+        for next in waiting.by_ref().take(room) {
+            asking.spawn(ask(next));
+        }
+        match asking.join_next().await {
+            None => break,
+            Some(Ok(answer)) => take(answer),
+            Some(Err(error)) => tracing::error!(%error, "asking for attestations failed"),
         }
     }
 }
@@ -254,5 +288,41 @@ impl Images {
             Asking::Found
         });
         self.apply(|loader, metrics| loader.fetched(asked, found, metrics));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{AT_ONCE, a_few_at_once};
+
+    #[tokio::test]
+    async fn answers_do_not_heap_up() {
+        let held = Arc::new(AtomicUsize::new(0));
+        let (mut most, mut taken) = (0, Vec::new());
+        let ask = |number: usize| {
+            let held = Arc::clone(&held);
+            async move {
+                held.fetch_add(1, Ordering::AcqRel);
+                assert_ne!(number, 7, "one that fails ends no other");
+                // The later ones answer first.
+                for _ in number % AT_ONCE..AT_ONCE {
+                    tokio::task::yield_now().await;
+                }
+                number
+            }
+        };
+        let take = |number| {
+            most = most.max(held.fetch_sub(1, Ordering::AcqRel));
+            taken.push(number);
+        };
+        a_few_at_once(0..20, ask, take).await;
+        // One more is for the one that failed.
+        assert!(most == AT_ONCE || most == AT_ONCE + 1, "{most} at once");
+        assert_ne!(taken, (0..20).filter(|n| *n != 7).collect::<Vec<_>>(), "each as it comes");
+        taken.sort_unstable();
+        assert_eq!(taken, (0..20).filter(|n| *n != 7).collect::<Vec<_>>());
     }
 }

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::binding::{Bound, bind};
+use super::loader::subjects;
 use super::{Document, Facts, Image, ImageState, Refused};
-use crate::attestation::{Provenance, Vex};
+use crate::attestation::{Provenance, Verified, Vex};
 use crate::finding::{Binding, Sha256};
 use crate::identity::Digests;
 use crate::sbom::{ImageIndex, SbomError};
@@ -18,6 +19,16 @@ use crate::sbom::{ImageIndex, SbomError};
 pub(super) struct Loaded {
     pub(super) subjects: Vec<Sha256>,
     pub(super) outcome: Result<Accepted, Refused>,
+}
+
+impl Loaded {
+    /// It was accepted, and verifying it again has given the same.
+    pub(super) fn is(&self, verified: &Verified) -> bool {
+        self.outcome.as_ref().is_ok_and(|Accepted { document, .. }| {
+            (&document.envelope_sha256, &document.signers, &document.time)
+                == (&verified.sha256, &verified.signers, &verified.time)
+        }) && subjects(&verified.statement).eq(self.subjects.iter().copied())
+    }
 }
 
 /// A document whose signatures and content are good. Its binding is decided for each image.

@@ -33,6 +33,11 @@ pub(super) type Changes = FxHashSet<Sha256>;
 /// How often sources are asked at most.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
+/// Attestations that one `.jsonl` file may have: each that is refused is kept for messages.
+const MAX_LINES: usize = 4096;
+/// What is kept of why an attestation is refused, in bytes: it may quote what stands in it.
+const MAX_REASON: usize = 1024;
+
 /// A directory of attestations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directory {
@@ -291,8 +296,16 @@ impl Loader {
             Shape::One => vec![self.reader.envelope(shown, bytes)],
             Shape::Lines => {
                 let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+                let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+                if let Some((number, _)) = lines.clone().nth(MAX_LINES) {
+                    let reason = format!(
+                        "refused whole: more than {MAX_LINES} attestations in one file; split it into several"
+                    );
+                    let refused = Refused { file: format!("{shown}:{}", number + 1), reason };
+                    let loaded = Loaded { subjects: Vec::new(), outcome: Err(refused) };
+                    return Some(LoadedFile { stamp: Some(stamp), envelopes: vec![Arc::new(loaded)] });
+                }
                 lines
-                    .filter(|(_, line)| !line.trim_ascii().is_empty())
                     .map(|(number, line)| {
                         self.reader.envelope(format!("{shown}:{}", number + 1), line.to_vec())
                     })
@@ -348,18 +361,26 @@ impl Reader {
         }
     }
 
-    /// What a source holds; `None`: it says nothing but that the image is signed.
-    pub(super) fn candidate(&self, found: &Found, candidate: &Candidate) -> Option<Loaded> {
+    /// What a source holds, which is `known` if it still is what it was; `None`: it says nothing but that the image is signed.
+    pub(super) fn candidate(
+        &self,
+        found: &Found,
+        candidate: &Candidate,
+        known: Option<&Arc<Loaded>>,
+    ) -> Option<Arc<Loaded>> {
         let file = candidate.from.clone();
         Some(match found.verify(candidate, &self.policy, &self.limits)? {
-            Ok(verified) => self.verified(file, verified),
-            Err(error) => refused(file, &error, Found::claimed(candidate, &self.limits)),
+            Ok(verified) => match known.filter(|known| known.is(&verified)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(self.verified(file, verified)),
+            },
+            Err(error) => Arc::new(refused(file, &error, Found::claimed(candidate, &self.limits))),
         })
     }
 
     fn verified(&self, file: String, verified: Verified) -> Loaded {
         let statement = &verified.statement;
-        let subjects = statement.subjects.iter().filter_map(|subject| subject.sha256).collect();
+        let subjects = subjects(statement).collect();
         let outcome = match self.content(statement) {
             Err(reason) => Err(Refused { file, reason: format!("its signature is good, but {reason}") }),
             Ok((format, content)) => {
@@ -432,8 +453,19 @@ impl LoadedFile {
     }
 }
 
+/// What a statement is about.
+pub(super) fn subjects(statement: &Statement) -> impl Iterator<Item = Sha256> + '_ {
+    statement.subjects.iter().filter_map(|subject| subject.sha256)
+}
+
 fn refused(file: String, error: &AttestationError, subjects: Vec<Sha256>) -> Loaded {
-    Loaded { subjects, outcome: Err(Refused { file, reason: error.to_string() }) }
+    let mut reason = error.to_string();
+    if reason.len() > MAX_REASON {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.push('…');
+        reason.shrink_to_fit();
+    }
+    Loaded { subjects, outcome: Err(Refused { file, reason }) }
 }
 
 /// Counts it and logs it.

@@ -206,6 +206,35 @@ fn several_documents_are_united_and_marks_survive() {
 }
 
 #[test]
+fn a_file_with_too_many_lines_costs_one_message() {
+    let drop = Drop::new();
+    let good = envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"]));
+    let lines = |bad: usize| [b"\n".as_slice(), &good, "\n{}\n".repeat(bad).as_bytes()].concat();
+    drop.put("a.jsonl", lines(4095));
+    let images = drop.images();
+    assert_eq!(documents(&images.get(&named(A))), ["a.jsonl:2"]);
+    assert_eq!(images.refused().len(), 4095);
+
+    drop.put("a.jsonl", lines(4096));
+    images.load_now();
+    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
+    let refused = images.refused();
+    assert_eq!((refused.len(), &*refused[0].file), (1, "a.jsonl:8194"), "{refused:?}");
+    assert!(refused[0].reason.contains("more than 4096 attestations"), "{refused:?}");
+    // It is not read again until it changes.
+    let generation = images.generation();
+    images.load_now();
+    assert_eq!(images.generation(), generation);
+
+    // What stands in it is not repeated at any length.
+    let long = format!(r#"{{"payloadType":"{}","payload":"","signatures":[]}}"#, "x".repeat(1 << 16));
+    drop.put("a.jsonl", long);
+    images.load_now();
+    let refused = images.refused();
+    assert!(refused.len() == 1 && refused[0].reason.len() < 1100, "{}", refused[0].reason.len());
+}
+
+#[test]
 fn reload_keeps_the_old_configuration_when_the_new_is_bad() {
     let drop = Drop::new();
     drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));

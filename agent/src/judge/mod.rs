@@ -55,7 +55,7 @@ mod updates;
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
 use silent::Silent;
-pub use stage::{QUEUE, Rooms, Seen, Stage};
+pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
 
 /// Processes whose programs are remembered.

@@ -69,6 +69,17 @@ pub struct Stage {
     seen: Arc<Seen>,
 }
 
+/// Where the judge takes a new configuration from.
+#[derive(Clone, Debug)]
+pub struct Handover(Sender<Box<Config>>);
+
+impl Handover {
+    /// Hands it over; `false` when the one before is not taken yet.
+    pub fn give(&self, config: Config) -> bool {
+        self.0.try_send(Box::new(config)).is_ok()
+    }
+}
+
 /// What the judge works with.
 #[derive(Debug)]
 pub struct Rooms {
@@ -113,9 +124,9 @@ impl Stage {
         Arc::clone(&self.seen)
     }
 
-    /// Hands over a new configuration; `false` when the one before is not taken yet.
-    pub fn reload(&self, config: Config) -> bool {
-        self.reload.try_send(Box::new(config)).is_ok()
+    /// Where to hand over a new configuration.
+    pub fn handover(&self) -> Handover {
+        Handover(self.reload.clone())
     }
 
     /// Judges what is queued and ends, in at most `deadline` if the sensor has stopped. `false`: it did not, and what

@@ -97,6 +97,12 @@ impl Builder {
         self.packages.push(package).unwrap_or(NO_PACKAGE)
     }
 
+    /// The number that the next file will have.
+    #[inline]
+    pub(super) fn next_file(&self) -> u32 {
+        u32::try_from(self.files.len()).unwrap_or(u32::MAX)
+    }
+
     /// Says which package owns a file; the first one stays.
     pub fn own(&mut self, file: u32, package: u32) {
         if let Some(file) = self.files.get_mut(at(file)).filter(|f| f.package == NO_PACKAGE) {

@@ -7,16 +7,19 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::checksum::{Checksums, CycloneDx};
-use super::json::{self, Seen, Text, each};
+use super::json::{self, Few, Seen, Text, each};
 use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, created, shown, tool};
 
 /// Versions that are read.
 const VERSIONS: [&str; 4] = ["1.4", "1.5", "1.6", "1.7"];
 /// The property that holds the path of the file a language package was found in (trivy, `pkg/sbom/cyclonedx/marshal.go`).
 const FILE_PATH: &str = "aquasecurity:trivy:FilePath";
+
+/// What one composition may be about, and all together that stand before the `metadata` in the document.
+const ASSEMBLIES: usize = 1 << 16;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
     json::document(bytes, Format::CycloneDx, Document::default())?.index()
@@ -27,29 +30,21 @@ struct Document<'a> {
     builder: Builder,
     /// The component that the document is about.
     root: Option<Text<'a>>,
-    compositions: Vec<Composition<'a>>,
+    claims: Claims<'a>,
 }
 
-#[derive(Deserialize)]
+/// A component without those within it.
+#[derive(Default)]
 struct Component<'a> {
-    #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    #[serde(borrow)]
     name: Cow<'a, str>,
-    #[serde(borrow, default)]
     version: Option<Text<'a>>,
-    #[serde(borrow, default)]
     purl: Option<Text<'a>>,
-    #[serde(rename = "bom-ref", borrow, default)]
     reference: Option<Text<'a>>,
-    #[serde(default)]
-    hashes: Checksums<CycloneDx>,
-    #[serde(borrow, default)]
-    properties: Vec<Property<'a>>,
-    #[serde(borrow, default)]
-    evidence: Option<Evidence<'a>>,
-    #[serde(borrow, default)]
-    components: Vec<Component<'a>>,
+    hashes: Digests,
+    /// The first [`FILE_PATH`].
+    file_path: Option<Cow<'a, str>>,
+    evidence: Evidence<'a>,
 }
 
 #[derive(Deserialize)]
@@ -60,10 +55,26 @@ struct Property<'a> {
     value: Cow<'a, str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Evidence<'a> {
     #[serde(borrow, default)]
-    occurrences: Vec<Occurrence<'a>>,
+    occurrences: Occurrences<'a>,
+}
+
+/// Paths where a component was found.
+#[derive(Default)]
+struct Occurrences<'a>(Vec<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Occurrences<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut paths = Vec::new();
+        each(|occurrence: Occurrence<'de>| {
+            paths.extend(occurrence.path());
+            Ok::<(), D::Error>(())
+        })
+        .deserialize(from)?;
+        Ok(Self(paths))
+    }
 }
 
 #[derive(Deserialize)]
@@ -75,22 +86,12 @@ struct Occurrence<'a> {
     line: Option<IgnoredAny>,
 }
 
-impl Occurrence<'_> {
+impl<'a> Occurrence<'a> {
     /// Where a file of the image is. cdxgen also gives `PATH#LINE`, and paths within the source tree.
-    fn path(&self) -> Option<&str> {
+    fn path(self) -> Option<Cow<'a, str>> {
         let is_file = self.location.starts_with('/') && self.line.is_none() && !self.location.contains('#');
-        is_file.then_some(&*self.location)
+        is_file.then_some(self.location)
     }
-}
-
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    #[serde(borrow, default)]
-    timestamp: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    component: Option<Component<'a>>,
-    #[serde(borrow, default)]
-    tools: Tools<'a>,
 }
 
 /// The first tool: of a list until 1.4, of an object's `components` since; both are allowed to this day.
@@ -144,19 +145,53 @@ struct Composition<'a> {
     #[serde(borrow)]
     aggregate: Cow<'a, str>,
     #[serde(borrow, default)]
-    assemblies: Vec<Text<'a>>,
-    #[serde(borrow, default)]
-    dependencies: Vec<Text<'a>>,
+    assemblies: Few<Text<'a>, ASSEMBLIES>,
+    #[serde(default)]
+    dependencies: Few<IgnoredAny, ASSEMBLIES>,
+}
+
+/// What is claimed of the whole, or of the component that the document is about.
+#[derive(Default)]
+struct Claims<'a> {
+    complete: bool,
+    otherwise: bool,
+    /// Of other components, or of that one if only a later part of the document names it.
+    of: Vec<(Text<'a>, bool)>,
+}
+
+impl<'a> Claims<'a> {
+    fn add(&mut self, composition: Composition<'a>, root: Option<&Text<'a>>) -> Result<(), String> {
+        let Composition { aggregate, assemblies, dependencies } = composition;
+        let complete = aggregate == "complete";
+        if assemblies.0.is_empty() && dependencies.0.is_empty() {
+            self.claim(complete);
+        }
+        for assembly in assemblies.0 {
+            match root {
+                None if self.of.len() == ASSEMBLIES => {
+                    return Err(format!(
+                        "more than {ASSEMBLIES} assemblies before the component that they belong to"
+                    ));
+                }
+                None => self.of.push((assembly, complete)),
+                Some(root) if assembly == *root => self.claim(complete),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, complete: bool) {
+        self.complete |= complete;
+        self.otherwise |= !complete;
+    }
 }
 
 impl<'a> Document<'a> {
-    fn component(&mut self, component: &Component<'a>, owner: Option<u32>) -> Result<(), String> {
-        self.properties(component);
-        let inner = match &*component.kind {
-            "file" => {
-                self.file_component(component, owner)?;
-                owner
-            }
+    /// Takes a component whose inner ones, which have made the files from `first` on, are taken already.
+    fn component(&mut self, component: &Component<'a>, first: u32) -> Result<(), String> {
+        match &*component.kind {
+            "file" => self.file_component(component),
             // What an image is made of, but nothing that is installed in it.
             "container"
             | "operating-system"
@@ -164,34 +199,29 @@ impl<'a> Document<'a> {
             | "device"
             | "device-driver"
             | "machine-learning-model"
-            | "cryptographic-asset" => owner,
-            _ => Some(self.package(component)?),
-        };
-        component.components.iter().try_for_each(|component| self.component(component, inner))
-    }
-
-    fn properties(&mut self, component: &Component<'a>) {
-        for property in &component.properties {
-            self.builder.origin.add_property(&property.name, &property.value);
+            | "cryptographic-asset" => Ok(()),
+            _ => {
+                let package = self.package(component)?;
+                // Those that a package within it owns stay its own.
+                for file in first..self.builder.next_file() {
+                    self.builder.own(file, package);
+                }
+                Ok(())
+            }
         }
     }
 
-    fn file(&mut self, path: &str, digests: Digests, owner: Option<u32>) -> Result<(), String> {
-        let number = self.builder.file(path.as_bytes(), digests).map_err(|error| error.to_string())?;
-        if let Some(owner) = owner {
-            self.builder.own(number, owner);
-        }
-        Ok(())
+    fn file(&mut self, path: &str, digests: Digests) -> Result<(), String> {
+        self.builder.file(path.as_bytes(), digests).map(drop).map_err(|error| error.to_string())
     }
 
     /// A file is at its name, unless that is none from the root and the document says where it was found.
-    fn file_component(&mut self, component: &Component<'a>, owner: Option<u32>) -> Result<(), String> {
-        let digests = component.hashes.0;
-        let mut found = component.occurrences().filter_map(Occurrence::path).peekable();
-        if component.name.starts_with('/') || found.peek().is_none() {
-            self.file(&component.name, digests, owner)?;
+    fn file_component(&mut self, component: &Component<'a>) -> Result<(), String> {
+        let (digests, found) = (component.hashes, &component.evidence.occurrences.0);
+        if component.name.starts_with('/') || found.is_empty() {
+            self.file(&component.name, digests)?;
         }
-        found.try_for_each(|path| self.file(path, digests, owner))
+        found.iter().try_for_each(|path| self.file(path, digests))
     }
 
     fn package(&mut self, component: &Component<'a>) -> Result<u32, String> {
@@ -199,54 +229,226 @@ impl<'a> Document<'a> {
         let purl = component.purl.as_deref().filter(|purl| !purl.is_empty());
         let package = self.builder.package(&Package { name: &component.name, version, purl });
         // trivy's hash is that of this file; the hashes of all others are those of the package as it was downloaded.
-        if let Some(path) = component.properties.iter().find(|p| p.name == FILE_PATH) {
-            self.file(&path.value, component.hashes.0, Some(package))?;
+        if let Some(path) = &component.file_path {
+            self.file(path, component.hashes)?;
         }
-        for path in component.occurrences().filter_map(Occurrence::path) {
-            self.file(path, Digests::default(), Some(package))?;
-        }
+        component.evidence.occurrences.0.iter().try_for_each(|path| self.file(path, Digests::default()))?;
         Ok(package)
-    }
-
-    fn metadata(&mut self, metadata: Metadata<'a>) -> Result<(), String> {
-        if let Some(time) = &metadata.timestamp {
-            self.builder.created = Some(created("metadata.timestamp", time)?);
-        }
-        self.builder.tool = metadata.tools.0.map(|tool| tool::named(&tool.name, &tool.version));
-        if let Some(component) = metadata.component {
-            self.properties(&component);
-            self.builder.origin.add_purl(component.purl.as_deref().unwrap_or_default());
-            // Its own parts, but not the image itself.
-            component.components.iter().try_for_each(|part| self.component(part, None))?;
-            self.root = component.reference;
-        }
-        Ok(())
     }
 
     fn index(mut self) -> Result<ImageIndex, SbomError> {
         // `aggregate: complete` of the whole, or of the component that the document is about (specification, `compositions`):
         // no further constituents are known to exist. Whoever also says otherwise claims nothing.
-        let mut claims = self
-            .compositions
-            .iter()
-            .filter(|composition| composition.is_about(self.root.as_ref()))
-            .peekable();
-        self.builder.complete = claims.peek().is_some() && claims.all(|claim| claim.aggregate == "complete");
+        for (of, complete) in std::mem::take(&mut self.claims.of) {
+            if self.root.as_ref() == Some(&of) {
+                self.claims.claim(complete);
+            }
+        }
+        self.builder.complete = self.claims.complete && !self.claims.otherwise;
         self.builder.formats.push(Format::CycloneDx);
         self.builder.finish()
     }
 }
 
-impl Component<'_> {
-    fn occurrences(&self) -> impl Iterator<Item = &Occurrence<'_>> {
-        self.evidence.iter().flat_map(|evidence| &evidence.occurrences)
+/// Reads the `metadata`.
+struct Metadata<'b, 'a>(&'b mut Document<'a>);
+
+impl<'de> DeserializeSeed<'de> for Metadata<'_, 'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_map(self)
     }
 }
 
-impl Composition<'_> {
-    fn is_about(&self, root: Option<&Text<'_>>) -> bool {
-        let of_all = self.assemblies.is_empty() && self.dependencies.is_empty();
-        of_all || root.is_some_and(|root| self.assemblies.iter().any(|assembly| **assembly == **root))
+impl<'de> Visitor<'de> for Metadata<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the metadata of the document")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(document) = self;
+        let mut seen = Seen::default();
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            match &*key {
+                "timestamp" => {
+                    seen.first("timestamp")?;
+                    if let Some(time) = map.next_value::<Option<Text<'de>>>()? {
+                        let created = created("metadata.timestamp", &time).map_err(A::Error::custom)?;
+                        document.builder.created = Some(created);
+                    }
+                }
+                "component" => {
+                    seen.first("component")?;
+                    // Its own parts, but not the image itself.
+                    if let Some(component) = map.next_value_seed(Root(document))? {
+                        document.builder.origin.add_purl(component.purl.as_deref().unwrap_or_default());
+                        document.root = component.reference;
+                    }
+                }
+                "tools" => {
+                    seen.first("tools")?;
+                    let Tools(found) = map.next_value()?;
+                    document.builder.tool = found.map(|tool| tool::named(&tool.name, &tool.version));
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the component that the document is about, which may be `null`.
+struct Root<'b, 'a>(&'b mut Document<'a>);
+
+impl<'de> DeserializeSeed<'de> for Root<'_, 'de> {
+    type Value = Option<Component<'de>>;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Root<'_, 'de> {
+    type Value = Option<Component<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a component")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        One(self.0).deserialize(from).map(Some)
+    }
+}
+
+/// Reads components and takes each as soon as it is read.
+struct Components<'b, 'a>(&'b mut Document<'a>);
+
+impl<'de> DeserializeSeed<'de> for Components<'_, 'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Components<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of components")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Self(document) = self;
+        loop {
+            let first = document.builder.next_file();
+            let Some(component) = list.next_element_seed(One(document))? else { break };
+            document.component(&component, first).map_err(A::Error::custom)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a component. Those within it are taken, and its properties; not itself.
+struct One<'b, 'a>(&'b mut Document<'a>);
+
+impl<'de> DeserializeSeed<'de> for One<'_, 'de> {
+    type Value = Component<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for One<'_, 'de> {
+    type Value = Component<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a component")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let Self(document) = self;
+        let mut found = Component::default();
+        let mut seen = Keys::default();
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            match &*key {
+                "type" => {
+                    seen.first(1, "type")?;
+                    found.kind = map.next_value::<Text<'de>>()?.0;
+                }
+                "name" => {
+                    seen.first(1 << 1, "name")?;
+                    found.name = map.next_value::<Text<'de>>()?.0;
+                }
+                "version" => {
+                    seen.first(1 << 2, "version")?;
+                    found.version = map.next_value()?;
+                }
+                "purl" => {
+                    seen.first(1 << 3, "purl")?;
+                    found.purl = map.next_value()?;
+                }
+                "bom-ref" => {
+                    seen.first(1 << 4, "bom-ref")?;
+                    found.reference = map.next_value()?;
+                }
+                "hashes" => {
+                    seen.first(1 << 5, "hashes")?;
+                    found.hashes = map.next_value::<Checksums<CycloneDx>>()?.0;
+                }
+                "properties" => {
+                    seen.first(1 << 6, "properties")?;
+                    map.next_value_seed(each(|property: Property<'de>| {
+                        document.builder.origin.add_property(&property.name, &property.value);
+                        if property.name == FILE_PATH && found.file_path.is_none() {
+                            found.file_path = Some(property.value);
+                        }
+                        Ok::<(), A::Error>(())
+                    }))?;
+                }
+                "evidence" => {
+                    seen.first(1 << 7, "evidence")?;
+                    found.evidence = map.next_value::<Option<Evidence<'de>>>()?.unwrap_or_default();
+                }
+                "components" => {
+                    seen.first(1 << 8, "components")?;
+                    map.next_value_seed(Components(document))?;
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        match seen.0 & 3 {
+            3 => Ok(found),
+            2 => Err(A::Error::missing_field("type")),
+            _ => Err(A::Error::missing_field("name")),
+        }
+    }
+}
+
+/// The keys of a component that are read. There are many components, so this is a number.
+#[derive(Default)]
+struct Keys(u16);
+
+impl Keys {
+    #[inline]
+    fn first<E: Error>(&mut self, bit: u16, name: &'static str) -> Result<(), E> {
+        if self.0 & bit != 0 {
+            return Err(E::duplicate_field(name));
+        }
+        self.0 |= bit;
+        Ok(())
     }
 }
 
@@ -286,15 +488,16 @@ impl<'de> Visitor<'de> for Document<'de> {
                 }
                 "metadata" => {
                     seen.first("metadata")?;
-                    self.metadata(map.next_value()?).map_err(A::Error::custom)?;
+                    map.next_value_seed(Metadata(&mut self))?;
                 }
                 "components" => {
                     seen.first("components")?;
-                    map.next_value_seed(each(|component| self.component(&component, None)))?;
+                    map.next_value_seed(Components(&mut self))?;
                 }
                 "compositions" => {
                     seen.first("compositions")?;
-                    self.compositions = map.next_value()?;
+                    let Self { claims, root, .. } = &mut self;
+                    map.next_value_seed(each(|composition| claims.add(composition, root.as_ref())))?;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

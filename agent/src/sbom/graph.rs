@@ -12,11 +12,18 @@ pub(super) struct Graph<Id> {
     /// `None` for what is listed as a package but stands for the image itself.
     packages: FxHashMap<Id, Option<u32>>,
     contains: Vec<(Id, Id)>,
+    /// As the document lists them, to copy none of the ids.
+    lists: Vec<(Id, Vec<Id>)>,
 }
 
 impl<Id> Default for Graph<Id> {
     fn default() -> Self {
-        Self { files: FxHashMap::default(), packages: FxHashMap::default(), contains: Vec::new() }
+        Self {
+            files: FxHashMap::default(),
+            packages: FxHashMap::default(),
+            contains: Vec::new(),
+            lists: Vec::new(),
+        }
     }
 }
 
@@ -67,11 +74,21 @@ impl<Id: Eq + Hash> Graph<Id> {
         self.contains.push((package, file));
     }
 
+    /// The package contains these files.
+    pub(super) fn contains_all(&mut self, package: Id, mut files: Vec<Id>) {
+        if !files.is_empty() {
+            files.shrink_to_fit();
+            self.lists.push((package, files));
+        }
+    }
+
     /// Tells the index who owns what.
     pub(super) fn own(&self, index: &mut Builder) {
         // The files of a package stand together.
         let mut last: Option<(&Id, Option<u32>)> = None;
-        for (package, file) in &self.contains {
+        let lists =
+            self.lists.iter().flat_map(|(package, files)| files.iter().map(move |file| (package, file)));
+        for (package, file) in lists.chain(self.contains.iter().map(|(package, file)| (package, file))) {
             let number = match last {
                 Some((same, number)) if same == package => number,
                 _ => self.packages.get(package).copied().flatten(),

@@ -121,42 +121,95 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
     }
 }
 
-/// A list, of which one element may stand without brackets; `null` is an empty one.
-pub(super) struct OneOrMore<T>(pub(super) Vec<T>);
+/// Elements that a list may have which never is long, whatever the image.
+pub(super) const FEW: usize = 4096;
+/// From so many ids on they are no shorter than [`SHORT`] on average: those of so many elements cannot be, for each has its own and they
+/// begin alike (`SPDXRef-`, `urn:…`).
+const MANY: usize = 256;
+/// Characters of a short id.
+const SHORT: usize = 8;
 
-impl<T> Default for OneOrMore<T> {
+/// A list that never is long. What is read of an element takes many times the bytes of `{}`, so that a list of them would take many times
+/// the size of the document.
+pub(super) struct Few<T, const MOST: usize = FEW>(pub(super) Vec<T>);
+
+impl<T, const MOST: usize> Default for Few<T, MOST> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Few<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Shape<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Shape<T> {
-            type Value = OneOrMore<T>;
+        struct Shape<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Shape<T, MOST> {
+            type Value = Few<T, MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one element or an array of them")
-            }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(OneOrMore(Vec::new()))
-            }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                T::deserialize(serde::de::value::BorrowedStrDeserializer::new(text))
-                    .map(|one| OneOrMore(vec![one]))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                T::deserialize(serde::de::value::StrDeserializer::new(text)).map(|one| OneOrMore(vec![one]))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|one| OneOrMore(vec![one]))
+                f.write_str("an array")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut all = Vec::new();
                 while let Some(one) = list.next_element()? {
+                    if all.len() == MOST {
+                        return Err(A::Error::custom(format_args!("more than {MOST} elements in this list")));
+                    }
                     all.push(one);
                 }
-                Ok(OneOrMore(all))
+                Ok(Few(all))
+            }
+        }
+        from.deserialize_seq(Shape::<T, MOST>(PhantomData))
+    }
+}
+
+/// Ids of other elements, which may be as many as the image has files. One may stand without brackets; `null` is none. `T` is what stands
+/// for one: a [`Text`], or what may be something else, which is left out.
+pub(super) struct Ids<'a, T = Text<'a>>(pub(super) Vec<Text<'a>>, PhantomData<fn() -> T>);
+
+impl<T> Default for Ids<'_, T> {
+    fn default() -> Self {
+        Self(Vec::new(), PhantomData)
+    }
+}
+
+impl<'de: 'a, 'a, T: Deserialize<'de> + Into<Option<Text<'a>>>> Deserialize<'de> for Ids<'a, T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Shape<'a, T>(PhantomData<fn() -> (T, &'a ())>);
+        impl<'a, T: Into<Option<Text<'a>>>> Shape<'a, T> {
+            fn one<E>(one: Result<T, E>) -> Result<Ids<'a, T>, E> {
+                one.map(|one| Ids(one.into().into_iter().collect(), PhantomData))
+            }
+        }
+        impl<'de: 'a, 'a, T: Deserialize<'de> + Into<Option<Text<'a>>>> Visitor<'de> for Shape<'a, T> {
+            type Value = Ids<'a, T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one element or an array of them")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Ids::default())
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Self::one(T::deserialize(serde::de::value::BorrowedStrDeserializer::new(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Self::one(T::deserialize(serde::de::value::StrDeserializer::new(text)))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Self::one(T::deserialize(MapAccessDeserializer::new(map)))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let (mut all, mut length) = (Vec::new(), 0);
+                while let Some(one) = list.next_element::<T>()? {
+                    let Some(id) = one.into() else { continue };
+                    length += id.len();
+                    if all.len() >= MANY && length < SHORT * all.len() {
+                        return Err(A::Error::custom(format_args!(
+                            "more than {MANY} ids of fewer than {SHORT} characters; those of so many elements are longer"
+                        )));
+                    }
+                    all.push(id);
+                }
+                Ok(Ids(all, PhantomData))
             }
         }
         from.deserialize_any(Shape(PhantomData))
@@ -222,9 +275,20 @@ mod tests {
         }
         serde_json::from_str::<Maybe<Named<'_>>>(r#"{"name":1}"#).map(|_| ()).unwrap_err();
         for (json, count) in [(r#""x""#, 1), (r#"["x","y"]"#, 2), ("null", 0), ("[]", 0)] {
-            let OneOrMore(found): OneOrMore<Text<'_>> = serde_json::from_str(json).unwrap();
+            let Ids(found, _): Ids<'_> = serde_json::from_str(json).unwrap();
             assert_eq!(found.len(), count, "{json}");
             assert!(found.iter().all(|text| matches!(text.0, Cow::Borrowed(_))), "{json}");
+        }
+        let short = format!("[{}\"\"]", "\"1234567\",".repeat(MANY));
+        assert!(
+            serde_json::from_str::<Ids<'_>>(&short).is_err_and(|e| e.to_string().contains("line 1 column"))
+        );
+        let long = format!("[{}\"\"]", "\"123456789\",".repeat(MANY));
+        assert_eq!(serde_json::from_str::<Ids<'_>>(&long).unwrap().0.len(), MANY + 1);
+        for (count, is_few) in [(FEW, true), (FEW + 1, false)] {
+            let list = format!("[{}", "0,".repeat(count)).trim_end_matches(',').to_owned() + "]";
+            let found = serde_json::from_str::<Few<u8>>(&list).map(|few| few.0.len());
+            assert_eq!(found.is_ok_and(|found| found == count), is_few, "{count}");
         }
         let escaped: Text<'_> = serde_json::from_str(r#""a\u0062""#).unwrap();
         assert_eq!(&*escaped, "ab");

@@ -11,10 +11,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::checksum::Algorithm;
-use super::json::{Maybe, OneOrMore, Text};
+use super::json::{Maybe, Text};
 use super::{Builder, Digests};
 use crate::finding::Sha256;
 
@@ -28,9 +29,16 @@ pub(super) struct Metadata<'a> {
     site_packages: Option<Text<'a>>,
 }
 
-/// `files`, as far as they are objects: ruby's are strings, and have no digest.
+/// `files`, as far as they are objects (ruby's are strings) with a digest: only what is of use is kept.
 #[derive(Default)]
-struct Files<'a>(Vec<File<'a>>);
+struct Files<'a>(Vec<Recorded<'a>>);
+
+/// A file with what is recorded of it.
+struct Recorded<'a> {
+    path: Text<'a>,
+    digests: Digests,
+    unusable: bool,
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Files<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -49,12 +57,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Files<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut files = Vec::new();
                 while let Some(Maybe::<File<'de>>(file)) = list.next_element()? {
-                    files.extend(file);
+                    files.extend(file.and_then(File::recorded));
                 }
                 Ok(Files(files))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {}
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(Files::default())
             }
         }
@@ -66,12 +74,23 @@ impl<'de: 'a, 'a> Deserialize<'de> for Files<'a> {
 struct File<'a> {
     #[serde(borrow, default)]
     path: Option<Text<'a>>,
-    /// A list in alpm's.
-    #[serde(borrow, default)]
-    digest: OneOrMore<Digest<'a>>,
+    #[serde(default)]
+    digest: Recordings,
     /// rpm's.
     #[serde(borrow, default)]
     flags: Option<Text<'a>>,
+}
+
+impl<'a> File<'a> {
+    fn recorded(self) -> Option<Recorded<'a>> {
+        let Self { path, digest: Recordings { digests, unusable }, flags } = self;
+        // A ghost is a name that the package owns, without content.
+        let is_ghost = || flags.is_some_and(|flags| flags.contains('g'));
+        if (digests == Digests::default() && !unusable) || is_ghost() {
+            return None;
+        }
+        path.map(|path| Recorded { path, digests, unusable })
+    }
 }
 
 #[derive(Deserialize)]
@@ -82,20 +101,52 @@ struct Digest<'a> {
     value: Cow<'a, str>,
 }
 
+/// The digests of one file; a list in alpm's.
+#[derive(Default)]
+struct Recordings {
+    digests: Digests,
+    /// One of them is malformed.
+    unusable: bool,
+}
+
+impl Recordings {
+    fn add(&mut self, digest: &Digest<'_>) {
+        self.unusable |= self.digests.record(digest).is_none();
+    }
+}
+
+impl<'de> Deserialize<'de> for Recordings {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Recordings;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one digest or an array of them")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Recordings::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let mut found = Recordings::default();
+                found.add(&Digest::deserialize(MapAccessDeserializer::new(map))?);
+                Ok(found)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut found = Recordings::default();
+                while let Some(digest) = list.next_element()? {
+                    found.add(&digest);
+                }
+                Ok(found)
+            }
+        }
+        from.deserialize_any(Shape)
+    }
+}
+
 /// Adds what the package's metadata says of its files. Digests that cannot be read are counted, not refused: package databases
 /// are not the work of whoever made the document.
 pub(super) fn add(index: &mut Builder, metadata: &Metadata<'_>, package: u32) {
-    for file in &metadata.files.0 {
-        let Some(path) = &file.path else { continue };
-        // A ghost is a name that the package owns, without content.
-        if file.digest.0.is_empty() || file.flags.as_deref().is_some_and(|flags| flags.contains('g')) {
-            continue;
-        }
-        let mut digests = Digests::default();
-        let mut unusable = false;
-        for digest in &file.digest.0 {
-            unusable |= digests.record(digest).is_none();
-        }
+    for Recorded { path, digests, unusable } in &metadata.files.0 {
         let placed = match &metadata.site_packages {
             _ if path.starts_with('/') => Some(Cow::Borrowed(&**path)),
             Some(root) => below(root, path).map(Cow::Owned),
@@ -103,8 +154,8 @@ pub(super) fn add(index: &mut Builder, metadata: &Metadata<'_>, package: u32) {
         };
         // What cannot be placed was never of use: `RECORD` of a package outside the image's site-packages.
         let Some(placed) = placed else { continue };
-        let added = digests == Digests::default() || index.recorded(placed.as_bytes(), digests, package);
-        if unusable || !added {
+        let added = *digests == Digests::default() || index.recorded(placed.as_bytes(), *digests, package);
+        if *unusable || !added {
             index.unusable += 1;
         }
     }

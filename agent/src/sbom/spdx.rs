@@ -8,7 +8,7 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, Spdx2};
 use super::graph::Graph;
-use super::json::{self, Seen, Text, each};
+use super::json::{self, Few, Ids, Seen, Text, each};
 use super::{Builder, Format, ImageIndex, Package as Named, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
@@ -45,15 +45,15 @@ struct Package<'a> {
     version: Option<Text<'a>>,
     /// SPDX 2.2.
     #[serde(rename = "hasFiles", borrow, default)]
-    has_files: Vec<Text<'a>>,
+    has_files: Ids<'a>,
     #[serde(rename = "externalRefs", borrow, default)]
-    references: Vec<Reference<'a>>,
+    references: Few<Reference<'a>>,
     /// trivy's, until 0.50.
     #[serde(rename = "attributionTexts", borrow, default)]
-    attributions: Vec<Text<'a>>,
+    attributions: Few<Text<'a>>,
     /// trivy's, since.
     #[serde(borrow, default)]
-    annotations: Vec<Annotation<'a>>,
+    annotations: Few<Annotation<'a>>,
     #[serde(rename = "primaryPackagePurpose", borrow, default)]
     purpose: Option<Text<'a>>,
 }
@@ -85,7 +85,7 @@ struct Relationship<'a> {
 #[derive(Deserialize)]
 struct CreationInfo<'a> {
     #[serde(borrow, default)]
-    creators: Vec<Text<'a>>,
+    creators: Few<Text<'a>>,
     #[serde(borrow, default)]
     created: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -115,11 +115,11 @@ impl<'a> Document<'a> {
     }
 
     fn package(&mut self, package: Package<'a>) -> Result<(), String> {
-        let comments = package.annotations.iter().map(|annotation| &*annotation.comment);
-        for text in package.attributions.iter().map(|text| &**text).chain(comments) {
+        let comments = package.annotations.0.iter().map(|annotation| &*annotation.comment);
+        for text in package.attributions.0.iter().map(|text| &**text).chain(comments) {
             self.builder.origin.add_attribution(text);
         }
-        let purl = package.references.iter().find(|r| r.kind == "purl").map(|r| &*r.locator);
+        let purl = package.references.0.iter().find(|r| r.kind == "purl").map(|r| &*r.locator);
         let version = package.version.as_deref().unwrap_or_default();
         let number = if is_root(&package.id, package.purpose.as_deref().unwrap_or_default()) {
             self.builder.origin.add_purl(purl.unwrap_or_default());
@@ -127,9 +127,7 @@ impl<'a> Document<'a> {
         } else {
             Some(self.builder.package(&Named { name: &package.name, version, purl }))
         };
-        for file in package.has_files {
-            self.graph.contains(package.id.clone(), file);
-        }
+        self.graph.contains_all(package.id.clone(), package.has_files.0);
         self.graph.package(package.id, &package.name, number)
     }
 
@@ -143,7 +141,7 @@ impl<'a> Document<'a> {
         if let Some(time) = &info.created {
             self.builder.created = Some(created("creationInfo.created", time)?);
         }
-        self.builder.tool = info.creators.iter().find_map(|creator| tool::of_creator(creator));
+        self.builder.tool = info.creators.0.iter().find_map(|creator| tool::of_creator(creator));
         self.builder.complete = info.comment.as_deref() == Some(COMPLETE);
         Ok(())
     }

@@ -11,7 +11,7 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, Spdx3};
 use super::graph::Graph;
-use super::json::{self, OneOrMore, Seen, Text, each};
+use super::json::{self, Few, Ids, Seen, Text, each};
 use super::{Builder, Format, ImageIndex, Package, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
@@ -29,13 +29,13 @@ struct Document<'a> {
     graph: Graph<Text<'a>>,
     contains: Vec<Contains<'a>>,
     /// What the document, and the SBOM in it, are about.
-    roots: FxHashMap<Text<'a>, Vec<Id<'a>>>,
+    roots: FxHashMap<Text<'a>, Vec<Text<'a>>>,
     documents: Vec<Text<'a>>,
 }
 
 struct Contains<'a> {
     from: Text<'a>,
-    to: Vec<Id<'a>>,
+    to: Vec<Text<'a>>,
     complete: bool,
 }
 
@@ -64,17 +64,17 @@ struct Element<'a> {
     #[serde(rename = "software_packageUrl", borrow, default)]
     purl: Option<Text<'a>>,
     #[serde(rename = "externalIdentifier", borrow, default)]
-    identifiers: Vec<Identifier<'a>>,
+    identifiers: Few<Identifier<'a>>,
     #[serde(borrow, default)]
     from: Option<Text<'a>>,
     #[serde(borrow, default)]
-    to: OneOrMore<Id<'a>>,
+    to: Ids<'a, Id<'a>>,
     #[serde(rename = "relationshipType", borrow, default)]
     relationship: Option<Text<'a>>,
     #[serde(borrow, default)]
     completeness: Option<Text<'a>>,
     #[serde(rename = "rootElement", borrow, default)]
-    roots: OneOrMore<Id<'a>>,
+    roots: Ids<'a, Id<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -114,11 +114,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
     }
 }
 
-impl<'a> Id<'a> {
-    fn text(&self) -> Option<&Text<'a>> {
-        match self {
-            Self::Of(text) => Some(text),
-            Self::InPlace => None,
+impl<'a> From<Id<'a>> for Option<Text<'a>> {
+    fn from(id: Id<'a>) -> Self {
+        match id {
+            Id::Of(text) => Some(text),
+            Id::InPlace => None,
         }
     }
 }
@@ -157,7 +157,7 @@ impl<'a> Document<'a> {
 
     fn package(&mut self, element: Element<'a>) -> Result<(), String> {
         let purl = element.purl.as_deref().or_else(|| {
-            let named = element.identifiers.iter().find(|i| i.kind == "packageUrl");
+            let named = element.identifiers.0.iter().find(|i| i.kind == "packageUrl");
             named.map(|identifier| &*identifier.identifier)
         });
         let (name, version) = (element.name.unwrap_or_default(), element.version.unwrap_or_default());
@@ -192,7 +192,7 @@ impl<'a> Document<'a> {
         let mut open: Vec<_> = self.documents.iter().collect();
         while let Some(id) = open.pop() {
             if found.insert(id) {
-                open.extend(self.roots.get(id).into_iter().flatten().filter_map(Id::text));
+                open.extend(self.roots.get(id).into_iter().flatten());
             }
         }
         found
@@ -203,10 +203,8 @@ impl<'a> Document<'a> {
         let roots = self.root_elements();
         let mut of_root = self.contains.iter().filter(|contains| roots.contains(&contains.from)).peekable();
         self.builder.complete = of_root.peek().is_some() && of_root.all(|contains| contains.complete);
-        for Contains { from, to, .. } in &self.contains {
-            for file in to.iter().filter_map(Id::text) {
-                self.graph.contains(from.clone(), file.clone());
-            }
+        for Contains { from, to, .. } in std::mem::take(&mut self.contains) {
+            self.graph.contains_all(from, to);
         }
         self.graph.own(&mut self.builder);
         self.builder.formats.push(Format::Spdx3);
@@ -228,8 +226,8 @@ impl<'de> Visitor<'de> for Document<'de> {
             match &*key {
                 "@context" => {
                     seen.first("@context")?;
-                    let OneOrMore(found) = map.next_value::<OneOrMore<Id<'de>>>()?;
-                    let mut urls = found.iter().filter_map(Id::text);
+                    let found = map.next_value::<Ids<'de, Id<'de>>>()?;
+                    let mut urls = found.0.iter();
                     if !urls.clone().any(|url| url.contains("//spdx.org/rdf/3.0")) {
                         return Err(A::Error::custom(format_args!(
                             "@context {:?}; expected https://spdx.org/rdf/3.0.…/spdx-context.jsonld",

@@ -150,6 +150,27 @@ fn what_comes_later_is_found_and_what_is_gone_is_forgotten() {
     fs::write(source.layout.path().join("index.json"), &whole).unwrap();
     wait_until(|| source.is_verified(&images) && images.get(&source.digests()).documents().len() == 3);
 
+    // Asked again, it is the same again.
+    let asked = || {
+        let text = images.metrics.text();
+        text.lines().find(|line| line.contains("askings_total{outcome=\"found\"}")).map(str::to_owned)
+    };
+    let (before, generation) = (asked(), images.generation());
+    ask.notify_one();
+    wait_until(|| asked() != before);
+    assert_eq!(images.generation(), generation);
+
+    // What BuildKit states counts no longer than the signature over its index is there.
+    source.index_json(|name| !name.contains(".sig"));
+    ask.notify_one();
+    wait_until(|| images.get(&source.digests()).documents().len() == 2);
+    let image = images.get(&source.digests());
+    assert!(image.index().unwrap().by_path(b"/usr/bin/by-buildkit").is_none());
+    assert!(reasons(&images).contains("nobody signed this statement itself"), "{}", reasons(&images));
+    fs::write(source.layout.path().join("index.json"), &whole).unwrap();
+    ask.notify_one();
+    wait_until(|| images.get(&source.digests()).documents().len() == 3);
+
     // A layout that cannot be read takes nothing away.
     fs::write(source.layout.path().join("index.json"), "{").unwrap();
     ask.notify_one();

@@ -216,6 +216,72 @@ fn bombs() {
     assert!(begin.elapsed() < Duration::from_secs(120), "{:?}", begin.elapsed());
 }
 
+/// Lists that are read, of elements that are next to nothing: skipped, or refused where so many make no sense. What they take is in
+/// `tests/sbom_memory.rs`.
+#[test]
+fn wide_where_it_is_read() {
+    let cyclonedx = |member: &str| {
+        format!(
+            r#"{{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{{"type":"library","name":"a",{member}}}]}}"#
+        )
+    };
+    let composition = |member: &str| {
+        format!(
+            r#"{{"bomFormat":"CycloneDX","specVersion":"1.6","compositions":[{{"aggregate":"a",{member}}}]}}"#
+        )
+    };
+    let spdx = |member: &str| {
+        format!(r#"{{"spdxVersion":"SPDX-2.3","packages":[{{"SPDXID":"a","name":"a",{member}}}]}}"#)
+    };
+    let spdx3 = |member: &str| {
+        let kind = r#""type":"Relationship","relationshipType":"contains","from":"a""#;
+        format!(r#"{{"@context":"https://spdx.org/rdf/3.0.1/x","@graph":[{{{kind},{member}}}]}}"#)
+    };
+    let syft = |member: &str| {
+        format!(
+            r#"{{"schema":{{"version":"16.0.0"}},"artifacts":[{{"id":"a","name":"a","metadata":{{{member}}}}}]}}"#
+        )
+    };
+    let reference = r#"{"referenceType":"","referenceLocator":""}"#;
+    let few = Some("more than 4096 elements");
+    let short = Some("more than 256 ids of fewer than 8 characters");
+    type Around<'a> = &'a dyn Fn(&str) -> String;
+    let cases: [(Around<'_>, &str, &str, Option<&str>); 17] = [
+        (&cyclonedx, r#""properties":[LIST]"#, "{}", None),
+        (&cyclonedx, r#""evidence":{"occurrences":[LIST]}"#, r#"{"location":"x"}"#, None),
+        (&cyclonedx, r#""components":[LIST]"#, r#"{"type":"data","name":""}"#, None),
+        (&composition, r#""assemblies":[LIST]"#, "\"a\"", Some("more than 65536 elements")),
+        (&composition, r#""dependencies":[LIST]"#, "\"a\"", Some("more than 65536 elements")),
+        (&spdx, r#""hasFiles":[LIST]"#, "\"a\"", short),
+        (&spdx, r#""attributionTexts":[LIST]"#, "\"\"", few),
+        (&spdx, r#""annotations":[LIST]"#, "{}", few),
+        (&spdx, r#""externalRefs":[LIST]"#, reference, few),
+        (&spdx3, r#""to":[LIST]"#, "{}", None),
+        (&spdx3, r#""to":[LIST]"#, "\"a\"", short),
+        (&spdx3, r#""rootElement":[LIST]"#, "\"a\"", short),
+        (&spdx3, r#""externalIdentifier":[LIST]"#, "{}", few),
+        (&spdx3, r#""verifiedUsing":[LIST]"#, r#"{"algorithm":"x","hashValue":"x"}"#, None),
+        (&syft, r#""files":[LIST]"#, "{}", None),
+        (&syft, r#""files":[{"path":"/a","digest":[LIST]}]"#, "{}", None),
+        (&syft, r#""files":[LIST]"#, "\"\"", None),
+    ];
+    for (around, member, element, expected) in cases {
+        let list = format!("{element},").repeat(1 << 17);
+        let document = around(&member.replace("LIST", list.trim_end_matches(',')));
+        let found = parse(document.as_bytes(), &Limits::default());
+        match (found, expected) {
+            (Ok(index), None) => assert_eq!(index.len(), 0, "{member} of {element}"),
+            (Err(error), Some(reason)) => {
+                let error = error.to_string();
+                assert!(error.contains(reason) && error.contains("line 1 column"), "{member}: {error}");
+            }
+            (found, _) => {
+                panic!("{member} of {element}: {:?}, not {expected:?}", found.map(|index| index.len()))
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_no_sbom() {
     for (text, reason) in [

@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use nix::unistd::{Uid, User};
 use serde::Deserialize;
 
 use crate::attestation::source::{SourceError, oci};
+
+/// Where `podman login` puts them for a user without a session (containers-auth.json(5)).
+const RUN: &str = "/run/containers";
 
 /// What is sent to one registry.
 #[derive(PartialEq, Eq)]
@@ -66,20 +70,42 @@ struct Entry {
 
 /// The credentials for a repository, from the first file that has some.
 pub(super) fn find(host: &str, repository: &str) -> Result<Option<Credential>, SourceError> {
-    find_in(&files(|name| std::env::var_os(name).filter(|value| !value.is_empty())), host, repository)
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    find_in(&files(variable, Uid::effective(), home), host, repository)
 }
 
-/// The files that are looked into: `$REGISTRY_AUTH_FILE` alone, if it is set; else containers' and docker's.
-fn files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+/// The home directory in the user database.
+fn home(user: Uid) -> Option<PathBuf> {
+    match User::from_uid(user) {
+        Ok(found) => found.map(|user| user.dir),
+        Err(error) => {
+            tracing::debug!(%user, %error, "the user database is not read");
+            None
+        }
+    }
+}
+
+/// The files that are looked into: `$REGISTRY_AUTH_FILE` alone, if it is set; else containers' (containers-auth.json(5)) and docker's.
+/// A system service has none of the variables that a session has, but its user may have logged in all the same.
+fn files(
+    variable: impl Fn(&str) -> Option<OsString>,
+    user: Uid,
+    home: impl Fn(Uid) -> Option<PathBuf>,
+) -> Vec<PathBuf> {
     if let Some(file) = variable("REGISTRY_AUTH_FILE") {
         return vec![file.into()];
     }
-    let containers = variable("XDG_RUNTIME_DIR").map(|run| Path::new(&run).join("containers/auth.json"));
+    let run = match variable("XDG_RUNTIME_DIR") {
+        Some(run) => Path::new(&run).join("containers/auth.json"),
+        None => Path::new(RUN).join(format!("{user}/auth.json")),
+    };
+    let home = variable("HOME").map(PathBuf::from).or_else(|| home(user));
+    let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
     let docker = match variable("DOCKER_CONFIG") {
         Some(directory) => Some(Path::new(&directory).join("config.json")),
-        None => variable("HOME").map(|home| Path::new(&home).join(".docker/config.json")),
+        None => below_home(".docker/config.json"),
     };
-    containers.into_iter().chain(docker).collect()
+    [Some(run), below_home(".config/containers/auth.json"), docker].into_iter().flatten().collect()
 }
 
 fn find_in(files: &[PathBuf], host: &str, repository: &str) -> Result<Option<Credential>, SourceError> {
@@ -88,6 +114,11 @@ fn find_in(files: &[PathBuf], host: &str, repository: &str) -> Result<Option<Cre
         let bytes = match std::fs::read(file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Nobody has said that something is there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && file.starts_with(RUN) => {
+                tracing::debug!(file = %file.display(), %error, "no credentials are read");
+                continue;
+            }
             Err(error) => return Err(fault(format!("cannot read the credentials: {error}"))),
         };
         if let Some(secret) = secret(&bytes, host, repository).map_err(fault)? {
@@ -175,20 +206,39 @@ fn plain(key: &str) -> &str {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::{Secret, files, find_in};
+    use nix::unistd::Uid;
+
+    use super::{Secret, files, find_in, home};
 
     #[test]
     fn where_they_are() {
-        let with = |set: &[(&str, &str)]| {
-            let set: Vec<(String, String)> = set.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-            files(move |name| set.iter().find(|(key, _)| key == name).map(|(_, value)| value.into()))
-        };
-        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(with(&[]), paths(&[]));
-        let home = [("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/0")];
-        assert_eq!(with(&home), paths(&["/run/user/0/containers/auth.json", "/h/.docker/config.json"]));
-        assert_eq!(with(&[("HOME", "/h"), ("DOCKER_CONFIG", "/d")]), paths(&["/d/config.json"]));
-        assert_eq!(with(&[("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/a")]), paths(&["/a"]));
+        let [run, user, containers, docker] = [
+            "/run/containers/7/auth.json",
+            "/run/user/7/containers/auth.json",
+            "/h/.config/containers/auth.json",
+            "/h/.docker/config.json",
+        ];
+        let [of_user_containers, of_user_docker] =
+            ["/of/7/.config/containers/auth.json", "/of/7/.docker/config.json"];
+        type Set<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Set<'_>, &[&str]); 6] = [
+            // As a system service.
+            (&[], &[run, of_user_containers, of_user_docker]),
+            (&[("HOME", "/h")], &[run, containers, docker]),
+            (&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/7")], &[user, containers, docker]),
+            (&[("HOME", "/h"), ("DOCKER_CONFIG", "/d")], &[run, containers, "/d/config.json"]),
+            (&[("DOCKER_CONFIG", "/d")], &[run, of_user_containers, "/d/config.json"]),
+            (&[("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/a")], &["/a"]),
+        ];
+        for (set, expected) in cases {
+            let variable =
+                |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+            let found = files(variable, Uid::from_raw(7), |user| Some(format!("/of/{user}").into()));
+            assert_eq!(found, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{set:?}");
+        }
+        let without_home = files(|_| None, Uid::from_raw(7), |_| None);
+        assert_eq!(without_home, [PathBuf::from(run)], "a user that is in no database");
+        assert!(home(Uid::from_raw(0)).is_some_and(|home| home.is_absolute()), "root is in every database");
     }
 
     #[test]

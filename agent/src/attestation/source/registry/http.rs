@@ -50,6 +50,8 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// Of an answer that is not 200, the beginning.
     pub(super) body: Vec<u8>,
+    /// Who says it, where redirects have led to another host than the one that was asked.
+    pub(super) elsewhere: Option<String>,
 }
 
 /// A request that may be sent more than once.
@@ -110,11 +112,13 @@ impl Http {
     }
 
     async fn ask(&self, ask: &mut Ask<'_>) -> Result<Answer, SourceError> {
+        let asked = ask.url.authority().cloned();
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.patiently(ask).await?;
             let redirected = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirected || ask.form.is_some() {
-                return Ok(answer);
+                let elsewhere = (ask.url.authority() != asked.as_ref()).then(|| host(&ask.url));
+                return Ok(Answer { elsewhere, ..answer });
             }
             let next = redirect(&ask.url, &answer.headers)?;
             if next.authority() != ask.url.authority() {
@@ -169,7 +173,7 @@ impl Http {
             }
             body => body?,
         };
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(Answer { status: parts.status, headers: parts.headers, body, elsewhere: None })
     }
 
     async fn send(&self, ask: &Ask<'_>) -> Result<Response<Incoming>, Failed> {

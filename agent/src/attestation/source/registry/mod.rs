@@ -205,7 +205,8 @@ impl<'a> Repository<'a> {
     async fn get(&self, url: &str, accept: &str, limit: u64) -> Result<Answer, SourceError> {
         let before = self.authorization.header().await;
         let answer = self.http.get(url, accept, before.as_ref(), limit, self.deadline).await?;
-        if answer.status != StatusCode::UNAUTHORIZED {
+        // Another host, to which a redirect has led, is told nothing, and not where to get a token either.
+        if answer.status != StatusCode::UNAUTHORIZED || answer.elsewhere.is_some() {
             return self.permitted(answer);
         }
         let again = self
@@ -222,7 +223,10 @@ impl<'a> Repository<'a> {
             StatusCode::FORBIDDEN => "403 Forbidden",
             _ => return Ok(answer),
         };
-        let reason = format!("{what} {}", self.authorization.told());
+        let reason = match answer.elsewhere {
+            Some(host) => format!("{what} by {host}, where it redirects to: credentials are not sent there"),
+            None => format!("{what} {}", self.authorization.told()),
+        };
         Err(SourceError::Denied { host: self.host.clone(), reason })
     }
 }
