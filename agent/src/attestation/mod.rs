@@ -34,6 +34,7 @@ pub use provenance::Provenance;
 pub use sigstore::Signed;
 pub use statement::{PredicateType, Statement, Subject};
 pub use trust_root::{TrustRoot, TrustRootError};
+pub use tuf::TufFiles;
 pub use vex::Vex;
 
 use input::{Input, Material};

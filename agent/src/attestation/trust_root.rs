@@ -11,8 +11,9 @@ use sigstore_trust_root::{
 };
 
 use super::json::{self, Unused, shown};
+use super::sha256;
 use super::sigstore::Verifier;
-use super::{sha256, tuf};
+use super::tuf::{Cache, TufFiles};
 use crate::config;
 use crate::finding::Sha256;
 
@@ -85,15 +86,23 @@ impl TrustRoot {
                 let name = path.display().to_string();
                 let refuse = |reason| TrustRootError { name: name.clone(), reason };
                 if path.is_dir() {
-                    let cache = tuf::Cache::read(path).map_err(refuse)?;
-                    let mut root = Self::parse(&name, &cache.trusted_root)?;
-                    root.validity.until =
-                        [root.validity.until, Some(cache.expires)].into_iter().flatten().min();
-                    return Ok(root);
+                    return Self::of_cache(&name, &TufFiles::read(path).map_err(refuse)?);
                 }
                 Self::parse(&name, &read(path).map_err(refuse)?)
             }
         }
+    }
+
+    /// Reads the trust root in the cache of a TUF client; `name` is for messages.
+    ///
+    /// # Errors
+    /// When its metadata does not say that it is one.
+    pub fn of_cache(name: &str, files: &TufFiles) -> Result<Self, TrustRootError> {
+        let refuse = |reason| TrustRootError { name: name.to_owned(), reason };
+        let cache = Cache::of(files).map_err(refuse)?;
+        let mut root = Self::parse(name, cache.trusted_root)?;
+        root.validity.until = [root.validity.until, Some(cache.expires)].into_iter().flatten().min();
+        Ok(root)
     }
 
     /// Reads a trust root; `name` is for messages.
