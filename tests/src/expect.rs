@@ -13,6 +13,7 @@ pub struct Expect {
     severity: Option<v1::Severity>,
     sha256: Option<String>,
     workload: String,
+    image: Option<String>,
     operation: Option<&'static str>,
     connect: Option<(&'static str, String)>,
     parent: Option<String>,
@@ -29,6 +30,7 @@ impl Expect {
             severity: None,
             sha256: None,
             workload: "host".to_owned(),
+            image: None,
             operation: None,
             connect: None,
             parent: None,
@@ -52,6 +54,12 @@ impl Expect {
     #[must_use]
     pub fn workload(self, id: impl Into<String>) -> Self {
         Self { workload: id.into(), ..self }
+    }
+
+    /// The digest of the workload's image, `sha256:…`.
+    #[must_use]
+    pub fn image(self, digest: impl Into<String>) -> Self {
+        Self { image: Some(digest.into()), ..self }
     }
 
     /// The operation of a file finding.
@@ -89,6 +97,7 @@ impl Expect {
             && f.verdict() == self.verdict
             && f.path == self.path
             && f.workload.as_ref().is_some_and(|w| w.id == self.workload)
+            && self.image.as_ref().is_none_or(|i| f.workload.as_ref().is_some_and(|w| w.image_digest == *i))
             && self.severity.is_none_or(|s| f.severity() == s)
             && self.sha256.as_ref().is_none_or(|s| f.sha256 == *s)
             && self.operation.is_none_or(|o| f.operation == o)

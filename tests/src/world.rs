@@ -154,9 +154,7 @@ impl World {
     }
 
     fn configure(&self) -> anyhow::Result<()> {
-        let image = fs::read_to_string(Path::new(INPUTS).join("image-digest"))
-            .context("no image digest among the inputs")?;
-        let image = image.trim();
+        let image = image_digest()?;
         fs::write(
             &self.config,
             format!(
@@ -190,6 +188,15 @@ impl World {
     pub fn run_tool(&self, args: &[&str]) -> anyhow::Result<Output> {
         run(Command::new(&self.tool).args(args))
     }
+}
+
+/// The digest of the image, `sha256:…`.
+///
+/// # Errors
+/// It is not among the inputs.
+pub fn image_digest() -> anyhow::Result<String> {
+    let image = fs::read_to_string(Path::new(INPUTS).join("image-digest"));
+    Ok(image.context("no image digest among the inputs")?.trim().to_owned())
 }
 
 /// The smallest program that the kernel runs: one segment, `exit(0)`. Ten thousand of it are a burst even for an emulated

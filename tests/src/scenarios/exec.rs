@@ -83,8 +83,11 @@ fn memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     stage.world.run_tool(&["memfd", &tool.display().to_string(), "exit"])?;
     let digest = world::sha256(&tool)?;
     Ok(vec![
-        found(Exec, Unauthorized, &tool)?,
-        Expect::new(Exec, Unauthorized, "/memfd:unknown").sha256(digest).severity(Severity::Critical),
+        found(Exec, Unauthorized, &tool)?.severity(Severity::Critical).parent("suite"),
+        Expect::new(Exec, Unauthorized, "/memfd:unknown")
+            .sha256(digest)
+            .severity(Severity::Critical)
+            .parent("suite"),
     ])
 }
 
@@ -145,7 +148,7 @@ fn mprotect(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 fn hard_link(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let link = stage.world.disk.join("linked-true");
     run(&mut Command::new(&link))?;
-    Ok(vec![found(Exec, Relocated, &link)?.severity(Severity::Low)])
+    Ok(vec![found(Exec, Relocated, &link)?.severity(Severity::Low).parent("suite")])
 }
 
 fn other_spellings(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
@@ -160,6 +163,8 @@ fn container(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     Ok(vec![
         Expect::new(Exec, Unauthorized, "/opt/in-container")
             .sha256(world::sha256(&stage.world.tool)?)
-            .workload(format!("docker://{CONTAINER}")),
+            .severity(Severity::Critical)
+            .workload(format!("docker://{CONTAINER}"))
+            .image(world::image_digest()?),
     ])
 }

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use muster_proto::v1::{Kind::*, Verdict::*};
+use anyhow::Context as _;
+use muster_proto::v1::{Kind::*, Severity, Verdict::*};
 
 use super::{Scenario, Stage, found, in_usr_bin};
 use crate::expect::Expect;
@@ -26,24 +27,31 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// What the suite itself did: its parent is whoever started it.
+fn by_suite(expect: Expect, severity: Severity) -> anyhow::Result<Vec<Expect>> {
+    let parent = format!("/proc/{}/comm", std::os::unix::process::parent_id());
+    let parent = fs::read_to_string(&parent).context(parent)?;
+    Ok(vec![expect.severity(severity).parent(parent.trim_end())])
+}
+
 fn overwritten(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("tac");
     let mut out = fs::OpenOptions::new().append(true).open(&file)?;
     out.write_all(b"\0")?;
     drop(out);
-    Ok(vec![found(File, Modified, &file)?.operation("close_write")])
+    by_suite(found(File, Modified, &file)?.operation("close_write"), Severity::High)
 }
 
 fn renamed_over(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("sum");
     fs::rename(stage.world.disk.join("new-sum"), &file)?;
-    Ok(vec![found(File, Modified, &file)?.operation("rename")])
+    by_suite(found(File, Modified, &file)?.operation("rename"), Severity::High)
 }
 
 fn truncated(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("tsort");
     nix::unistd::truncate(&file, 100)?;
-    Ok(vec![found(File, Modified, &file)?.operation("truncate")])
+    by_suite(found(File, Modified, &file)?.operation("truncate"), Severity::High)
 }
 
 fn mapped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
@@ -65,19 +73,19 @@ fn closed_by_exit(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 fn unlinked(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("shuf");
     fs::remove_file(&file)?;
-    Ok(vec![Expect::new(File, Modified, file.display().to_string()).operation("unlink")])
+    by_suite(Expect::new(File, Modified, file.display().to_string()).operation("unlink"), Severity::High)
 }
 
 fn dropped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = stage.world.disk.join("dropped");
     world::copy(&stage.world.tool, &file)?;
-    Ok(vec![found(File, Unauthorized, &file)?.operation("close_write")])
+    by_suite(found(File, Unauthorized, &file)?.operation("close_write"), Severity::Critical)
 }
 
 fn made_executable(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = stage.world.disk.join("not-executable");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
-    Ok(vec![found(File, Unauthorized, &file)?.operation("chmod")])
+    by_suite(found(File, Unauthorized, &file)?.operation("chmod"), Severity::Critical)
 }
 
 fn data_file(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
