@@ -3,8 +3,8 @@
 //! `bpf_ima_file_hash` keeps nothing without an IMA policy: it reads the whole file at every call. So digests are kept
 //! here by the identity of the content. Three things keep an entry honest: ctime, size and `i_version` are part of
 //! the key; every open for write, truncate and writable mapping that the hooks see drops the entry and leaves the time
-//! in `WRITERS` (ctime alone has the grain of a timer tick); and a file that some writer has open is neither looked
-//! up nor kept.
+//! in `WRITERS` (ctime alone has the grain of a timer tick); and a file that some writer has open, or whose content can
+//! change without its inode ([`file_flag::WRITERS`]), is neither looked up nor kept.
 
 use core::ffi::c_void;
 

@@ -84,7 +84,7 @@ pub struct Options {
     pub output: Output,
     /// Every regular file, not only what can run.
     pub all: bool,
-    /// Directories left out, as the document would write them (`/work`).
+    /// Directories left out, as the document would write them (`/var/cache`).
     pub exclude: Vec<PathBuf>,
     /// Name of the document.
     pub name: String,
