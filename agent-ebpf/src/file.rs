@@ -156,7 +156,7 @@ pub fn opened(file: u64) {
     let info = info(inode, path.mnt);
     let known = mode & WRITE != 0 && digest::opened_for_write(&info, file_info::writers(inode));
     let created = mode & CREATED != 0;
-    if known && !created {
+    if opaque(u32::from(known && !created)) != 0 {
         return;
     }
     let op = if created { file_op::CREATE } else { file_op::OPEN_WRITE };
@@ -241,9 +241,8 @@ pub fn truncated(path: Path) {
 #[inline(always)]
 fn now(inode: u64, mnt: u64) -> FileInfo {
     let mut info = info(inode, mnt);
-    if file_info::writers(inode) <= 0 {
-        info.flags &= !file_flag::WRITERS;
-    }
+    let settled = if file_info::writers(inode) <= 0 { file_flag::WRITERS } else { 0 };
+    info.flags = opaque(info.flags & !settled);
     info
 }
 
