@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use muster::config;
 use muster::event::{Body, Event, FilePath, FileRef, Flavour, Kind, ProcessId, Task};
 use muster::feed::{Asked, Feed, StatusSource};
-use muster::finding::{Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+use muster::finding::{Finding, ProcessInfo, Severity, Sha256, Verdict};
 use muster::metrics::Metrics;
 use muster_proto::v1;
 
@@ -86,32 +86,17 @@ fn stderr(output: &Output) -> String {
 
 fn finding(severity: Severity, path: &[u8]) -> Finding {
     Finding {
-        sequence: 0,
         time: UNIX_EPOCH + Duration::from_millis(1_795_475_415_123),
         verdict: Verdict::Unauthorized,
         severity,
         kind: Kind::Exec,
-        flavour: Flavour::Lsm,
-        workload: Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() }),
         process: Some(ProcessInfo {
             id: ProcessId { tgid: 77, start_ns: 1 },
             comm: "evil".into(),
             ..ProcessInfo::default()
         }),
-        ancestors: Vec::new(),
         path: FilePath::from(path),
-        path_truncated: false,
-        sha256: None,
-        digest_origin: None,
-        expected_sha256: None,
-        attested_path: None,
-        package: None,
-        operation: None,
-        connect: None,
-        coverage: None,
-        binding: None,
-        documents: Arc::new([]),
-        reason: "not in the SBOM".into(),
+        ..Finding::loss(Flavour::Lsm, "not in the SBOM".into())
     }
 }
 

@@ -60,28 +60,10 @@ fn full() -> Finding {
 /// A finding with nothing that can be left out.
 fn bare() -> Finding {
     Finding {
-        sequence: 0,
-        time: SystemTime::now(),
         verdict: Verdict::Unauthorized,
         severity: Severity::High,
         kind: Kind::Exec,
-        flavour: Flavour::Tracepoint,
-        workload: Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() }),
-        process: None,
-        ancestors: Vec::new(),
-        path: FilePath::default(),
-        path_truncated: false,
-        sha256: None,
-        digest_origin: None,
-        expected_sha256: None,
-        attested_path: None,
-        package: None,
-        operation: None,
-        connect: None,
-        coverage: None,
-        binding: None,
-        documents: [].into(),
-        reason: "a test".into(),
+        ..Finding::loss(Flavour::Tracepoint, "a test".into())
     }
 }
 

@@ -7,6 +7,7 @@ use muster_common::{
     ConnectRecord, Digest, ExecRecord, ExitRecord, FileInfo, FileRecord, ForkRecord, Header, LibraryRecord,
     PATH_BUF, digest_origin, file_flag, file_op, hook, kind, path_flag, protocol,
 };
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType};
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -16,8 +17,6 @@ use crate::event::{
 };
 use crate::finding::Sha256;
 
-/// `FUSE_SUPER_MAGIC`, `include/uapi/linux/magic.h`.
-const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -222,7 +221,7 @@ fn file_ref(
     } else {
         Place::Disk
     };
-    let served = info.fs_magic == FUSE_SUPER_MAGIC;
+    let served = FsType(info.fs_magic.into()) == FUSE_SUPER_MAGIC;
     let identity = FileIdentity {
         dev: info.dev,
         generation: info.generation,
