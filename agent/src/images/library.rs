@@ -12,7 +12,7 @@ use super::{Document, Facts, Image, ImageState, Refused};
 use crate::attestation::{Provenance, Verified, Vex};
 use crate::finding::{Binding, Sha256};
 use crate::identity::Digests;
-use crate::sbom::{ImageIndex, SbomError};
+use crate::sbom::{DigestPool, ImageIndex, SbomError};
 
 /// One attestation. Of a refused one the subjects are what it claims.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ pub(super) struct Library {
     about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>>,
     /// The digests of an image by what the configuration says of them.
     complete: FxHashMap<Digests, Digests>,
-    unions: Arc<Unions>,
+    indexes: Arc<Indexes>,
     /// When the trust root becomes stale, if it decides about attestations.
     until: Option<SystemTime>,
 }
@@ -110,7 +110,7 @@ impl Library {
     pub(super) fn new<'a>(
         all: impl Iterator<Item = &'a Arc<Loaded>>,
         complete: FxHashMap<Digests, Digests>,
-        unions: Arc<Unions>,
+        indexes: Arc<Indexes>,
         until: Option<SystemTime>,
     ) -> Self {
         let mut about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>> = FxHashMap::default();
@@ -120,7 +120,7 @@ impl Library {
                 about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
             }
         }
-        Self { about, complete, unions, until }
+        Self { about, complete, indexes, until }
     }
 
     /// What is more is known of images of the configuration: what it says, and everything.
@@ -183,7 +183,7 @@ impl Library {
             aside.extend(unproven.into_iter().map(why));
             aside.extend(superseded(&mut proven));
             let (documents, indexes): (Vec<_>, Vec<_>) = proven.into_iter().unzip();
-            match self.unions.of(&documents, &indexes) {
+            match self.indexes.union(&documents, &indexes) {
                 Ok(index) => ImageState::Verified { index, documents },
                 Err(error) => contradiction(&documents, &error),
             }
@@ -208,7 +208,7 @@ impl Library {
         let (documents, indexes): (Vec<_>, Vec<_>) =
             unproven.into_iter().map(|(document, index, _)| (document, index)).unzip();
         // One document for each platform: they contradict each other, and say nothing together.
-        let index = self.unions.of(&documents, &indexes).ok();
+        let index = self.indexes.union(&documents, &indexes).ok();
         ImageState::PlatformUnproven { index, documents, reason }
     }
 }
@@ -253,12 +253,26 @@ fn contradiction(documents: &[Document], error: &SbomError) -> ImageState {
     ImageState::Unverified { reason }
 }
 
-/// Unions that somebody uses, by the documents they are made of, so that images with the same documents share one.
+/// The indexes in use: different ones share their digests, and images with the same documents share their union.
 #[derive(Debug, Default)]
-pub(super) struct Unions(Mutex<FxHashMap<Vec<Sha256>, Weak<ImageIndex>>>);
+pub(super) struct Indexes {
+    digests: DigestPool,
+    /// By the documents they are made of.
+    unions: Mutex<FxHashMap<Vec<Sha256>, Weak<ImageIndex>>>,
+}
 
-impl Unions {
-    fn of(&self, documents: &[Document], indexes: &[&Arc<ImageIndex>]) -> Result<Arc<ImageIndex>, SbomError> {
+impl Indexes {
+    /// One to be used.
+    pub(super) fn take(&self, mut index: ImageIndex) -> Arc<ImageIndex> {
+        index.share(&self.digests);
+        Arc::new(index)
+    }
+
+    fn union(
+        &self,
+        documents: &[Document],
+        indexes: &[&Arc<ImageIndex>],
+    ) -> Result<Arc<ImageIndex>, SbomError> {
         // The same document may have come twice, signed by others.
         let distinct: BTreeMap<Sha256, &Arc<ImageIndex>> =
             documents.iter().zip(indexes).map(|(document, index)| (document.sha256, *index)).collect();
@@ -268,12 +282,12 @@ impl Unions {
             return Ok(Arc::clone(one));
         }
         let key: Vec<_> = distinct.keys().copied().collect();
-        let mut unions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unions = self.unions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = unions.get(&key).and_then(Weak::upgrade) {
             return Ok(known);
         }
         let parts: Vec<&ImageIndex> = distinct.values().map(|index| &***index).collect();
-        let union = Arc::new(ImageIndex::union(&parts)?);
+        let union = self.take(ImageIndex::union(&parts)?);
         unions.retain(|_, union| union.strong_count() > 0);
         unions.insert(key, Arc::downgrade(&union));
         Ok(union)

@@ -14,7 +14,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::Notify;
 
 use super::fetch::{Asked, Fetched};
-use super::library::{Accepted, Content, Library, Loaded, Unions};
+use super::library::{Accepted, Content, Indexes, Library, Loaded};
 use super::{Document, ImagesError, Refused};
 use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
 use crate::attestation::source::{Candidate, Found, Sources};
@@ -52,6 +52,7 @@ pub(super) struct Reader {
     limits: Limits,
     sbom_limits: sbom::Limits,
     rules: Rules,
+    indexes: Arc<Indexes>,
 }
 
 /// What the directories hold.
@@ -64,7 +65,6 @@ pub(super) struct Loader {
     faults: BTreeMap<usize, Refused>,
     /// By the directory's place and the file's name.
     files: BTreeMap<(usize, OsString), LoadedFile>,
-    unions: Arc<Unions>,
     sources: Arc<Sources>,
     /// For which images the sources are asked, and what they held.
     asked: BTreeMap<Asked, Fetched>,
@@ -81,7 +81,7 @@ struct LoadedFile {
 impl Loader {
     pub(super) fn new(config: &Config) -> Result<Self, ImagesError> {
         let attestation = &config.attestation;
-        let reader = Reader::new(attestation)?;
+        let reader = Reader::new(attestation, Arc::default())?;
         if reader.policy.is_empty() {
             tracing::warn!(
                 "no key and no identity is configured: every attestation will be refused; set attestation.keys or \
@@ -99,7 +99,6 @@ impl Loader {
             config: attestation.clone(),
             faults: BTreeMap::new(),
             files: BTreeMap::new(),
-            unions: Arc::default(),
             sources: Arc::new(Sources::new(attestation)?),
             asked: Asked::all(config),
             ask_now: Arc::default(),
@@ -154,7 +153,7 @@ impl Loader {
 
     /// Reads the keys and the trust root again; if they decide otherwise, everything is read anew.
     pub(super) fn refresh(&mut self, metrics: &Metrics) -> Changes {
-        match Reader::new(&self.config) {
+        match Reader::new(&self.config, Arc::clone(&self.reader.indexes)) {
             Ok(reader) if reader.decides_as(&self.reader) => Changes::default(),
             Ok(reader) => {
                 tracing::info!(
@@ -185,7 +184,7 @@ impl Loader {
         let complete = self.asked.iter();
         let complete =
             complete.filter_map(|(of, fetched)| Some((of.digests().clone(), fetched.complete()?.clone())));
-        Library::new(all, complete.collect(), Arc::clone(&self.unions), self.trust_root_until())
+        Library::new(all, complete.collect(), Arc::clone(&self.reader.indexes), self.trust_root_until())
     }
 
     /// Lists the directories; reads what is new or changed and forgets what is gone.
@@ -232,7 +231,7 @@ impl Loader {
     pub(super) fn everything_after(&mut self, old: Self, metrics: &Metrics) -> Changes {
         let mut changes = Changes::default();
         let same = self.reader.decides_as(&old.reader);
-        self.unions = old.unions;
+        self.reader.indexes = old.reader.indexes;
         for ((at, name), file) in old.files {
             if same && self.directories.get(at) == old.directories.get(at) {
                 self.files.insert((at, name), file);
@@ -334,18 +333,19 @@ impl Loader {
 }
 
 impl Reader {
-    fn new(config: &config::Attestation) -> Result<Self, ImagesError> {
+    fn new(config: &config::Attestation, indexes: Arc<Indexes>) -> Result<Self, ImagesError> {
         Ok(Self {
             policy: Policy::load(config)?,
             limits: Limits::from(config),
             sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
             rules: Rules::from(config.allow.as_slice()),
+            indexes,
         })
     }
 
     /// Accepts and refuses the same.
     fn decides_as(&self, other: &Self) -> bool {
-        let Self { policy, limits, sbom_limits, rules } = self;
+        let Self { policy, limits, sbom_limits, rules, indexes: _ } = self;
         policy.sha256() == other.policy.sha256()
             && (limits, sbom_limits, rules) == (&other.limits, &other.sbom_limits, &other.rules)
     }
@@ -415,7 +415,7 @@ impl Reader {
             },
             _ => {
                 let index = sbom_of(statement, &self.sbom_limits)?;
-                Ok((formats(&index), Content::Sbom(Arc::new(index))))
+                Ok((formats(&index), Content::Sbom(self.indexes.take(index))))
             }
         }
     }

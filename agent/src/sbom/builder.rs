@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use rustc_hash::FxHashMap;
 
+use super::digests::DigestTable;
 use super::index::{NO_DIGEST, NO_PACKAGE, at, split};
 use super::order::{self, Keyed};
 use super::packages::Packages;
@@ -287,7 +288,7 @@ fn pack_digests(files: &[Raw], index: &mut ImageIndex) {
     index.md5 = weak().filter_map(|(id, file)| Some((id, file.digests.md5?))).collect();
     index.recorded = (0..).zip(files).filter(|(_, file)| file.recorded).map(|(id, _)| id).collect();
     index.numbers.recorded = index.recorded.len() as u64;
-    index.digests = distinct.into();
+    index.digests = DigestTable::new(distinct);
     index.sha256 = sha256.into();
     index.by_sha256 = by_sha256.iter().map(|keyed| keyed.file).collect();
 }

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
+use super::digests::{DigestPool, DigestTable};
 use super::packages::Packages;
 use super::path::{canonical, merges_into_usr};
 use super::{Builder, Digests, Format, Numbers, Origin, Package, SbomError};
@@ -35,11 +36,11 @@ pub struct ImageIndex {
     pub(super) name_bytes: Box<[u8]>,
     /// End of each file's name in `name_bytes`.
     pub(super) name_ends: Box<[u32]>,
-    /// Every distinct SHA-256, sorted.
-    pub(super) digests: Box<[Sha256]>,
+    /// Every distinct SHA-256.
+    pub(super) digests: DigestTable,
     /// Place of each file's SHA-256 in `digests`.
     pub(super) sha256: Box<[u32]>,
-    /// Files that have a SHA-256, sorted by it.
+    /// Files that have a SHA-256, sorted by its place.
     pub(super) by_sha256: Box<[u32]>,
     /// SHA-1 of files without a SHA-256, sorted by file.
     pub(super) sha1: Box<[(u32, [u8; 20])]>,
@@ -72,7 +73,7 @@ impl<'a> Entry<'a> {
     }
     /// SHA-256 of its content.
     pub fn sha256(self) -> Option<Sha256> {
-        self.index.digests.get(at(self.index.sha256[at(self.id)])).copied()
+        self.index.digests.get(self.index.sha256[at(self.id)])
     }
     /// Its weak digests; only kept for files without a SHA-256.
     pub fn weak(self) -> Option<Digests> {
@@ -168,7 +169,7 @@ impl ImageIndex {
     /// Every file with this content, in no particular order.
     pub fn by_sha256(&self, sha256: &Sha256) -> impl Iterator<Item = Entry<'_>> {
         // Of a digest that is nowhere, the list starts at its end.
-        let wanted = self.digests.binary_search(sha256).ok().and_then(|place| u32::try_from(place).ok());
+        let wanted = self.digests.place(sha256);
         let place = |id: &u32| self.sha256[at(*id)];
         let first = wanted
             .map_or(self.by_sha256.len(), |wanted| self.by_sha256.partition_point(|id| place(id) < wanted));
@@ -218,12 +219,18 @@ impl ImageIndex {
         &self.formats
     }
 
-    /// Every distinct SHA-256, sorted.
-    pub fn digests(&self) -> &[Sha256] {
-        &self.digests
+    /// Takes the digests that other indexes have as well from them, and gives them the others.
+    pub fn share(&mut self, pool: &DigestPool) {
+        let Some(shared) = self.digests.shared(pool) else { return };
+        for place in &mut self.sha256 {
+            let digest = self.digests.get(*place);
+            *place = digest.and_then(|digest| shared.place(&digest)).unwrap_or(NO_DIGEST);
+        }
+        self.by_sha256.sort_by_key(|id| self.sha256[at(*id)]);
+        self.digests = shared;
     }
 
-    /// Bytes on the heap.
+    /// Bytes on the heap; of digests that n indexes share, each has the n-th part.
     pub fn heap_bytes(&self) -> usize {
         // Exhaustive, so that a new field is counted, too.
         let Self {
@@ -252,7 +259,7 @@ impl ImageIndex {
             + size_of_val::<[u32]>(dir_files)
             + size_of_val::<[u8]>(name_bytes)
             + size_of_val::<[u32]>(name_ends)
-            + size_of_val::<[Sha256]>(digests)
+            + digests.heap_bytes()
             + size_of_val::<[u32]>(sha256)
             + size_of_val::<[u32]>(by_sha256)
             + size_of_val::<[(u32, [u8; 20])]>(sha1)

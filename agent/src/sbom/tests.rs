@@ -8,6 +8,7 @@ use crate::finding::Coverage;
 mod formats;
 mod properties;
 mod refused;
+mod sharing;
 mod write;
 
 fn data(name: &str) -> Vec<u8> {

@@ -59,6 +59,31 @@ fn images_that_differ_stay_apart_and_share_an_index() {
 }
 
 #[test]
+fn images_with_the_same_contents_have_the_digests_once() {
+    let drop = Drop::new();
+    let files: Vec<_> = (0..100).map(|file| format!("/usr/lib/{file}")).collect();
+    let mut files: Vec<_> = files.iter().map(String::as_str).collect();
+    drop.put("a.json", envelope(&drop.key, &[A], &sbom(&files)));
+    let images = drop.images();
+    let bytes = || images.status().iter().map(|image| image.index_bytes).sum::<u64>();
+    let alone = bytes();
+    files.push("/usr/bin/b");
+    drop.put("config.json", envelope(&drop.key, &[CONFIG], &sbom(&files)));
+    images.load_now();
+    assert_eq!(images.status().len(), 2);
+    assert!(bytes() < 2 * alone - 95 * 32, "{} bytes, {alone} for one", bytes());
+    fs::remove_file(drop.path("a.json")).unwrap();
+    images.load_now();
+    let image = images.get(&named(CONFIG));
+    let index = image.index().unwrap();
+    for file in files {
+        let digest = crate::attestation::sha256(file.as_bytes());
+        let found: Vec<_> = index.by_sha256(&digest).map(|entry| entry.path().to_string()).collect();
+        assert_eq!(found, [file]);
+    }
+}
+
+#[test]
 fn an_image_without_a_document_is_known_once_it_was_asked_for() {
     let drop = Drop::new();
     let images = drop.images();
