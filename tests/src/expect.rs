@@ -12,6 +12,7 @@ pub struct Expect {
     path: String,
     severity: Option<v1::Severity>,
     sha256: Option<String>,
+    origins: &'static [&'static str],
     workload: String,
     image: Option<String>,
     operation: Option<&'static str>,
@@ -29,6 +30,7 @@ impl Expect {
             path: path.into(),
             severity: None,
             sha256: None,
+            origins: &[],
             workload: "host".to_owned(),
             image: None,
             operation: None,
@@ -48,6 +50,12 @@ impl Expect {
     #[must_use]
     pub fn sha256(self, hex: impl Into<String>) -> Self {
         Self { sha256: Some(hex.into()), ..self }
+    }
+
+    /// Who computed the SHA-256: one of these.
+    #[must_use]
+    pub fn digest_from(self, origins: &'static [&'static str]) -> Self {
+        Self { origins, ..self }
     }
 
     /// The workload's id, when it is not the host.
@@ -100,6 +108,7 @@ impl Expect {
             && self.image.as_ref().is_none_or(|i| f.workload.as_ref().is_some_and(|w| w.image_digest == *i))
             && self.severity.is_none_or(|s| f.severity() == s)
             && self.sha256.as_ref().is_none_or(|s| f.sha256 == *s)
+            && (self.origins.is_empty() || self.origins.contains(&f.digest_origin.as_str()))
             && self.operation.is_none_or(|o| f.operation == o)
             && self
                 .connect
@@ -120,7 +129,7 @@ fn destination(c: &v1::Connect) -> String {
 /// One line for a person.
 pub fn describe(f: &v1::Finding) -> String {
     format!(
-        "{} {} {} path={} op={} workload={} sha256={} parent={} connect={:?}: {}",
+        "{} {} {} path={} op={} workload={} sha256={} by={} parent={} connect={:?}: {}",
         f.severity().as_str_name(),
         f.kind().as_str_name(),
         f.verdict().as_str_name(),
@@ -128,6 +137,7 @@ pub fn describe(f: &v1::Finding) -> String {
         f.operation,
         f.workload.as_ref().map_or("", |w| &w.id),
         f.sha256.get(..12).unwrap_or(""),
+        f.digest_origin,
         f.ancestors.first().map_or("", |a| &a.comm),
         f.connect.as_ref().map(destination),
         f.reason,

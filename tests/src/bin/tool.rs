@@ -5,10 +5,14 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Barrier;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+
+/// Stack of a thread that does next to nothing, bytes.
+const STACK: usize = 64 << 10;
 
 #[derive(Parser)]
 enum Tool {
@@ -30,6 +34,8 @@ enum Tool {
     MapWrite { file: PathBuf },
     /// Fail to run FILE, and then map it executable in the same thread.
     FailedExec { file: PathBuf },
+    /// Let this many threads fail to run FILE, and run PROGRAM while they are still there.
+    FailedExecs { count: usize, file: PathBuf, program: PathBuf },
     /// Map FILE for reading, and then make the mapping executable.
     Mprotect { file: PathBuf },
     /// Run PROGRAM this many times, one after the other, and report how many ran.
@@ -59,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Memfd { file, args } => memfd(&file, &args),
         Tool::MapWrite { file } => map_write(&file),
         Tool::FailedExec { file } => failed_exec(&file),
+        Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
         Tool::Mprotect { file } => mprotect(&file),
         Tool::Execs { count, program, args } => {
             for done in 0..count {
@@ -121,12 +128,43 @@ fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The kernel's loader refuses `file` (for its interpreter, after the check of its credentials); a dynamic linker maps it all
-/// the same.
-fn failed_exec(file: &std::path::Path) -> anyhow::Result<()> {
+/// The kernel's loader refuses `file` for its interpreter, after the check of its credentials.
+fn fail_to_run(file: &std::path::Path) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt as _;
     let error = Command::new(file).exec();
     ensure!(error.kind() == std::io::ErrorKind::NotFound, "running {} gave: {error}", file.display());
+    Ok(())
+}
+
+fn failed_execs(count: usize, file: &std::path::Path, program: &std::path::Path) -> anyhow::Result<()> {
+    // The threads and this one: all have failed, and the program has run.
+    let (failed, ran) = (Barrier::new(count + 1), Barrier::new(count + 1));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|_| {
+                let thread = || {
+                    let result = fail_to_run(file);
+                    failed.wait();
+                    ran.wait();
+                    result
+                };
+                std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, thread)
+            })
+            .collect::<Result<_, _>>()?;
+        failed.wait();
+        let status = Command::new(program).status();
+        ran.wait();
+        for thread in threads {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        }
+        ensure!(status?.success(), "{} failed", program.display());
+        Ok(())
+    })
+}
+
+/// A dynamic linker maps a file that the kernel does not run all the same.
+fn failed_exec(file: &std::path::Path) -> anyhow::Result<()> {
+    fail_to_run(file)?;
     let opened = std::fs::File::open(file)?;
     #[expect(unsafe_code, reason = "an executable mapping is what this subcommand is for")]
     // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.

@@ -24,6 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown program started by the dynamic linker", dynamic_linker),
         seen("unknown library by LD_PRELOAD", preload),
         seen("unknown file mapped executable after its exec failed", failed_exec),
+        seen("failed execs of many threads leave others their digest", failed_execs),
         seen("unknown library made executable by mprotect", mprotect),
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
@@ -160,6 +161,19 @@ fn failed_exec(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         found(Exec, Unauthorized, &stage.world.tool)?,
         found(Library, Unauthorized, &file)?.parent("suite"),
     ])
+}
+
+/// More threads than the kernel programs keep execs under way.
+fn failed_execs(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (file, copy) = (stage.world.disk.join("no-interpreter"), stage.world.disk.join("copied-true"));
+    let [file, program] = [&file, &copy].map(|path| path.display().to_string());
+    stage.world.run_tool(&["failed-execs", "1100", &file, &program])?;
+    let ran = found(Exec, Relocated, &copy)?.parent("tool");
+    let ran = match stage.agent.status()?.flavour() {
+        Flavour::Tracepoint => ran,
+        _ => ran.digest_from(&["kernel", "kernel_cache"]),
+    };
+    Ok(vec![found(Exec, Unauthorized, &stage.world.tool)?, ran])
 }
 
 fn mprotect(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
