@@ -2,22 +2,25 @@
 
 use std::hash::Hash;
 
-use rustc_hash::FxHashMap;
+/// A map whose keys the kernel gives: numbers of processes, inodes, namespaces. Whatever a file, a document or a program can
+/// choose is hashed with a seed, as the standard library's maps do.
+#[expect(clippy::disallowed_types, reason = "this is the one place where nobody outside chooses the keys")]
+pub(crate) type ByNumber<K, V> = rustc_hash::FxHashMap<K, V>;
 
 /// A bounded map in two generations: what is used moves to the young one; when the young one is full it becomes the
 /// old one and what was in the old one is forgotten. Every operation is O(1), and an entry used at least once per
 /// `capacity / 2` new entries is never forgotten.
 #[derive(Debug)]
 pub struct Recent<K, V> {
-    young: FxHashMap<K, V>,
-    old: FxHashMap<K, V>,
+    young: ByNumber<K, V>,
+    old: ByNumber<K, V>,
     half: usize,
 }
 
 impl<K: Eq + Hash + Copy, V> Recent<K, V> {
     /// Holds at most `capacity` entries (at least 2).
     pub fn new(capacity: usize) -> Self {
-        Self { young: FxHashMap::default(), old: FxHashMap::default(), half: (capacity / 2).max(1) }
+        Self { young: ByNumber::default(), old: ByNumber::default(), half: (capacity / 2).max(1) }
     }
 
     /// The entry, which counts as used.

@@ -1,9 +1,9 @@
 //! Strict reading of JSON from outside: duplicate keys and deep nesting are refused, also where the value is not used.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
-use rustc_hash::FxHashSet;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// The place and reason of a refusal.
@@ -58,7 +58,7 @@ impl<'de> Visitor<'de> for Text {
 
 /// The keys of one object so far.
 #[derive(Default)]
-pub(super) struct Members<'de>(FxHashSet<Cow<'de, str>>);
+pub(super) struct Members<'de>(HashSet<Cow<'de, str>>);
 
 impl<'de> Members<'de> {
     /// The object's next key; an error when the object had it already.

@@ -4,6 +4,7 @@
 //! container's symbolic link never leads to a file of the host. Everything is opened with `O_PATH` first and for
 //! reading only when it is a regular file: opening a device or a FIFO can have effects.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +17,6 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
-use rustc_hash::FxHashMap;
 
 use super::Reason;
 use crate::event::{FileIdentity, FileRef};
@@ -136,12 +136,12 @@ pub(super) struct Ways {
     pub(super) proc: PathBuf,
     host_ns: Option<u32>,
     /// A process that lived in a mount namespace, or when none was found.
-    peers: FxHashMap<u32, Result<u32, Instant>>,
+    peers: HashMap<u32, Result<u32, Instant>>,
 }
 
 impl Ways {
     pub(super) fn new(proc: &Path) -> Self {
-        let mut ways = Self { proc: proc.to_owned(), host_ns: None, peers: FxHashMap::default() };
+        let mut ways = Self { proc: proc.to_owned(), host_ns: None, peers: HashMap::new() };
         ways.host_ns = ways.mount_namespace(1);
         ways
     }

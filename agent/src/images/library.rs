@@ -1,10 +1,8 @@
 //! Accepted and refused documents by what they are about → the state of an image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
-
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::binding::{Bound, bind};
 use super::loader::subjects;
@@ -97,9 +95,9 @@ impl Answer {
 #[derive(Debug, Default)]
 pub(super) struct Library {
     /// With its place in the order of the files.
-    about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>>,
+    about: HashMap<Sha256, Vec<(u32, Arc<Loaded>)>>,
     /// The digests of an image by what the configuration says of them.
-    complete: FxHashMap<Digests, Digests>,
+    complete: HashMap<Digests, Digests>,
     indexes: Arc<Indexes>,
     /// When the trust root becomes stale, if it decides about attestations.
     until: Option<SystemTime>,
@@ -109,13 +107,13 @@ impl Library {
     /// Of everything that was read, in the order of the files.
     pub(super) fn new<'a>(
         all: impl Iterator<Item = &'a Arc<Loaded>>,
-        complete: FxHashMap<Digests, Digests>,
+        complete: HashMap<Digests, Digests>,
         indexes: Arc<Indexes>,
         until: Option<SystemTime>,
     ) -> Self {
-        let mut about: FxHashMap<Sha256, Vec<(u32, Arc<Loaded>)>> = FxHashMap::default();
+        let mut about: HashMap<Sha256, Vec<(u32, Arc<Loaded>)>> = HashMap::new();
         for (place, loaded) in (0..).zip(all) {
-            let mut seen = FxHashSet::default();
+            let mut seen = HashSet::new();
             for subject in loaded.subjects.iter().filter(|subject| seen.insert(**subject)) {
                 about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
             }
@@ -258,7 +256,7 @@ fn contradiction(documents: &[Document], error: &SbomError) -> ImageState {
 pub(super) struct Indexes {
     digests: DigestPool,
     /// By the documents they are made of.
-    unions: Mutex<FxHashMap<Vec<Sha256>, Weak<ImageIndex>>>,
+    unions: Mutex<HashMap<Vec<Sha256>, Weak<ImageIndex>>>,
 }
 
 impl Indexes {

@@ -3,14 +3,13 @@
 //! The index of each accepted document is kept. An image with one document shares that index, so it costs nothing more; only
 //! an image with several has a union beside its parts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustc_hash::FxHashSet;
 use tokio::sync::Notify;
 
 use super::fetch::{Asked, Fetched};
@@ -28,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::sbom::{self, Format, ImageIndex};
 
 /// Digests whose images must be made anew.
-pub(super) type Changes = FxHashSet<Sha256>;
+pub(super) type Changes = HashSet<Sha256>;
 
 /// How often sources are asked at most.
 const ASK_EVERY: Duration = Duration::from_secs(10);

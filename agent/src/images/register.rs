@@ -3,9 +3,8 @@
 //! What is known under different digests becomes one image as soon as somebody knows that they are of one: containers that name
 //! it by its manifest and by its config share its index, and what is in use of it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::library::Library;
 use super::{Facts, Image, ImageState};
@@ -20,7 +19,7 @@ pub(super) struct Register {
     /// Never more than one for the same image.
     images: Vec<Entry>,
     /// Which of them is meant by what was asked.
-    asked: FxHashMap<Digests, usize>,
+    asked: HashMap<Digests, usize>,
 }
 
 #[derive(Debug)]
@@ -112,9 +111,9 @@ impl Register {
     }
 
     /// Takes in that attestations about these digests have come, changed or gone. Says whether an image changed.
-    pub(super) fn update(&mut self, changed: &FxHashSet<Sha256>, library: &Library) -> bool {
+    pub(super) fn update(&mut self, changed: &HashSet<Sha256>, library: &Library) -> bool {
         let mut is_changed = self.complete(library);
-        let mut named = FxHashSet::default();
+        let mut named = HashSet::new();
         for entry in &mut self.images {
             let digests = &entry.image.digests;
             let hit: Vec<_> = digests.subjects().filter(|subject| changed.contains(subject)).collect();
@@ -152,7 +151,7 @@ impl Register {
             is_changed = true;
         }
         // One that was not of the kind that it was taken for.
-        let used: FxHashSet<usize> = self.asked.values().copied().collect();
+        let used: HashSet<usize> = self.asked.values().copied().collect();
         for (at, entry) in self.images.iter_mut().enumerate() {
             entry.is_asked = used.contains(&at);
         }

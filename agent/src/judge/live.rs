@@ -1,11 +1,11 @@
 //! Answers from the running system.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use rustc_hash::FxHashMap;
 
 use super::facts::{Ancestry, Facts, Settled, Unsettled};
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub struct Live {
     /// The event is an exec: what its names mean must be what they meant then.
     is_exec: bool,
     workload: Arc<Workload>,
-    events: FxHashMap<String, (Arc<WorkloadInfo>, u64)>,
+    events: HashMap<String, (Arc<WorkloadInfo>, u64)>,
 }
 
 impl Live {
@@ -57,7 +57,7 @@ impl Live {
             time: SystemTime::UNIX_EPOCH,
             is_exec: false,
             workload,
-            events: FxHashMap::default(),
+            events: HashMap::new(),
         })
     }
 

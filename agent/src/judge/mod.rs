@@ -25,11 +25,10 @@
 //! Events are judged one by one in the order in which they come, by one thread, so their order within a workload is
 //! kept.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{
     Action, Body, Connect, Content, DigestOrigin, Event, FileOp, FilePath, FileRef, Flavour, Kind,
@@ -138,14 +137,14 @@ pub struct Judge<F, S> {
     started: Option<SystemTime>,
     /// How often the images have changed.
     epoch: u64,
-    images: FxHashMap<Arc<Digests>, Option<Arc<Known>>>,
+    images: HashMap<Arc<Digests>, Option<Arc<Known>>>,
     /// By the digest under which the image is shown.
-    numbers: FxHashMap<Sha256, u32>,
+    numbers: HashMap<Sha256, u32>,
     /// What was last reported of an image's state, or last seen if it had nothing to report: by image, or by workload without
     /// one.
-    states: FxHashMap<String, String>,
+    states: HashMap<String, String>,
     silent: Silent,
-    path_only: FxHashSet<(u32, FilePath)>,
+    path_only: HashSet<(u32, FilePath)>,
     programs: Recent<ProcessId, Program>,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
@@ -178,11 +177,11 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             metrics,
             started: None,
             epoch: 0,
-            images: FxHashMap::default(),
-            numbers: FxHashMap::default(),
-            states: FxHashMap::default(),
+            images: HashMap::new(),
+            numbers: HashMap::new(),
+            states: HashMap::new(),
             silent: Silent::new(),
-            path_only: FxHashSet::default(),
+            path_only: HashSet::new(),
             programs: Recent::new(PROCESSES),
             writers: Recent::new(PROCESSES),
             updates: Updates::new(&crate::config::Host::default().package_managers),

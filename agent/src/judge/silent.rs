@@ -1,8 +1,7 @@
 //! Files that were found attested: a file that is unchanged since costs one look-up.
 
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, RandomState};
 
-use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 
 use crate::event::{FileIdentity, FileRef};
@@ -25,11 +24,15 @@ struct Hit {
 
 /// Inode → what was found attested of it.
 #[derive(Debug)]
-pub(super) struct Silent(Recent<(u32, u64), SmallVec<[Hit; 1]>>);
+pub(super) struct Silent {
+    hits: Recent<(u32, u64), SmallVec<[Hit; 1]>>,
+    /// Seeded: who can bind an inode to any path must not find one that looks like another.
+    paths: RandomState,
+}
 
 impl Silent {
     pub(super) fn new() -> Self {
-        Self(Recent::new(INODES))
+        Self { hits: Recent::new(INODES), paths: RandomState::new() }
     }
 
     /// The file was found attested for this image at this path, and nothing says that it changed since.
@@ -37,8 +40,8 @@ impl Silent {
         if !is_certain(file) {
             return false;
         }
-        let Some(hits) = self.0.get(&key(&file.identity)) else { return false };
-        let path = hash(file.path.as_bytes());
+        let Some(hits) = self.hits.get(&key(&file.identity)) else { return false };
+        let path = self.paths.hash_one(file.path.as_bytes());
         hits.iter().any(|h| {
             (h.image, h.path, h.identity) == (image, path, file.identity)
                 && file.digest.is_none_or(|d| d.sha256 == h.sha256)
@@ -50,9 +53,10 @@ impl Silent {
         if !is_certain(file) {
             return;
         }
-        let hit = Hit { image, path: hash(file.path.as_bytes()), identity: file.identity, sha256 };
+        let hit =
+            Hit { image, path: self.paths.hash_one(file.path.as_bytes()), identity: file.identity, sha256 };
         let key = key(&file.identity);
-        match self.0.get(&key) {
+        match self.hits.get(&key) {
             Some(hits) => {
                 // The inode has one content: what was known of an earlier one is of no use.
                 hits.retain(|h| h.identity == hit.identity && *h != hit);
@@ -61,17 +65,17 @@ impl Silent {
                 }
                 hits.push(hit);
             }
-            None => self.0.insert(key, SmallVec::from_slice(&[hit])),
+            None => self.hits.insert(key, SmallVec::from_slice(&[hit])),
         }
     }
 
     /// The inode was, or is about to be, changed.
     pub(super) fn forget(&mut self, file: &FileRef) {
-        self.0.remove(&key(&file.identity));
+        self.hits.remove(&key(&file.identity));
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.hits.clear();
     }
 }
 
@@ -82,12 +86,6 @@ fn is_certain(file: &FileRef) -> bool {
 
 fn key(identity: &FileIdentity) -> (u32, u64) {
     (identity.dev, identity.ino)
-}
-
-fn hash(path: &[u8]) -> u64 {
-    let mut hasher = FxHasher::default();
-    path.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

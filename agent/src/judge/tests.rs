@@ -19,14 +19,14 @@ const WALL: u64 = 1_700_000_000;
 #[derive(Debug, Default)]
 struct World {
     /// Path → content; a path that is not here is gone.
-    files: FxHashMap<&'static str, u8>,
+    files: HashMap<&'static str, u8>,
     /// Files that start like a program.
     programs: Vec<&'static str>,
     /// Program of processes that began before.
     program: Option<FileRef>,
     workload: Option<Arc<Workload>>,
     /// Path → package and MD5 in the package database.
-    owners: FxHashMap<&'static str, (&'static str, u8)>,
+    owners: HashMap<&'static str, (&'static str, u8)>,
     /// What every other path holds.
     rest: Option<u8>,
     elsewhere: bool,

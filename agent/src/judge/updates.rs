@@ -28,11 +28,11 @@
 //! started, and whose digest the host's package database has, is `updated` all the same, but `low`, and says that nobody
 //! saw who wrote it; and a package manager that is known only so is not trusted.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::{About, Facts, Judge, Known, Unsettled};
@@ -123,9 +123,9 @@ struct Written {
 pub(super) struct Updates {
     managers: Vec<Box<[u8]>>,
     lineage: Recent<ProcessId, u64>,
-    sessions: FxHashMap<u64, Session>,
+    sessions: HashMap<u64, Session>,
     next_session: u64,
-    held: FxHashMap<Key, Held>,
+    held: HashMap<Key, Held>,
     order: u64,
     written: Recent<Sha256, SmallVec<[Written; 1]>>,
     /// When the first event came.
@@ -144,9 +144,9 @@ impl Updates {
         let mut updates = Self {
             managers: Vec::new(),
             lineage: Recent::new(PROCESSES),
-            sessions: FxHashMap::default(),
+            sessions: HashMap::new(),
             next_session: 0,
-            held: FxHashMap::default(),
+            held: HashMap::new(),
             order: 0,
             written: Recent::new(WRITTEN),
             began: None,

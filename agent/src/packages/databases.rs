@@ -3,11 +3,10 @@
 //! Reading is done where the answer is needed, by the thread that judges: an answer that comes later would be a verdict that was
 //! wrong. It takes tens of milliseconds for an image, once, and its [`Limits`] bound what a hostile one can make of it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-
-use rustc_hash::FxHashMap;
 
 use super::overlay::{Layers, OverlayError, lower_directories};
 use super::{Limits, PackageFiles, Tree, Wanted, read};
@@ -59,7 +58,7 @@ pub struct Databases {
     host_root: PathBuf,
     /// This process may read `trusted.*` attributes.
     sees_trusted: bool,
-    images: FxHashMap<Sha256, Cached>,
+    images: HashMap<Sha256, Cached>,
     host: Option<Arc<PackageFiles>>,
     metrics: Arc<Metrics>,
 }
@@ -72,7 +71,7 @@ impl Databases {
             proc: Proc::new(Path::new("/proc")),
             host_root,
             sees_trusted: effective_capabilities() >> CAP_SYS_ADMIN & 1 == 1,
-            images: FxHashMap::default(),
+            images: HashMap::new(),
             host: None,
             metrics,
         }
@@ -239,7 +238,7 @@ mod tests {
             proc: Proc::new(&dir.path().join("proc")),
             host_root: dir.path().join("host"),
             sees_trusted: true,
-            images: FxHashMap::default(),
+            images: HashMap::new(),
             host: None,
             metrics: Arc::clone(&metrics),
         };

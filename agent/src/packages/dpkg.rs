@@ -1,6 +1,6 @@
 //! dpkg's database (deb-control(5), dpkg-query(1); `status.d` is what distroless images have in place of it).
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::{Builder, Fault, Kind, Position, Reader, Refused, Wanted, lines, shown};
 use crate::event::PackageDigest;
@@ -71,7 +71,7 @@ pub(super) fn read(from: &mut Reader<'_>, wanted: &Wanted, to: &mut Builder) {
     }
 }
 
-type Diversions<'a> = FxHashMap<&'a [u8], (&'a [u8], &'a [u8])>;
+type Diversions<'a> = HashMap<&'a [u8], (&'a [u8], &'a [u8])>;
 
 /// Takes in the packages of a text. `stem` names a package's files without their ending, with or without architecture.
 fn packages(
@@ -120,7 +120,7 @@ fn packages(
         // A list whose digests were refused would say less than it seems to.
         let Ok(digests): Result<_, Refused> = named(to, "md5sums") else { continue };
         let (name, text) = digests.unwrap_or_default();
-        let mut known = FxHashSet::default();
+        let mut known = HashSet::new();
         let result = md5sums(&text, |path, md5| {
             known.insert(path);
             add(to, path, Some(md5))

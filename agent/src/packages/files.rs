@@ -3,9 +3,8 @@
 //! Files are sorted by directory and name, directories are stored once, and digests of each kind lie in an array of their
 //! own: a file costs its name, its digest and 12 bytes.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Installed, Kind, Position, Problem};
 use crate::event::{Owner, PackageDigest};
@@ -132,7 +131,7 @@ fn merged<'a>(path: &'a [u8], links: &[&str]) -> std::borrow::Cow<'a, [u8]> {
 pub struct Owners {
     /// The packages, in the order of their databases.
     pub packages: Vec<Installed>,
-    owners: FxHashMap<Box<[u8]>, u32>,
+    owners: HashMap<Box<[u8]>, u32>,
     problems: Vec<Problem>,
     more_problems: u64,
 }
@@ -166,9 +165,9 @@ pub struct Builder {
     packages: Vec<Installed>,
     links: Vec<&'static str>,
     /// Set: who owns what is wanted, not what digests the databases have.
-    owners: Option<FxHashMap<Box<[u8]>, u32>>,
+    owners: Option<HashMap<Box<[u8]>, u32>>,
     /// Only these paths are kept.
-    only: Option<FxHashSet<Box<[u8]>>>,
+    only: Option<HashSet<Box<[u8]>>>,
     max_paths: usize,
     problems: Vec<Problem>,
     more_problems: u64,
@@ -176,13 +175,13 @@ pub struct Builder {
 
 impl Builder {
     /// For a root in which these top directories are links into `/usr`. `only`: other paths are not asked for.
-    pub fn new(links: Vec<&'static str>, only: Option<FxHashSet<Box<[u8]>>>, max_paths: usize) -> Self {
+    pub fn new(links: Vec<&'static str>, only: Option<HashSet<Box<[u8]>>>, max_paths: usize) -> Self {
         Self { links, only, max_paths, ..Self::default() }
     }
 
     /// For owners alone: of several packages the first owns a file, whatever the digests.
     pub fn of_owners(links: Vec<&'static str>, max_paths: usize) -> Self {
-        Self { owners: Some(FxHashMap::default()), ..Self::new(links, None, max_paths) }
+        Self { owners: Some(HashMap::new()), ..Self::new(links, None, max_paths) }
     }
 
     /// Adds a package.
@@ -197,7 +196,7 @@ impl Builder {
     /// # Errors
     /// What is wrong with the path, or that there are too many.
     pub fn file(&mut self, package: u32, path: &[u8], digest: Option<PackageDigest>) -> Result<(), String> {
-        if self.files.len().max(self.owners.as_ref().map_or(0, FxHashMap::len)) >= self.max_paths {
+        if self.files.len().max(self.owners.as_ref().map_or(0, HashMap::len)) >= self.max_paths {
             return Err(format!("more than {} paths, which no real database has", self.max_paths));
         }
         let path = canonical(path).map_err(|e| format!("{e}: {}", super::shown(path)))?;
@@ -259,7 +258,7 @@ impl Builder {
         files.sort_unstable_by(|a, b| {
             key(a).cmp(&key(b)).then(strength(b).cmp(&strength(a))).then(a.package.cmp(&b.package))
         });
-        let dirs: FxHashSet<&[u8]> = files.iter().map(|raw| key(raw).0).collect();
+        let dirs: HashSet<&[u8]> = files.iter().map(|raw| key(raw).0).collect();
         let mut kept: Vec<Raw> = Vec::with_capacity(files.len());
         let mut disputed = Vec::new();
         for raw in &files {
@@ -289,7 +288,7 @@ impl Builder {
 
     fn pack(self, files: &[Raw]) -> PackageFiles {
         let mut out = Packing::default();
-        let mut numbers: FxHashMap<u32, u32> = FxHashMap::default();
+        let mut numbers: HashMap<u32, u32> = HashMap::new();
         let mut packages = Vec::new();
         for (n, raw) in files.iter().enumerate() {
             let path = self.path(raw);

@@ -4,6 +4,7 @@
 //! where they are said to be.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -14,7 +15,6 @@ use std::rc::Rc;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Files;
 
@@ -36,7 +36,7 @@ type Stack = Rc<Vec<OwnedFd>>;
 /// The files below one or several roots.
 #[derive(Debug)]
 pub struct Tree {
-    directories: RefCell<FxHashMap<String, Stack>>,
+    directories: RefCell<HashMap<String, Stack>>,
 }
 
 impl Tree {
@@ -129,7 +129,7 @@ impl Files for Tree {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
-        let (mut seen, mut out) = (FxHashSet::default(), Vec::new());
+        let (mut seen, mut out) = (HashSet::new(), Vec::new());
         for layer in self.stack(path)?.iter() {
             for entry in fs::read_dir(by_descriptor(layer))? {
                 let entry = entry?;

@@ -1,8 +1,8 @@
 //! Which packages count: those that the verified SBOM names.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
-use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::sbom::Package;
@@ -41,8 +41,8 @@ type Versions = SmallVec<[(Option<Kind>, Box<str>); 1]>;
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     all: bool,
-    versions: FxHashMap<Box<str>, Versions>,
-    paths: Option<FxHashSet<Box<[u8]>>>,
+    versions: HashMap<Box<str>, Versions>,
+    paths: Option<HashSet<Box<[u8]>>>,
 }
 
 impl Wanted {
@@ -57,7 +57,7 @@ impl Wanted {
         Self { all: true, paths, ..Self::default() }
     }
 
-    pub(super) fn paths(&self) -> Option<&FxHashSet<Box<[u8]>>> {
+    pub(super) fn paths(&self) -> Option<&HashSet<Box<[u8]>>> {
         self.paths.as_ref()
     }
 

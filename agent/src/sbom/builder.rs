@@ -1,8 +1,7 @@
 //! An index in the making.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
-
-use rustc_hash::FxHashMap;
 
 use super::digests::DigestTable;
 use super::index::{NO_DIGEST, NO_PACKAGE, at, split};
@@ -127,7 +126,7 @@ impl Builder {
     /// (What has no digest there may be a link.) Package databases cannot tell, for dpkg records `/bin/bash` on either system; where
     /// only they name such paths, it counts at which of the two the files are listed, and that both being one contradicts nothing.
     fn merged_usr(&self) -> bool {
-        type Paths<'a> = FxHashMap<&'a [u8], Digests>;
+        type Paths<'a> = HashMap<&'a [u8], Digests>;
         let (mut there, mut recorded) = (Paths::default(), Paths::default());
         for file in self.files.iter().filter(|file| file.digests != Digests::default()) {
             let path = self.path(file);

@@ -1,16 +1,15 @@
 //! Elements that name each other by the ids a document gives them.
 
+use std::collections::HashMap;
 use std::hash::Hash;
-
-use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{Builder, Digests, PathError, canonical};
 
 /// Files, packages, and which package contains which file. An id may be used before its element is there.
 pub(super) struct Graph<Id> {
-    files: FxHashMap<Id, u32>,
+    files: HashMap<Id, u32>,
     /// `None` for what is listed as a package but stands for the image itself.
-    packages: FxHashMap<Id, Option<u32>>,
+    packages: HashMap<Id, Option<u32>>,
     contains: Vec<(Id, Id)>,
     /// As the document lists them, to copy none of the ids.
     lists: Vec<(Id, Vec<Id>)>,
@@ -18,12 +17,7 @@ pub(super) struct Graph<Id> {
 
 impl<Id> Default for Graph<Id> {
     fn default() -> Self {
-        Self {
-            files: FxHashMap::default(),
-            packages: FxHashMap::default(),
-            contains: Vec::new(),
-            lists: Vec::new(),
-        }
+        Self { files: HashMap::new(), packages: HashMap::new(), contains: Vec::new(), lists: Vec::new() }
     }
 }
 
@@ -34,7 +28,7 @@ impl<Id: Eq + Hash> Graph<Id> {
     /// With room for the files of a document of this size, so that their table need not grow, which costs as much as filling it.
     pub(super) fn of_document(bytes: &[u8]) -> Self {
         let room = bytes.len() / BYTES_PER_FILE;
-        Self { files: FxHashMap::with_capacity_and_hasher(room, FxBuildHasher), ..Self::default() }
+        Self { files: HashMap::with_capacity(room), ..Self::default() }
     }
 
     /// Adds a file to the index, under this id; `None` for the root directory, which syft lists as a file with an empty name.

@@ -211,11 +211,14 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
     })
 }
 
+/// How far before a path its string may begin: `./` and the like, but not so much that looking for it takes long.
+const SPELLING: usize = 16;
+
 /// Where a document has a path, in some spelling, for the last time; `None` when it is written with escapes.
 fn last_mention(bytes: &[u8], path: &str) -> Option<usize> {
     let find = |name: &str| {
         memchr::memmem::rfind_iter(bytes, name.as_bytes()).find(|at| {
-            let before = bytes[..*at].iter().rev().find(|b| !matches!(b, b'/' | b'.'));
+            let before = bytes[..*at].iter().rev().take(SPELLING).find(|b| !matches!(b, b'/' | b'.'));
             let after = bytes.get(at + name.len());
             before.is_some_and(|b| matches!(b, b'"' | b' ' | b':'))
                 && after.is_none_or(|b| matches!(b, b'"' | b'\r' | b'\n'))

@@ -4,8 +4,7 @@
 //! slow, for neither is near the other in memory.
 
 use std::cmp::Ordering;
-
-use rustc_hash::FxHashMap;
+use std::collections::HashMap;
 
 use super::index::at;
 use crate::finding::Sha256;
@@ -27,7 +26,7 @@ impl Keyed {
 /// Files by directory, then by name, then as they came.
 pub(super) fn by_path<'a>(parts: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<Keyed> {
     // Directories are long and few: they are sorted once, and their ranks compared instead.
-    let mut numbers: FxHashMap<&[u8], u32> = FxHashMap::default();
+    let mut numbers: HashMap<&[u8], u32> = HashMap::new();
     let mut of_file = Vec::with_capacity(parts.len());
     let mut last: Option<(&[u8], u32)> = None;
     for (dir, _) in parts.clone() {

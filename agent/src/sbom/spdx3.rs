@@ -3,9 +3,9 @@
 //! Elements stand in any order and name each other by id, so the graph is read once and put together at its end.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 
@@ -29,7 +29,7 @@ struct Document<'a> {
     graph: Graph<Text<'a>>,
     contains: Vec<Contains<'a>>,
     /// What the document, and the SBOM in it, are about.
-    roots: FxHashMap<Text<'a>, Vec<Text<'a>>>,
+    roots: HashMap<Text<'a>, Vec<Text<'a>>>,
     documents: Vec<Text<'a>>,
 }
 
@@ -187,8 +187,8 @@ impl<'a> Document<'a> {
     }
 
     /// Everything between the document and what it is about.
-    fn root_elements(&self) -> FxHashSet<&Text<'a>> {
-        let mut found = FxHashSet::default();
+    fn root_elements(&self) -> HashSet<&Text<'a>> {
+        let mut found = HashSet::new();
         let mut open: Vec<_> = self.documents.iter().collect();
         while let Some(id) = open.pop() {
             if found.insert(id) {

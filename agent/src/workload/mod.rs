@@ -13,6 +13,7 @@ mod processes;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs;
 use std::path::Path;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use rustc_hash::FxHashMap;
 use tracing::{debug, warn};
 
 pub use self::cgroup::{CgroupTextError, Container, Line, Runtime, container, lines, pod_uid};
@@ -123,7 +123,7 @@ pub struct Workloads {
     /// Cgroup ids that no directory has.
     missing: Recent<u64, ()>,
     by_process: Recent<u32, Known>,
-    by_id: FxHashMap<String, Arc<Workload>>,
+    by_id: HashMap<String, Arc<Workload>>,
     stats: Stats,
 }
 
@@ -157,7 +157,7 @@ impl Workloads {
             by_cgroup: Recent::new(MAX_CGROUPS),
             missing: Recent::new(MAX_CGROUPS),
             by_process: Recent::new(MAX_BY_PROCESS),
-            by_id: FxHashMap::default(),
+            by_id: HashMap::new(),
             stats: Stats::default(),
         })
     }

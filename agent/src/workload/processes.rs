@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tracing::warn;
 
@@ -18,6 +17,7 @@ use super::{Workload, Workloads};
 use crate::event::{FilePath, ProcessId, Task};
 use crate::finding::ProcessInfo;
 use crate::proc::{Proc, same_start};
+use crate::recent::ByNumber;
 
 /// Living processes held at most.
 pub const MAX_PROCESSES: usize = 65_536;
@@ -58,7 +58,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Processes {
     proc: Proc,
-    table: FxHashMap<u32, Entry>,
+    table: ByNumber<u32, Entry>,
     /// In the order of their exits; may name some whose number was given on since.
     exited: VecDeque<ProcessId>,
     held_exited: usize,
@@ -75,7 +75,7 @@ impl Processes {
     pub(super) fn with_proc(proc: Proc) -> Self {
         Self {
             proc,
-            table: FxHashMap::default(),
+            table: ByNumber::default(),
             exited: VecDeque::new(),
             held_exited: 0,
             no_exe: Arc::new(FilePath::default()),

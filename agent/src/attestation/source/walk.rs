@@ -1,8 +1,6 @@
 //! From an image's digest to everything that may be its attestation. The same way for each kind of source.
 
-use std::collections::BTreeMap;
-
-use rustc_hash::FxHashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::layout::Open;
 use super::oci::{Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT_BYTES, Manifest};
@@ -156,8 +154,8 @@ pub(super) async fn walk(store: Store<'_>, digests: &[Sha256], scope: Scope, lim
         store,
         scope,
         left: limits.max_envelope_bytes,
-        seen: FxHashSet::default(),
-        taken: FxHashSet::default(),
+        seen: HashSet::new(),
+        taken: HashSet::new(),
         found: Found::default(),
     };
     for digest in digests {
@@ -175,9 +173,9 @@ struct Walk<'a> {
     /// Bytes of candidates that may still be read.
     left: u64,
     /// Digests whose evidence was looked for, and configurations.
-    seen: FxHashSet<Sha256>,
+    seen: HashSet<Sha256>,
     /// Layers that were taken.
-    taken: FxHashSet<Sha256>,
+    taken: HashSet<Sha256>,
     found: Found,
 }
 

@@ -191,7 +191,7 @@ const SHOWN: usize = 20;
 
 fn summary(report: &Report, took: Duration) -> io::Result<()> {
     let mut err = io::stderr().lock();
-    let Report { files, owned, packages, unread, left_out, database } = report;
+    let Report { files, owned, packages, unread, left_out, gone, database } = report;
     writeln!(
         err,
         "{files} files, {owned} of them owned by one of {packages} packages, in {:.1} s",
@@ -199,6 +199,15 @@ fn summary(report: &Report, took: Duration) -> io::Result<()> {
     )?;
     for (path, why) in left_out {
         writeln!(err, "left out: {:?}: {why}", Path::new("/").join(path))?;
+    }
+    if !gone.is_empty() {
+        writeln!(err, "{} of the SBOM to complete are not there, so they are not listed:", gone.len())?;
+        for path in gone.iter().take(SHOWN) {
+            writeln!(err, "  {:?}", Path::new("/").join(path))?;
+        }
+        if gone.len() > SHOWN {
+            writeln!(err, "  … and {} more", gone.len() - SHOWN)?;
+        }
     }
     for line in database.iter().take(SHOWN) {
         writeln!(err, "package database: {line}")?;

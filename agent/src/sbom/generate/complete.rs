@@ -1,6 +1,7 @@
-//! Completing an SBOM: all that another one names, and what it lacks.
+//! Completing an SBOM: all that another one names and that is there, and what it lacks.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use super::document::{Document, Listed};
 use super::owners::Package;
@@ -23,8 +24,14 @@ fn shown(paths: &[String]) -> String {
     paths.iter().take(SHOWN).map(|path| format!("\n  {path}")).collect::<String>() + more
 }
 
-/// Adds what `base` names. Its packages own what it says they own; other files keep the owner that was found for them.
-pub(super) fn complete(document: &mut Document, base: &ImageIndex) -> Result<(), Contradiction> {
+/// Adds what `base` names. Its packages own what it says they own; other files keep the owner that was found for them. A file of which
+/// it has a digest, and which was not found, would be attested for when it comes back: it is added only if it is `hidden`, so that
+/// nobody has looked. Gives the others.
+pub(super) fn complete(
+    document: &mut Document,
+    base: &ImageIndex,
+    hidden: impl Fn(&Path) -> bool,
+) -> Result<Vec<String>, Contradiction> {
     let wrong: Vec<_> = document
         .files
         .iter()
@@ -52,25 +59,31 @@ pub(super) fn complete(document: &mut Document, base: &ImageIndex) -> Result<(),
             listed.owner = entry.package().and_then(|owner| numbers.get(owner)).copied().or(listed.owner);
         }
     }
+    let mut gone = Vec::new();
     for (entry, _) in base.entries().zip(listed_here).filter(|(_, here)| !here) {
         // Paths of documents are text.
         let path = String::from_utf8_lossy(&entry.path().as_bytes()[1..]).into_owned();
+        let has_digest = entry.sha256().is_some() || entry.weak().is_some();
+        if has_digest && !hidden(Path::new(&path)) {
+            gone.push(path);
+            continue;
+        }
         let owner = entry.package().and_then(|owner| numbers.get(owner)).copied();
         let stated = entry.sha256();
         document.files.push(Listed { path: path.into(), file: None, stated, owner, layer: None });
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// Adds the packages of `base`, and gives the number of each by its label. One that was found here, too, has its package URL as the
 /// base has it, which may say more (`upstream`).
-fn take_over(packages: &mut Vec<Package>, base: &ImageIndex) -> FxHashMap<String, u32> {
+fn take_over(packages: &mut Vec<Package>, base: &ImageIndex) -> HashMap<String, u32> {
     let of = |package: &Package| label(&package.name, &package.version);
     let numbered = || (0_u32..).zip(packages.iter());
-    let found: FxHashMap<_, _> =
+    let found: HashMap<_, _> =
         numbered().map(|(number, package)| ((of(package), same(&package.purl)), number)).collect();
-    let mut numbers: FxHashMap<_, _> = numbered().map(|(number, package)| (of(package), number)).collect();
-    let mut added = FxHashSet::default();
+    let mut numbers: HashMap<_, _> = numbered().map(|(number, package)| (of(package), number)).collect();
+    let mut added = HashSet::new();
     for package in base.packages() {
         let (label, purl) = (label(package.name, package.version), package.purl.unwrap_or_default());
         if let Some(found) = found.get(&(label.clone(), same(purl))) {

@@ -5,6 +5,7 @@
 //! [`Options::all`] every regular file. Symbolic links are not followed and not listed: the kernel reports what they
 //! lead to. SPDX 2.3 (clause 8.4) wants a SHA-1 of each file; Muster itself uses the SHA-256 beside it.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use rayon::prelude::*;
-use rustc_hash::FxHashSet;
 
 use super::spdx::COMPLETE;
 
@@ -119,6 +119,8 @@ pub struct Report {
     pub unread: Vec<(PathBuf, String)>,
     /// Mount points and directories that were left out, with the reason; paths relative to the root.
     pub left_out: Vec<(PathBuf, String)>,
+    /// Files that the base has a digest of, but that are not there: they are not listed.
+    pub gone: Vec<String>,
     /// What of the package database could not be used; its files may lack their owner.
     pub database: Vec<String>,
 }
@@ -150,8 +152,8 @@ pub enum GenerateError {
     Write(#[from] io::Error),
 }
 
-/// Makes an SBOM. Files come in the order of their paths: the same source and time give the same bytes. With a `base`, everything that it
-/// names is in the document, too.
+/// Makes an SBOM. Files come in the order of their paths: the same source and time give the same bytes. With a `base`, what it names is
+/// in the document, too, but for files that are not there.
 ///
 /// # Errors
 /// [`GenerateError`]: the source cannot be read, the base contradicts it, or the document cannot be written. Files that cannot be
@@ -167,7 +169,10 @@ pub fn generate(
         Source::Image { path, platform } => of_image(options, path, platform.as_ref(), base, progress)?,
     };
     if let Some(base) = base {
-        complete::complete(&mut document, base)?;
+        let unseen = report.left_out.iter().chain(&report.unread).map(|(path, _)| path.as_path());
+        let unseen: HashSet<&Path> = unseen.collect();
+        let hidden = |path: &Path| path.ancestors().any(|above| unseen.contains(above));
+        report.gone = complete::complete(&mut document, base, hidden)?;
     }
     document.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     report.unread.sort();
@@ -288,7 +293,7 @@ fn can_run(looked: &file::Looked, executable: bool) -> bool {
 }
 
 /// Excluded directories, relative to the root.
-fn excluded(options: &Options) -> Result<FxHashSet<PathBuf>, GenerateError> {
+fn excluded(options: &Options) -> Result<HashSet<PathBuf>, GenerateError> {
     use std::path::Component;
     let relative = |path: &PathBuf| {
         let below = path.strip_prefix("/").ok()?;

@@ -266,6 +266,7 @@ fn both_formats_say_the_same() {
 fn a_base_is_completed() {
     let tree = tree();
     fs::write(tree.path().join("usr/bin/copied-in"), "#!the program that a Dockerfile copied in").unwrap();
+    fs::create_dir(tree.path().join("excluded")).unwrap();
     let sha256 = |content: &str| {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
         Sha256(digest.as_ref().try_into().unwrap()).to_string()
@@ -284,7 +285,7 @@ fn a_base_is_completed() {
             ],
             "files": [
                 file("a", "/etc/plain", &sha256(plain)), file("b", "/usr/bin/script", &sha256("#!/bin/sh\n")),
-                file("c", "/usr/share/doc/gone", &sha256("x")), { "SPDXID": "e", "fileName": "/usr/lib/lib.so", "checksums":
+                file("c", "/usr/share/doc/gone", &sha256("x")), file("f", "/excluded/file", &sha256("x")), { "SPDXID": "e", "fileName": "/usr/lib/lib.so", "checksums":
                     [{ "algorithm": "SHA1", "checksumValue": library }] }, { "SPDXID": "d", "fileName": "/usr/bin/link" },
             ],
             "relationships": [{ "spdxElementId": "p", "relationshipType": "CONTAINS", "relatedSpdxElement": "b" }],
@@ -292,9 +293,12 @@ fn a_base_is_completed() {
         parse(base.to_string().as_bytes(), &Limits::default()).unwrap()
     };
     for output in [Output::Spdx, Output::CycloneDx] {
-        let options = Options { output, ..options(tree.path(), false) };
-        let index =
-            parse(&written(&options, Some(&base("plain", LIBRARY))).unwrap(), &Limits::default()).unwrap();
+        let options = Options { output, exclude: vec!["/excluded".into()], ..options(tree.path(), false) };
+        let mut document = Vec::new();
+        let report =
+            generate(&options, Some(&base("plain", LIBRARY)), &Progress::default(), &mut document).unwrap();
+        assert_eq!(report.gone, ["usr/share/doc/gone"]);
+        let index = parse(&document, &Limits::default()).unwrap();
         let found: Vec<_> = index
             .entries()
             .map(|e| (e.path().to_string(), e.sha256().is_some(), e.package().map(str::to_owned)))
@@ -305,13 +309,13 @@ fn a_base_is_completed() {
             found,
             [
                 row("/etc/plain", true, None),
+                row("/excluded/file", true, None),
                 row("/usr/bin/copied-in", true, None),
                 row("/usr/bin/elf", true, Some("tool 1:2+b1")),
                 row("/usr/bin/link", false, None),
                 row("/usr/bin/other \"quoted\"\\x5c", true, None),
                 row("/usr/bin/script", true, Some("shells 7")),
                 row("/usr/lib/lib.so", true, Some("tool 1:2+b1")),
-                row("/usr/share/doc/gone", true, None),
             ],
             "{output:?}"
         );

@@ -1,12 +1,12 @@
 //! Every regular file of a tree, on real disks only.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use nix::sys::statfs::{self, FsType};
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{EXCLUDED, NOT_MET, Options, Progress, Source};
 
@@ -33,17 +33,13 @@ const DISKS: [FsType; 9] = [
 /// Not files of the host, whatever they are mounted from.
 const HOST_SKIPS: [&str; 4] = ["proc", "sys", "dev", "run"];
 
-pub(super) fn walk(
-    options: &Options,
-    excluded: &FxHashSet<PathBuf>,
-    progress: &Progress,
-) -> io::Result<Tree> {
+pub(super) fn walk(options: &Options, excluded: &HashSet<PathBuf>, progress: &Progress) -> io::Result<Tree> {
     let root = options.source.root();
     let (home, home_kind) = (root.metadata()?.dev(), kind(root)?);
     let mut tree = Tree { files: Vec::new(), unread: Vec::new(), left_out: Vec::new() };
     // By device: why its files are left out, if they are.
-    let mut devices: FxHashMap<u64, Option<String>> = FxHashMap::from_iter([(home, None)]);
-    let mut met = FxHashSet::default();
+    let mut devices: HashMap<u64, Option<String>> = HashMap::from_iter([(home, None)]);
+    let mut met = HashSet::new();
     let relative = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
     let mut entries = walkdir::WalkDir::new(root).into_iter();
     while let Some(entry) = entries.next() {

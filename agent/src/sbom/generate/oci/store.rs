@@ -1,6 +1,7 @@
 //! Where the blobs are: a directory, or the members of a tar archive.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::fcntl::OFlag;
-use rustc_hash::FxHashMap;
 
 use super::ImageError;
 use super::bounded::{Bounded, MAX_HEADERS};
@@ -28,7 +28,7 @@ pub(in crate::sbom::generate) enum Store {
     /// A layout directory.
     Directory(PathBuf),
     /// A layout as an archive, and where each member is: first byte and length.
-    Archive { file: Box<dyn Seekable>, members: FxHashMap<String, (u64, u64)> },
+    Archive { file: Box<dyn Seekable>, members: HashMap<String, (u64, u64)> },
 }
 
 impl Store {
@@ -122,8 +122,8 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Names and places of an archive's members.
-fn members(file: &mut dyn Seekable) -> io::Result<FxHashMap<String, (u64, u64)>> {
-    let mut members = FxHashMap::default();
+fn members(file: &mut dyn Seekable) -> io::Result<HashMap<String, (u64, u64)>> {
+    let mut members = HashMap::new();
     let (left, position) = (Cell::new(MAX_HEADERS), Cell::new(0));
     // Content is passed over, not read: what is read are headers.
     let mut archive =
