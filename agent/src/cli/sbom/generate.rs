@@ -50,8 +50,8 @@ pub struct Generate {
     /// Of an OCI layout with images for several platforms: which one. Default: this machine's, or the only one there is.
     #[arg(long, value_name = "OS/ARCH", conflicts_with = "host")]
     platform: Option<Platform>,
-    /// An SBOM of the same files in any format that is read: all that it names is taken over, and what it lacks is added. Refused
-    /// where the two contradict each other.
+    /// An SBOM of the same files in any format that is read: what it names is taken over, and what it lacks is added. Files that it
+    /// has a digest of, but that are not there, are left out and named on standard error. Refused where the two contradict each other.
     #[arg(long, value_name = "SBOM")]
     complete: Option<PathBuf>,
     /// Format of the document.
@@ -201,7 +201,7 @@ fn summary(report: &Report, took: Duration) -> io::Result<()> {
         writeln!(err, "left out: {:?}: {why}", Path::new("/").join(path))?;
     }
     if !gone.is_empty() {
-        writeln!(err, "{} of the SBOM to complete are not there, so they are not listed:", gone.len())?;
+        writeln!(err, "{} files of the SBOM to complete are not there, so they are not listed:", gone.len())?;
         for path in gone.iter().take(SHOWN) {
             writeln!(err, "  {:?}", Path::new("/").join(path))?;
         }
