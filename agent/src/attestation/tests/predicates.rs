@@ -29,13 +29,13 @@ fn provenance_of_real_builders() {
     assert_eq!(statement.predicate_type, PredicateType::SlsaProvenance);
     assert_eq!(statement.predicate_uri, "https://slsa.dev/provenance/v1");
     let found = Provenance::parse(statement.predicate(), &Limits::default()).unwrap();
-    assert!(found.builder.starts_with("https://github.com/"), "{found:?}");
+    assert!(found.builder.as_ref().is_some_and(|id| id.starts_with("https://github.com/")), "{found:?}");
     assert_eq!(found.source.as_deref(), Some("https://github.com/loosebazooka/aa-test"));
     assert_eq!(found.commit.as_ref().map(String::len), Some(40), "{found:?}");
 
     let (commit, repository) = ("ab".repeat(20), "https://github.com/acme/web");
     let expected = |source: Option<&str>, commit: Option<&String>| Provenance {
-        builder: "https://builder".into(),
+        builder: Some("https://builder".into()),
         source: source.map(str::to_owned),
         commit: commit.cloned(),
     };
@@ -60,6 +60,28 @@ fn provenance_of_real_builders() {
             "v0.2 of BuildKit, local",
             v02(json!({"invocation": {"configSource": {}}, "materials": []})),
             None,
+            None,
+        ),
+        (
+            "v0.2 of BuildKit, local, over a base image",
+            v02(json!({"invocation": {"configSource": {"entryPoint": "Dockerfile"}}, "materials": [image]})),
+            None,
+            None,
+        ),
+        (
+            "v1 of BuildKit, local, over a base image",
+            v1(
+                json!({"externalParameters": {"configSource": {"path": "Dockerfile"}}, "resolvedDependencies": [image]}),
+            ),
+            None,
+            None,
+        ),
+        (
+            "a repository that does not look like one, over a base image",
+            v02(
+                json!({"invocation": {"configSource": {"uri": "https://git.example/acme/web"}}, "materials": [image]}),
+            ),
+            Some("https://git.example/acme/web"),
             None,
         ),
         (
@@ -105,6 +127,10 @@ fn provenance_of_real_builders() {
     ] {
         assert_eq!(provenance(&predicate).expect(name), expected(source, commit), "{name}");
     }
+    // BuildKit that was not told who it is.
+    let nobody = json!({"builder": {"id": ""}, "materials": [image]});
+    let nothing = Provenance { builder: None, source: None, commit: None };
+    assert_eq!(provenance(&nobody).as_ref(), Ok(&nothing));
     for (bad, reason) in [
         (json!({}), "expected builder (v0.2)"),
         (json!([]), "not SLSA provenance"),

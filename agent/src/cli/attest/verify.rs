@@ -305,7 +305,7 @@ impl Predicate {
             Self::Sbom => {}
             Self::Unknown(reason) => println!("  not read    the agent will refuse it: {reason}"),
             Self::Provenance(Provenance { builder, source, commit }) => {
-                println!("  builder     {builder:?}");
+                println!("  builder     {:?}", builder.as_deref().unwrap_or("not stated"));
                 println!("  source      {:?}", source.as_deref().unwrap_or("not stated"));
                 println!("  commit      {:?}", commit.as_deref().unwrap_or("not stated"));
             }
