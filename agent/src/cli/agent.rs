@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+use super::output::tell;
 use crate::app::{self, Options};
 use crate::config::{Config, DEFAULT_FILE};
 
@@ -53,7 +54,7 @@ impl Args {
         if check {
             app::check(&config)?;
             let file = file.unwrap_or_else(|| DEFAULT_FILE.into());
-            println!("{}: the configuration is good", file.display());
+            tell(format!("{}: the configuration is good\n", file.display()))?;
             return Ok(ExitCode::SUCCESS);
         }
         let log = log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());

@@ -39,9 +39,10 @@ use crate::finding::{Binding, Sha256};
 pub use crate::identity::Digests;
 use crate::metrics::{ImageKind, Metrics};
 use crate::sbom::ImageIndex;
+pub use binding::{Bound, bind};
 use library::{Answer, Library};
-pub use loader::sbom_of;
 use loader::{Changes, Loader};
+pub use loader::{read_sbom, sbom_of};
 use register::Register;
 
 /// How often the keys and the trust root are looked at, milliseconds.
