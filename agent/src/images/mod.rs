@@ -457,8 +457,9 @@ impl Images {
         let mut register = self.register();
         if register.update(&changes, &library) {
             let [verified, unproven, unverified, without] = self.count(&register);
-            drop(register);
+            // Before anybody sees what has changed: who then asks for the number has the one that stands for it.
             self.generation.fetch_add(1, Ordering::Release);
+            drop(register);
             let took = format!("{:.1?}", started.elapsed());
             tracing::info!(verified, unproven, unverified, without, took, "attestations loaded");
         }
