@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::attestation::vex::VexStatus;
+use crate::attestation::vex::{Product, VexStatus};
 
 fn provenance(predicate: &Value) -> Result<Provenance, String> {
     Provenance::parse(predicate.to_string().as_bytes(), &Limits::default()).map_err(|error| error.to_string())
@@ -164,24 +164,54 @@ fn vex_by_package() {
     let parse = |document: &Value| {
         Vex::parse(document.to_string().as_bytes(), &Limits::default()).map_err(|error| error.to_string())
     };
-    let (image, bash, zlib) = ("pkg:oci/web@sha256%3A00", "pkg:deb/debian/bash@5", "pkg:deb/debian/zlib1g@1");
+    let image = format!("pkg:oci/web@sha256%3A{}?repository_url=registry.example/web", "ab".repeat(32));
+    let (bash, zlib) = ("pkg:deb/debian/bash@5", "pkg:deb/debian/zlib1g@1");
     let vex = parse(&document(json!([
         statement(json!([{"@id": image, "subcomponents": [{"@id": bash}, {"@id": "x", "identifiers": {"purl": zlib}}]}]), "not_affected"),
         statement(json!([{"@id": bash}, {"@id": "https://product"}]), "fixed"),
         statement(json!([]), "affected"),
     ])))
     .unwrap();
-    let statuses = |purl: &str| vex.about(purl).iter().map(|said| said.status).collect::<Vec<_>>();
+    let web = [Sha256([1; 32]), Sha256([0xab; 32])];
+    let statuses = |purl: &str| vex.about(purl, &web).map(|said| said.status).collect::<Vec<_>>();
     assert_eq!(statuses(bash), [VexStatus::NotAffected, VexStatus::Fixed]);
     assert_eq!(statuses(zlib), [VexStatus::NotAffected]);
-    assert!(statuses(image).is_empty(), "its parts are what is said to be affected or not");
+    assert!(statuses(&image).is_empty(), "its parts are what is said to be affected or not");
     assert_eq!(vex.without_purl, 1);
     assert_eq!(vex.packages().count(), 2);
-    let said = &vex.about(bash)[0];
+    let said = vex.about(bash, &web).next().expect("said");
     assert_eq!(
-        (said.vulnerability.as_str(), said.justification.as_deref()),
+        (&*said.vulnerability, said.justification.as_deref()),
         ("CVE-2026-1", Some("component_not_present"))
     );
+    // Of another image only the statement about bash itself counts.
+    let elsewhere: Vec<_> = vex.about(bash, &web[..1]).map(|said| (said.status, said.product)).collect();
+    assert_eq!(elsewhere, [(VexStatus::Fixed, Product::Any)]);
+    assert_eq!(vex.about(zlib, &web[..1]).count(), 0);
+    let digest = "ab".repeat(32);
+    for (product, expected) in [
+        (json!({"@id": format!("pkg:oci/web@sha256:{digest}")}), Product::Image(web[1])),
+        (json!({"@id": format!("pkg:docker/acme/web@sha256%3a{digest}?arch=amd64")}), Product::Image(web[1])),
+        (
+            json!({"@id": "x", "identifiers": {"purl": format!("pkg:oci/web@sha256%3A{digest}")}}),
+            Product::Image(web[1]),
+        ),
+        (json!({"@id": "pkg:oci/web@sha256:11"}), Product::Unknown),
+        (json!({"@id": format!("pkg:oci/web@sha512:{digest}{digest}")}), Product::Unknown),
+        (json!({"@id": "pkg:oci/web"}), Product::Any),
+        (json!({"@id": "pkg:oci/web?tag=v1@sha256:00"}), Product::Any),
+        (json!({"@id": "pkg:docker/web@1.2"}), Product::Any),
+        (json!({"@id": "pkg:deb/debian/bash@5:1"}), Product::Any),
+        (json!({"@id": "https://product"}), Product::Any),
+    ] {
+        let mut with_parts = product.clone();
+        with_parts["subcomponents"] = json!([{"@id": zlib}]);
+        let vex = parse(&document(json!([statement(json!([with_parts]), "fixed")]))).unwrap();
+        let found: Vec<_> = vex.packages().map(|(purl, said)| (purl, said[0].product)).collect();
+        assert_eq!(found, [(zlib, expected)], "{product}");
+        let counts = usize::from(expected != Product::Unknown);
+        assert_eq!(vex.about(zlib, &web).count(), counts, "{product}");
+    }
     let (good, with) = (document(json!([statement(json!([]), "fixed")])), |name: &str, value: Value| {
         let mut document = document(json!([]));
         document[name] = value;
