@@ -200,3 +200,30 @@ fn keyless_over_an_image() {
         assert_eq!(verify(&args), expected, "{identity} {issuer} {subject}");
     }
 }
+
+/// A file that comes to the test data is put into a table: of attestations here, of SBOMs in `tests/sbom.rs`.
+#[test]
+fn every_file_of_the_test_data_is_in_a_table() {
+    let tables = concat!(include_str!("tests.rs"), include_str!("../../../tests/sbom.rs"));
+    let is_named = |name: &str| tables.contains(&format!("\"{name}\""));
+    let root = PathBuf::from(data("")).join("..");
+    let mut seen = 0;
+    for entry in walkdir::WalkDir::new(&root).min_depth(1) {
+        let entry = entry.expect("the test data can be read");
+        if entry.file_type().is_dir() || entry.file_name() == "README.md" {
+            continue;
+        }
+        let path = entry.path().strip_prefix(&root).expect("it is below").to_str().expect("text");
+        let named = match path.split_once('/') {
+            Some(("sbom", name)) => is_named(name),
+            Some(("attestation", name)) => match name.strip_prefix("sigstore-conformance/") {
+                Some(of_a_case) => of_a_case.split('/').all(is_named),
+                None => is_named(name),
+            },
+            _ => false,
+        };
+        assert!(named, "{path} is in no table of a test");
+        seen += 1;
+    }
+    assert!(seen > 0, "{}: no test data", root.display());
+}
