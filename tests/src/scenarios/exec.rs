@@ -25,6 +25,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown library by LD_PRELOAD", preload),
         seen("unknown file mapped executable after its exec failed", failed_exec),
         seen("failed execs of many threads leave others their digest", failed_execs),
+        seen("attested file mapped executable while it is open for write", busy),
         seen("unknown library made executable by mprotect", mprotect),
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
@@ -174,6 +175,16 @@ fn failed_execs(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         _ => ran.digest_from(&["kernel", "kernel_cache"]),
     };
     Ok(vec![found(Exec, Unauthorized, &stage.world.tool)?, ran])
+}
+
+/// What the mapping holds when it is used, nobody knows.
+fn busy(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("ptx");
+    stage.world.run_tool(&["map-busy", &file.display().to_string()])?;
+    Ok(vec![
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        found(Library, Undetermined, &file)?.parent("suite"),
+    ])
 }
 
 fn mprotect(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
