@@ -378,13 +378,16 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let Some(image) = self.image_of(event, &workload) else { return };
         if matches!(op, FileOp::Rename | FileOp::Unlink) {
             let removed = verdict::removed(file, target, &image.index);
-            self.name_changed(event, &workload, &image, op, file, removed);
-        }
-        if let (FileOp::Rename, Some(target)) = (op, target) {
-            let [away, replaced] = verdict::moved(file, target, &image.index);
-            self.name_changed(event, &workload, &image, op, file, away);
-            let file = FileRef { path: target.clone(), ..file.clone() };
-            self.name_changed(event, &workload, &image, op, &file, replaced);
+            let [away, replaced] = match (op, target) {
+                (FileOp::Rename, Some(target)) => verdict::moved(file, target, &image.index),
+                _ => [None, None],
+            };
+            // Some documents list directories as well.
+            self.name_changed(event, &workload, &image, op, file, removed.or(away));
+            if let (Some(replaced), Some(target)) = (replaced, target) {
+                let file = FileRef { path: target.clone(), ..file.clone() };
+                self.name_changed(event, &workload, &image, op, &file, Some(replaced));
+            }
         }
         // As it was until now, if that says where it is.
         let former = (!file.deleted && !file.by_name).then(|| file.path.clone());

@@ -114,6 +114,9 @@ fn nameless(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         &file,
         nix::fcntl::AtFlags::AT_SYMLINK_FOLLOW,
     )?;
+    // An agent that looks at the file after the link must find it empty.
+    let difference = Difference::of(&[], &stage.settle()?);
+    ensure!(difference.is_empty(), "a link to an empty file:{difference}");
     open.write_all(&program)?;
     open.set_permissions(fs::Permissions::from_mode(0o755))?;
     drop(open);
