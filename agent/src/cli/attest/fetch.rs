@@ -207,7 +207,7 @@ fn write(found: &Found, judged: &[Judged<'_>], others: &[Left], out: &mut impl i
                 for Tie { of, bound } in ties {
                     match bound {
                         Ok(Some(binding)) => {
-                            writeln!(out, "  counts for  {of}, bound by {}", binding.as_str())?
+                            writeln!(out, "  counts for  {of}, bound by {}", binding.as_str())?;
                         }
                         Ok(None) => writeln!(out, "  counts for  {of}")?,
                         Err(why) => writeln!(out, "  unproven    for {of}: {why}")?,
