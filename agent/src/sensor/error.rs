@@ -12,9 +12,9 @@ pub enum SensorError {
     /// Capabilities are missing.
     #[error(
         "loading kernel programs needs {}, which this process does not have; run as root, or give it by one of: \
-         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep` on the program; systemd: \
-         `AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH`; Kubernetes: \
-         `securityContext.capabilities.add: [BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH]`",
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore+ep` on the program; systemd: \
+         `AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_CHECKPOINT_RESTORE`; Kubernetes: \
+         `securityContext.capabilities.add: [BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH, CHECKPOINT_RESTORE]`",
         .missing.join(", ")
     )]
     Privilege {
