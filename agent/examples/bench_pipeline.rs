@@ -191,6 +191,7 @@ fn recorded(
             {
                 match frame {
                     Frame::Event(recorded) => batch.push(recorded),
+                    Frame::End => {}
                     Frame::Lost(missing) => bail!("{}: {missing} events are missing", recording.display()),
                 }
             }

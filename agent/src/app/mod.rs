@@ -193,7 +193,10 @@ impl Agent {
         let feed = Arc::new(Feed::new(&config.feed, Arc::clone(&metrics))?);
         let recording = match record {
             None => None,
-            Some(file) => Some(Recording::create(&file).map_err(|source| AppError::Record { file, source })?),
+            Some(file) => Some(
+                Recording::create(&file, Arc::clone(&metrics))
+                    .map_err(|source| AppError::Record { file, source })?,
+            ),
         };
         let (batches, incoming) = crossbeam_channel::bounded(crate::judge::QUEUE);
         let sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
