@@ -26,6 +26,7 @@ mod reload;
 mod status;
 mod watchdog;
 
+pub use reload::load;
 use reload::{Beside, Settings};
 use status::Source;
 use watchdog::{Progress, Watchdog};
@@ -40,7 +41,7 @@ const JUDGE: Duration = Duration::from_millis(4300);
 pub struct Options {
     /// The configuration.
     pub config: Config,
-    /// Where it was read from, to read it again on SIGHUP.
+    /// Where it was read from, to read it again on SIGHUP; `None`: there was no file, so it is the defaults.
     pub file: Option<PathBuf>,
     /// Write every event, and what was asked about it, to this file.
     pub record: Option<PathBuf>,

@@ -1,14 +1,14 @@
 //! `muster agent`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{self, Options};
-use crate::config::{Config, DEFAULT_FILE};
+use crate::app::{self, Options, load};
+use crate::config::DEFAULT_FILE;
 
 /// Arguments of `muster agent`.
 #[derive(Debug, clap::Args)]
@@ -46,14 +46,13 @@ impl Args {
     /// The configuration is refused, or the agent cannot run here.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { config: file, check, record, log, log_format } = self;
-        let config = match &file {
-            Some(file) => Config::load(file)?,
-            None => Config::load_default()?,
-        };
+        let (file, config) = load(file, Path::new(DEFAULT_FILE))?;
         if check {
             app::check(&config)?;
-            let file = file.unwrap_or_else(|| DEFAULT_FILE.into());
-            println!("{}: the configuration is good", file.display());
+            match &file {
+                Some(file) => println!("{}: the configuration is good", file.display()),
+                None => println!("{DEFAULT_FILE} is not there: every key has its default, which is good"),
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let log = log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());

@@ -155,7 +155,7 @@ fn unload(name: &str, program: &mut aya::programs::Program) {
 
 /// The kernel takes a power of two of at least a page.
 fn ring_size(key: &'static str, found: u32) -> Result<u32, SensorError> {
-    match found.is_power_of_two() && (4096..=1 << 30).contains(&found) {
+    match found.is_power_of_two() && (4096..=config::MAX_RING_BYTES).contains(&found) {
         true => Ok(found),
         false => Err(SensorError::RingSize { key, found }),
     }
