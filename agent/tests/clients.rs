@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use muster::config;
 use muster::event::{Body, Event, FilePath, FileRef, Flavour, Kind, ProcessId, Task};
-use muster::feed::{Asked, Feed, StatusSource};
+use muster::feed::{Asked, Feed, Socket, StatusSource};
 use muster::finding::{Finding, ProcessInfo, Severity, Sha256, Verdict};
 use muster::metrics::Metrics;
 use muster_proto::v1;
@@ -56,10 +56,14 @@ impl Agent {
     fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("muster.sock");
-        let config = config::Feed { socket: socket.clone(), ..config::Feed::default() };
-        let feed = Feed::new(&config, Metrics::new()).expect("a feed");
+        let feed = Feed::new(&config::Feed::default(), Metrics::new()).expect("a feed");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(feed.serve(Arc::new(Source))).expect("served");
+        runtime
+            .block_on(async {
+                let socket = Socket::bind(&socket).expect("a socket");
+                feed.serve(socket, Arc::new(Source)).await
+            })
+            .expect("served");
         Self { feed, socket, runtime, directory }
     }
 

@@ -1,8 +1,8 @@
 //! Parse → build → spawn → drain: the agent as a whole.
 //!
 //! The rooms are built from the feed backwards, so that nothing that comes finds no taker: metrics, images, the judge's
-//! facts, the feed, the sensor; then the judge begins, and last the socket is opened, so that a client that gets an
-//! answer gets that of a complete agent. They end in the other order.
+//! facts, the feed, the sensor; then the judge begins, and last the socket is served, so that a client that gets an
+//! answer gets that of a complete agent. They end in the other order. The socket itself is claimed before all of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::event::{Flavour, Kind};
-use crate::feed::{Feed, OpenError, ServeError};
+use crate::feed::{Feed, OpenError, ServeError, Socket, SocketError};
 use crate::finding::{Finding, Severity};
 use crate::images::{Images, ImagesError, Watch};
 use crate::judge::{Live, Rooms, Stage};
@@ -64,6 +64,9 @@ pub enum AppError {
     JsonLines(#[from] OpenError),
     /// The socket cannot be opened.
     #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// It cannot be served.
+    #[error(transparent)]
     Serve(#[from] ServeError),
     /// The metrics endpoint cannot be opened.
     #[error(transparent)]
@@ -113,10 +116,10 @@ async fn main(options: Options) -> Result<(), AppError> {
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
-    let (agent, watch) = Agent::start(&config, record)?;
+    let (agent, watch, socket) = Agent::start(&config, record)?;
     // The kernel's type information was read to load the programs.
     crate::memory::give_back();
-    if let Err(error) = agent.feed.serve(Arc::clone(&agent.source) as _).await {
+    if let Err(error) = agent.feed.serve(socket, Arc::clone(&agent.source) as _).await {
         agent.stop().await;
         return Err(error.into());
     }
@@ -184,8 +187,10 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(config: &Config, record: Option<PathBuf>) -> Result<(Self, Watch), AppError> {
+    fn start(config: &Config, record: Option<PathBuf>) -> Result<(Self, Watch, Socket), AppError> {
         Sensor::permitted()?;
+        // Before anything that a second agent, started by mistake, would spoil for the first: the JSON lines file, the recording.
+        let socket = Socket::bind(&config.feed.socket)?;
         let metrics = Metrics::new();
         let images = Images::new(config, Arc::clone(&metrics))?;
         images.load_now();
@@ -207,7 +212,7 @@ impl Agent {
             Rooms { images: Arc::clone(&images), feed: Arc::clone(&feed), metrics: Arc::clone(&metrics) };
         let stage = Stage::start(live, recording, rooms, incoming)?;
         let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen()));
-        Ok((Self { metrics, images, feed, source, stage }, watch))
+        Ok((Self { metrics, images, feed, source, stage }, watch, socket))
     }
 
     fn progress(&self) -> Progress {
@@ -298,6 +303,22 @@ impl Signals {
 mod tests {
     use super::*;
     use crate::finding::Verdict;
+
+    #[tokio::test]
+    async fn a_second_agent_leaves_the_first_ones_files_alone() {
+        let dir = tempfile::tempdir().expect("a private directory");
+        let at = |name: &str| dir.path().join(name);
+        let _first = Socket::bind(&at("socket")).expect("a socket");
+        let mut config = Config::default();
+        config.feed.socket = at("socket");
+        config.feed.json_lines = Some(at("findings"));
+        std::fs::write(at("recording"), "of the first").expect("a private directory");
+        let refused =
+            Agent::start(&config, Some(at("recording"))).map(|_| ()).expect_err("the socket is in use");
+        assert!(matches!(refused, AppError::Socket(SocketError::InUse(_))), "root runs this test: {refused}");
+        assert!(!at("findings").exists());
+        assert_eq!(std::fs::read(at("recording")).expect("there"), b"of the first");
+    }
 
     #[test]
     fn what_is_not_judged_at_the_end_is_lost_by_kind() {
