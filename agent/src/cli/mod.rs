@@ -30,7 +30,7 @@ enum Command {
     Agent(agent::Args),
     /// Show what this kernel offers, the hook flavour chosen, and what it cannot see.
     Probe(probe::Args),
-    /// Show findings as they come.
+    /// Show findings as they come. Filters hold back no `loss`.
     Watch(watch::Args),
     /// Show raw events as they come.
     Events(events::Args),
