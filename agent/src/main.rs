@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match muster::cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("muster: {error:#}");
+            eprintln!("muster: {}", muster::causes::causes(&*error));
             ExitCode::FAILURE
         }
     }

@@ -246,7 +246,7 @@ fn a_mapping_that_may_not_be_followed_is_not_gone() {
     symlink(&open, links.join("2000-3000")).expect("a link");
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("permissions");
     let closed = closed.parent().expect("a parent");
-    fs::set_permissions(closed, PermissionsExt::from_mode(0)).expect("permissions");
+    fs::set_permissions(closed, PermissionsExt::from_mode(0o0)).expect("permissions");
     // As somebody else, for this thread alone: root may go anywhere.
     let found = std::thread::scope(|scope| {
         let ask = || {

@@ -86,7 +86,7 @@ pub(super) fn load(
     info!(
         flavour = flavour.as_str(),
         kernel = kernel.release,
-        blind_spots = blind_spots.len(),
+        not_attached = blind_spots.len(),
         "programs attached"
     );
     Ok(Loaded {
@@ -224,7 +224,7 @@ fn attach(
             blind_spots.push(format!("{} (the hook {at}: {short})", program.sees));
             Ok(())
         }
-        Err(source) => Err(SensorError::Program { name, hook: at, source }),
+        Err(refusal) => Err(SensorError::Program { name, hook: at, refusal }),
     }
 }
 
