@@ -185,6 +185,8 @@ fn status_images_and_explain_answer_in_words_and_in_json() {
         images.contains("image sha256:abababababab") && images.contains("state      unverified"),
         "{images}"
     );
+    let none = muster::feed::status_text::images(&[]);
+    assert!(none.starts_with("no image is known yet: "), "{none}");
     assert_eq!(json(&["images", "--json"])[0]["reason"], "no key signed it");
     assert!(agent.run(&["explain", "/usr/bin/true"]).contains("it is known"));
     assert_eq!(json(&["explain", "/usr/bin/true", "--json"])[0]["path"], "/usr/bin/true");
@@ -251,4 +253,21 @@ fn reader_that_goes_away_ends_watch_quietly() {
     let output = client.wait_with_output().expect("ended");
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn reader_that_goes_away_is_no_error_of_what_needs_no_agent() {
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/recording/events");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muster.toml");
+    for args in [
+        &["probe"][..],
+        &["probe", "--json"],
+        &["replay", seed, "--attestations", "/nonexistent"],
+        &["agent", "--check", "--config", config],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = Command::new(MUSTER).args(args).stdout(writer).output().expect("muster runs");
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+use super::client::print;
 use crate::app::{self, Options, load};
 use crate::config::DEFAULT_FILE;
 
@@ -49,10 +50,10 @@ impl Args {
         let (file, config) = load(file, Path::new(DEFAULT_FILE))?;
         if check {
             app::check(&config)?;
-            match &file {
-                Some(file) => println!("{}: the configuration is good", file.display()),
-                None => println!("{DEFAULT_FILE} is not there: every key has its default, which is good"),
-            }
+            print(match &file {
+                Some(file) => format!("{}: the configuration is good\n", file.display()),
+                None => format!("{DEFAULT_FILE} is not there: every key has its default, which is good\n"),
+            })?;
             return Ok(ExitCode::SUCCESS);
         }
         let log = log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());
@@ -61,6 +62,8 @@ impl Args {
         let logs = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // It would be told to standard error, which just failed; and that would be a panic.
+            .log_internal_errors(false)
             .with_ansi(std::io::stderr().is_terminal());
         match log_format {
             LogFormat::Text => logs.init(),

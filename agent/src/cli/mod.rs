@@ -57,14 +57,14 @@ impl Cli {
     /// Whatever stopped it, with what to do about it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Agent(args) => args.run(),
-            Command::Probe(args) => args.run(),
+            Command::Agent(args) => client::unless_unread(args.run()),
+            Command::Probe(args) => client::unless_unread(args.run()),
             Command::Watch(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Images(args) => args.run(),
             Command::Explain(args) => args.run(),
-            Command::Replay(args) => args.run(),
+            Command::Replay(args) => client::unless_unread(args.run()),
             Command::Sbom(command) => command.run(),
             Command::Attest(command) => command.run(),
         }
