@@ -73,9 +73,12 @@ impl Facts for World {
     }
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         match file.digest {
-            Some(digest) => {
-                Content::Known { sha256: digest.sha256, origin: DigestOrigin::KernelCache, weak: None }
-            }
+            Some(digest) => Content::Known {
+                sha256: digest.sha256,
+                origin: DigestOrigin::KernelCache,
+                weak: None,
+                doubt: None,
+            },
             None => Content::Undetermined("not read".into()),
         }
     }

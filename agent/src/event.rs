@@ -424,9 +424,40 @@ pub enum Content {
         origin: DigestOrigin,
         /// SHA-1 and MD5, only when the image's SBOM has nothing stronger for this path and asked for them.
         weak: Option<Arc<WeakDigests>>,
+        /// Why this may not be what ran, or was mapped.
+        doubt: Option<Doubt>,
     },
     /// The content could not be read in time; the text says why.
     Undetermined(Arc<str>),
+}
+
+/// Why a content that was found may not be the one that ran. It is enough to accuse a file, and not to acquit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Doubt {
+    /// Somebody had it open for write.
+    Writers,
+    /// Its ctime is so near to the event that a change just after it would have the same one.
+    Fresh,
+    /// Its ctime is another one by now: its name, its links or its mode were changed, and perhaps its content.
+    Touched,
+    /// It lies on a file system in memory, where stores through a mapping leave no sign.
+    InMemory,
+}
+
+impl Doubt {
+    /// The doubt in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Writers => "somebody had it open for write",
+            Self::Fresh => {
+                "it was changed right before, and file times cannot tell whether right after as well"
+            }
+            Self::Touched => "it was changed since: its name, links or mode, and perhaps its content",
+            Self::InMemory => {
+                "the agent read it later, and in a file system in memory a change may leave no sign"
+            }
+        }
+    }
 }
 
 /// Weak digests of a file.

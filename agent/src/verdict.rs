@@ -14,10 +14,13 @@
 //! | in a read-only layer, untouched since; a package that the SBOM names owns it by its database, which has the same digest or none | `package_derived` | info |
 //! | made or changed after the start (see [`Observation::fresh`]), or just now | `unauthorized` | high; critical for root and for a connect |
 //! | else | `unlisted` | medium |
+//! | `attested`, `attested_weak` or `package_derived` by these rows, but the content may not be what ran ([`Doubt`]) | `undetermined` | medium |
 //! | `modified` or `unauthorized` by these rows, but written by the host's package manager (see [`Observation::update`]) | `updated` | info if its database agrees; low if nobody saw who wrote it; else medium |
 //!
 //! * The path's row comes before the digest's: `/bin/a` overwritten with the bytes of `/bin/b` is `modified`, not
 //!   `relocated`, because the name that people and scripts call no longer gives what was signed for it.
+//! * A content that may not be what ran is enough to accuse the file, and not to acquit it: `relocated` is at least medium then, and
+//!   whatever is worse stays. So does `updated`: only a package manager's session can come to that.
 //! * A path that is cut, outside the task's root, or only the caller's spelling is a label without proof: it matches no
 //!   path of the SBOM, so the best it can be is `relocated`.
 //! * Below coverage `full` the SBOM cannot say that a file of the image does not belong there: `unlisted` is info.
@@ -30,8 +33,8 @@
 use std::sync::Arc;
 
 use crate::event::{
-    Action, Content, FileOp, FilePath, FileRef, Observation, Owner, PackageDigest, Place, Proof, Update,
-    WeakDigests,
+    Action, Content, Doubt, FileOp, FilePath, FileRef, Observation, Owner, PackageDigest, Place, Proof,
+    Update, WeakDigests,
 };
 use crate::finding::{Coverage, Severity, Sha256, Verdict};
 use crate::sbom::{Entry, ImageIndex};
@@ -115,9 +118,31 @@ pub fn wants_owner(action: Action, file: &FileRef, fresh: bool, index: &ImageInd
 /// What the image's SBOM says of an observed file.
 pub fn verdict(observation: &Observation, index: &ImageIndex) -> Judgement {
     let judgement = by_sbom(observation, index);
-    match &observation.update {
+    let judgement = match &observation.update {
         Some(update) => updated(judgement, update),
         None => judgement,
+    };
+    match observation.content {
+        Content::Known { doubt: Some(doubt), .. } => doubted(judgement, doubt),
+        _ => judgement,
+    }
+}
+
+/// What is left of a judgement when the content may not be what ran.
+fn doubted(mut judgement: Judgement, doubt: Doubt) -> Judgement {
+    let doubt = doubt.as_str();
+    match judgement.verdict {
+        Verdict::Attested | Verdict::AttestedWeak | Verdict::PackageDerived => {
+            let reason =
+                format!("the content that was found is as attested, but it may not be what ran: {doubt}");
+            let package = judgement.package.take();
+            Judgement { package, ..Judgement::new(Verdict::Undetermined, Severity::Medium, reason) }
+        }
+        Verdict::Relocated => {
+            let reason = format!("{}; it may not be what ran: {doubt}", judgement.reason);
+            Judgement { severity: judgement.severity.max(Severity::Medium), reason, ..judgement }
+        }
+        _ => judgement,
     }
 }
 
@@ -195,6 +220,27 @@ pub fn removed(file: &FileRef, to: Option<&FilePath>, index: &ImageIndex) -> Opt
     let mut judgement = Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
     judgement.expected_sha256 = entry.sha256();
     Some(judgement)
+}
+
+/// A directory, or a link to one, was renamed. What the SBOM has below its name is not there any more, and what it has below `to`, if
+/// anything, was replaced.
+pub fn moved(from: &FileRef, to: &FilePath, index: &ImageIndex) -> [Option<Judgement>; 2] {
+    let from_path = match from.by_name {
+        true => Some(from.path.as_bytes()).filter(|path| path.first() == Some(&b'/') && !from.truncated),
+        false => provable_path(from),
+    };
+    let judge = |path: &[u8], reason: String| {
+        index.has_below(path).then(|| Judgement::new(Verdict::Modified, Severity::High, reason))
+    };
+    [
+        from_path.and_then(|path| {
+            judge(path, format!("the SBOM has files in this directory, which was renamed to {to}"))
+        }),
+        Some(to.as_bytes()).filter(|path| path.first() == Some(&b'/')).and_then(|path| {
+            let reason = "the SBOM has files in this directory, and another one was put in its place";
+            judge(path, reason.to_owned())
+        }),
+    ]
 }
 
 /// What is left of a judgement when nothing proves that the SBOM is of this platform. That content is in it still says that the

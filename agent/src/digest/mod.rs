@@ -5,13 +5,14 @@
 //!
 //! * A running program opened through `/proc/<pid>/exe` may have another ctime, if its size is the same and its mtime is not
 //!   newer than the event: unlinking it or giving it a further name changes the ctime, and while it runs the
-//!   kernel refuses writers.
+//!   kernel refuses writers. It may have run something else since, so that is a [`Doubt`].
 //! * For a changed file ([`Action::Change`]) its content now is asked for, so the inode must be the same, but size
 //!   and ctime may have moved on (a rename sets it).
 //!
 //! Nothing is cached for a file that a writer has open (a shared mapping changes it without a sign), nor for one
 //! that changed within the last [`SETTLED`] (time stamps move in ticks of the kernel's clock: a second change in the
-//! same tick would not show).
+//! same tick would not show), nor in file systems in memory, whose times stores through a mapping do not move.
+//! What the agent reads of a file is doubted as well if the event was within [`TICKS`] of a change.
 //!
 //! What a program serves (FUSE) is never read. NFS and other network file systems are: a server that does not answer
 //! holds up the judge for as long as the mount lets it.
@@ -37,7 +38,7 @@ use self::budget::Budget;
 pub use self::hash::MAX_FILE_BYTES;
 use self::open::{Found, Sameness, Ways, size};
 use crate::event::{
-    Action, Content, DigestOrigin, FileIdentity, FileOp, FilePath, FileRef, Place, Task, WeakDigests,
+    Action, Content, DigestOrigin, Doubt, FileIdentity, FileOp, FilePath, FileRef, Place, Task, WeakDigests,
 };
 use crate::finding::Sha256;
 use crate::metrics::{Metrics, Undetermined};
@@ -48,6 +49,8 @@ use crate::recent::Recent;
 const MAX_CACHED: usize = 32_768;
 /// How long a file must have been left alone for its digest to be cached: several ticks of the slowest kernel clock.
 const SETTLED: Duration = Duration::from_millis(50);
+/// How much later a change may come and still have the same time: two ticks of the slowest kernel clock (`HZ=100`).
+const TICKS: Duration = Duration::from_millis(20);
 
 /// Why a content is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +150,8 @@ pub struct Digests {
     reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
     stand_in: Option<u32>,
+    /// When the event was.
+    at: SystemTime,
 }
 
 struct Hashed {
@@ -172,13 +177,15 @@ impl Digests {
             reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
             metrics,
             stand_in: None,
+            at: SystemTime::UNIX_EPOCH,
         }
     }
 
-    /// A process of the workload of the next event, whose root is looked at when nothing is known of the event's own. What is found
-    /// there counts only if it is the event's file.
-    pub fn stand_in(&mut self, pid: Option<u32>) {
-        self.stand_in = pid;
+    /// The next event was at this time. `stand_in`: a process of its workload, whose root is looked at when nothing is known of the
+    /// event's own. What is found there counts only if it is the event's file.
+    pub fn begin(&mut self, at: SystemTime, stand_in: Option<u32>) {
+        self.at = at;
+        self.stand_in = stand_in;
     }
 
     /// The content of a file of an event. `weak` asks for SHA-1 and MD5 too, which are left out when the file cannot
@@ -188,14 +195,18 @@ impl Digests {
             self.metrics.digest_from_kernel();
             let origin = if known.cached { DigestOrigin::KernelCache } else { DigestOrigin::Kernel };
             let weak = weak.then(|| self.weak_of(task, file, action, known.sha256)).flatten();
-            return Content::Known { sha256: known.sha256, origin, weak };
+            let doubt = has_writers(file, action).then_some(Doubt::Writers);
+            return Content::Known { sha256: known.sha256, origin, weak, doubt };
         }
         if let Some((sha256, have)) = self.cached(file, weak) {
             self.metrics.digest_from_cache();
-            return Content::Known { sha256, origin: DigestOrigin::AgentCache, weak: have };
+            return Content::Known { sha256, origin: DigestOrigin::AgentCache, weak: have, doubt: None };
         }
         match self.read(task, file, action, weak) {
-            Ok((sha256, weak)) => Content::Known { sha256, origin: DigestOrigin::Agent, weak },
+            Ok((sha256, weak, exact)) => {
+                let doubt = self.doubt(file, action, exact);
+                Content::Known { sha256, origin: DigestOrigin::Agent, weak, doubt }
+            }
             Err(reason) => {
                 let index = Reason::ALL.iter().position(|r| *r == reason).unwrap_or_default();
                 self.metrics.digest_undetermined(reason.metric());
@@ -279,7 +290,8 @@ impl Digests {
             });
             match hashed {
                 Ok((sha256, weak)) => {
-                    Content::Known { sha256, origin: DigestOrigin::Agent, weak: weak.map(Arc::new) }
+                    let weak = weak.map(Arc::new);
+                    Content::Known { sha256, origin: DigestOrigin::Agent, weak, doubt: None }
                 }
                 Err(reason) => Content::Undetermined(Arc::from(reason.as_str())),
             }
@@ -297,6 +309,23 @@ impl Digests {
         matches!((root(1), root(own)), (Ok(host), Ok(own)) if host == own)
             && mounts(1).is_some_and(|host| mounts(own) == Some(host))
             && self.proc.is_alive(task.process)
+    }
+
+    /// Why what the agent has read may not be what ran. `exact`: it has the event's identity to the last bit.
+    fn doubt(&self, file: &FileRef, action: Action, exact: bool) -> Option<Doubt> {
+        if matches!(action, Action::Change(_)) {
+            return None;
+        }
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(file.identity.ctime_ns);
+        if has_writers(file, action) {
+            Some(Doubt::Writers)
+        } else if !exact {
+            Some(Doubt::Touched)
+        } else if self.at.duration_since(changed).is_ok_and(|age| age > TICKS) {
+            (file.place == Place::Tmpfs).then_some(Doubt::InMemory)
+        } else {
+            Some(Doubt::Fresh)
+        }
     }
 
     fn cached(&mut self, file: &FileRef, weak: bool) -> Option<(Sha256, Option<Arc<WeakDigests>>)> {
@@ -318,7 +347,7 @@ impl Digests {
     ) -> Option<Arc<WeakDigests>> {
         let (found, weak) = match self.cached(file, true) {
             Some(have) => have,
-            None => self.read(task, file, action, true).ok()?,
+            None => self.read(task, file, action, true).map(|(sha256, weak, _)| (sha256, weak)).ok()?,
         };
         weak.filter(|_| found == sha256)
     }
@@ -329,16 +358,18 @@ impl Digests {
         file: &FileRef,
         action: Action,
         weak: bool,
-    ) -> Result<(Sha256, Option<Arc<WeakDigests>>), Reason> {
+    ) -> Result<(Sha256, Option<Arc<WeakDigests>>, bool), Reason> {
         let start = Instant::now();
+        // Before it is read: what changes after that has a later time then.
+        let settled = is_settled(&file.identity);
         let hashed = self.open_and_hash(task, file, action, weak)?;
         self.metrics.digest_computed(start.elapsed());
         let weak = hashed.weak.map(Arc::new);
-        if hashed.exact && may_cache(file) && is_settled(&file.identity) {
+        if hashed.exact && may_cache(file) && settled {
             let cached = Cached { identity: file.identity, sha256: hashed.sha256, weak: weak.clone() };
             self.cache.insert(key(&file.identity), cached);
         }
-        Ok((hashed.sha256, weak))
+        Ok((hashed.sha256, weak, hashed.exact))
     }
 
     /// Tries the ways to the file until one leads to the event's; else the reason that says most.
@@ -464,7 +495,12 @@ fn key(identity: &FileIdentity) -> Key {
 }
 
 fn may_cache(file: &FileRef) -> bool {
-    !file.has_writers && !file.by_name && file.identity.ino != 0
+    !file.has_writers && !file.by_name && file.identity.ino != 0 && file.place != Place::Tmpfs
+}
+
+/// Of a changed file its content now is asked for, whoever writes.
+fn has_writers(file: &FileRef, action: Action) -> bool {
+    file.has_writers && !matches!(action, Action::Change(_))
 }
 
 fn is_settled(identity: &FileIdentity) -> bool {

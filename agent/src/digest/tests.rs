@@ -129,6 +129,71 @@ fn the_kernels_digest_passes() {
     assert_eq!(counted(&digests, r#"hits_total{origin="kernel"}"#), 4);
 }
 
+/// What is doubted of the content, which must be known.
+fn doubt(content: &Content) -> Option<Doubt> {
+    match content {
+        Content::Known { doubt, .. } => *doubt,
+        Content::Undetermined(reason) => panic!("{reason}"),
+    }
+}
+
+#[test]
+fn what_may_not_be_what_ran_is_doubted() {
+    let dir = dir();
+    let file = here(&file(&dir, "x", "one"));
+    settle();
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(file.identity.ctime_ns);
+    let later = changed + TICKS + Duration::from_millis(1);
+    let busy = FileRef { has_writers: true, ..file.clone() };
+    let by_kernel = KernelDigest { sha256: ONE.parse().expect("a digest"), cached: false };
+    let in_memory = FileRef { place: Place::Tmpfs, ..file.clone() };
+    let change = Action::Change(FileOp::CloseWrite);
+    for (what, file, action, at, expected) in [
+        ("long after a change", file.clone(), Action::Library, later, None),
+        ("right after a change", file.clone(), Action::Library, changed + TICKS, Some(Doubt::Fresh)),
+        ("right after a change: a script", file.clone(), Action::Script, changed, Some(Doubt::Fresh)),
+        (
+            "changed later, by a clock that was set",
+            file.clone(),
+            Action::Library,
+            SystemTime::UNIX_EPOCH,
+            Some(Doubt::Fresh),
+        ),
+        ("a writer", busy.clone(), Action::Library, later, Some(Doubt::Writers)),
+        (
+            "a writer, and the kernel's digest",
+            FileRef { digest: Some(by_kernel), ..busy.clone() },
+            Action::Library,
+            later,
+            Some(Doubt::Writers),
+        ),
+        (
+            "the kernel's digest, right after a change",
+            FileRef { digest: Some(by_kernel), ..file.clone() },
+            Action::Library,
+            changed,
+            None,
+        ),
+        ("in memory", in_memory.clone(), Action::Library, later, Some(Doubt::InMemory)),
+        ("in memory, again", in_memory.clone(), Action::Library, later, Some(Doubt::InMemory)),
+        (
+            "in memory, by the kernel",
+            FileRef { digest: Some(by_kernel), ..in_memory },
+            Action::Library,
+            later,
+            None,
+        ),
+        ("a change is what it is now", busy, change, changed, None),
+    ] {
+        let mut digests = digests();
+        digests.begin(at, None);
+        assert_eq!(doubt(&digests.content(&me(), &file, action, false)), expected, "{what}");
+        if file.place == Place::Tmpfs {
+            assert!(digests.cache.is_empty(), "{what}");
+        }
+    }
+}
+
 #[test]
 fn cached_until_changed() {
     let dir = dir();
@@ -425,7 +490,10 @@ fn a_program_deleted_while_it_runs() {
     settle();
     fs::remove_file(&path).expect("removed");
     let mut digests = digests();
-    assert_eq!(answer(&digests.content(&task(child.0.id()), &event, Action::Exec, false)), agent(&expected));
+    let content = digests.content(&task(child.0.id()), &event, Action::Exec, false);
+    assert_eq!(answer(&content), agent(&expected));
+    // It may have run something else since, and the file may have been changed meanwhile.
+    assert_eq!(doubt(&content), Some(Doubt::Touched));
     event.deleted = true;
     assert_eq!(
         answer(&digests.content(&task(child.0.id()), &event, Action::Connect, false)),

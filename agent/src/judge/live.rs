@@ -118,7 +118,8 @@ impl Facts for Live {
         }
         self.workload = self.workloads.resolve(task);
         let workload = &self.workload;
-        self.digests.stand_in(if workload.is_host { Some(1) } else { workload.root.map(|first| first.tgid) });
+        let stand_in = if workload.is_host { Some(1) } else { workload.root.map(|first| first.tgid) };
+        self.digests.begin(self.time, stand_in);
         match &event.body {
             Body::Exec { exe, .. } => self.processes.on_exec(task, &exe.path, workload),
             Body::Fork { parent } => self.processes.on_fork(task, *parent, workload),

@@ -78,6 +78,10 @@ const HOST_SBOM: &str = "put an attestation about one of the subjects that `must
 /// Files open for write that are kept for one process.
 const OPEN_FILES: usize = 256;
 
+/// Files that were given further names, of which these are remembered; and how many of them for one file.
+const LINKS: usize = 16_384;
+const NAMES: usize = 4;
+
 /// Finds an image by its digests.
 pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
 
@@ -148,6 +152,8 @@ pub struct Judge<F, S> {
     programs: Recent<ProcessId, Program>,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
+    /// Device and inode → names of it that were made since the agent started, and those that it had then.
+    links: Recent<(u32, u64), Vec<FilePath>>,
     updates: Updates,
 }
 
@@ -184,6 +190,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             path_only: HashSet::new(),
             programs: Recent::new(PROCESSES),
             writers: Recent::new(PROCESSES),
+            links: Recent::new(LINKS),
             updates: Updates::new(&crate::config::Host::default().package_managers),
         }
     }
@@ -369,24 +376,21 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
-        if matches!(op, FileOp::Rename | FileOp::Unlink)
-            && let Some(judgement) = verdict::removed(file, target, &image.index)
-        {
-            let judgement = image.tempered(judgement);
-            let session = if workload.is_host { self.updates.session(&event.task) } else { None };
-            if let Some(session) = session {
-                self.hold(event, &workload, &image, session, judgement, Of::Removed(file));
-            } else {
-                let about = About {
-                    file: Some(file),
-                    operation: Some(op),
-                    image: Some(&image),
-                    content: None,
-                    connect: None,
-                };
-                self.report(event, &workload.info, judgement, &about);
+        if matches!(op, FileOp::Rename | FileOp::Unlink) {
+            let removed = verdict::removed(file, target, &image.index);
+            let [away, replaced] = match (op, target) {
+                (FileOp::Rename, Some(target)) => verdict::moved(file, target, &image.index),
+                _ => [None, None],
+            };
+            // Some documents list directories as well.
+            self.name_changed(event, &workload, &image, op, file, removed.or(away));
+            if let (Some(replaced), Some(target)) = (replaced, target) {
+                let file = FileRef { path: target.clone(), ..file.clone() };
+                self.name_changed(event, &workload, &image, op, &file, Some(replaced));
             }
         }
+        // As it was until now, if that says where it is.
+        let former = (!file.deleted && !file.by_name).then(|| file.path.clone());
         let mut file = file.clone();
         match (op, target) {
             (FileOp::Unlink, _) => return,
@@ -400,7 +404,12 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 file.former = (event.flavour == Flavour::Lsm && is_whole).then(|| Box::new(former));
                 file.truncated = false;
             }
-            (FileOp::CloseWrite, _) if file.deleted => return,
+            // Under this name nobody can run it any more, but it may have others.
+            (FileOp::CloseWrite, _) if file.deleted => match self.other_name(&file) {
+                Some(name) => (file.path, file.deleted) = (name, false),
+                None if file.nlink == 0 => return,
+                None => {}
+            },
             _ => {}
         }
         if let Some(mode) = mode {
@@ -417,6 +426,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 Err(_) => {}
             }
         }
+        if op == FileOp::Link {
+            self.note_link(&file, former.as_ref());
+        }
         let task = &event.task;
         if !self.is_of_interest(task, &file, &image) {
             return;
@@ -429,6 +441,52 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             None => self.found(event, &workload, &image, &observation, judgement),
         }
+    }
+
+    /// A name that the SBOM has, or that has files of it below, was taken away or given to something else.
+    fn name_changed(
+        &mut self,
+        event: &Event,
+        workload: &Workload,
+        image: &Arc<Known>,
+        op: FileOp,
+        file: &FileRef,
+        judgement: Option<Judgement>,
+    ) {
+        let Some(judgement) = judgement else { return };
+        let judgement = image.tempered(judgement);
+        let session = if workload.is_host { self.updates.session(&event.task) } else { None };
+        if let Some(session) = session {
+            self.hold(event, workload, image, session, judgement, Of::Removed(file));
+            return;
+        }
+        let about =
+            About { file: Some(file), operation: Some(op), image: Some(image), content: None, connect: None };
+        self.report(event, &workload.info, judgement, &about);
+    }
+
+    /// Remembers the names of a file that has several: who closes it may have opened it by one that is gone by then.
+    fn note_link(&mut self, file: &FileRef, former: Option<&FilePath>) {
+        if file.identity.ino == 0 {
+            return;
+        }
+        let key = (file.identity.dev, file.identity.ino);
+        let mut names = self.links.get(&key).map(std::mem::take).unwrap_or_default();
+        for name in former.into_iter().chain([&file.path]) {
+            if !names.contains(name) && names.len() < NAMES {
+                names.push(name.clone());
+            }
+        }
+        self.links.insert(key, names);
+    }
+
+    /// Another name of a file whose own is gone.
+    fn other_name(&mut self, file: &FileRef) -> Option<FilePath> {
+        if file.nlink == 0 {
+            return None;
+        }
+        let names = self.links.get(&(file.identity.dev, file.identity.ino))?;
+        names.iter().find(|name| **name != file.path).cloned()
     }
 
     /// The tracepoints see no close that an exit or an unmapping makes, so what a process opened for write is kept until its

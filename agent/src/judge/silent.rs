@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use smallvec::SmallVec;
 
-use crate::event::{FileIdentity, FileRef};
+use crate::event::{FileIdentity, FileRef, Place};
 use crate::finding::Sha256;
 use crate::recent::Recent;
 
@@ -79,9 +79,11 @@ impl Silent {
     }
 }
 
-/// Identity means content: it is the kernel's, and nobody writes. A name that proves nothing is not worth an entry.
+/// Identity means content: it is the kernel's, and nobody writes; in a file system in memory only the kernel's digest does, for stores
+/// through a mapping leave no sign there. A name that proves nothing is not worth an entry.
 fn is_certain(file: &FileRef) -> bool {
-    file.identity.ino != 0 && !file.has_writers && crate::verdict::provable_path(file).is_some()
+    let has_times = file.place != Place::Tmpfs || file.digest.is_some();
+    file.identity.ino != 0 && !file.has_writers && has_times && crate::verdict::provable_path(file).is_some()
 }
 
 fn key(identity: &FileIdentity) -> (u32, u64) {
@@ -117,6 +119,7 @@ mod tests {
             ("another size", changed(|f| f.identity.size = 5)),
             ("another inode", changed(|f| f.identity.ino = 5)),
             ("a writer", changed(|f| f.has_writers = true)),
+            ("a file system in memory", changed(|f| f.place = Place::Tmpfs)),
             ("a path that is cut", changed(|f| f.truncated = true)),
             (
                 "the kernel says otherwise",

@@ -42,6 +42,7 @@ impl World {
                 sha256: Sha256([*byte; 32]),
                 origin: DigestOrigin::Agent,
                 weak: weak.then(|| Arc::new(WeakDigests { sha1: [*byte; 20], md5: [*byte; 16] })),
+                doubt: None,
             },
             None => Content::Undetermined("gone".into()),
         }
@@ -201,6 +202,8 @@ struct Bench {
     image: Arc<std::sync::Mutex<Arc<Image>>>,
     clock: u64,
     flavour: Flavour,
+    /// Effective user of who does something.
+    euid: u32,
 }
 
 impl Bench {
@@ -222,7 +225,7 @@ impl Bench {
             Box::new(move |finding| found.borrow_mut().push(finding))
         };
         let judge = Judge::new(world.clone(), source, Metrics::new(), sink);
-        Self { judge, world, found, image, clock: 0, flavour: Flavour::Tracepoint }
+        Self { judge, world, found, image, clock: 0, flavour: Flavour::Tracepoint, euid: 1000 }
     }
 
     /// The images change under what runs.
@@ -233,7 +236,14 @@ impl Bench {
 
     /// A package manager that is attested is run.
     fn dpkg(&mut self, pid: u32) -> Vec<Finding> {
-        self.exec(pid, at("/usr/bin/dpkg"))
+        self.as_root(|b| b.exec(pid, at("/usr/bin/dpkg")))
+    }
+
+    fn as_root<T>(&mut self, does: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::take(&mut self.euid);
+        let done = does(self);
+        self.euid = before;
+        done
     }
 
     fn fork(&mut self, parent: u32, child: u32) {
@@ -273,7 +283,7 @@ impl Bench {
     fn event(&mut self, pid: u32, body: Body) -> Vec<Finding> {
         self.clock += 1000;
         let process = ProcessId { tgid: pid, start_ns: 1 };
-        let task = Task { process, pid, uid: 1000, euid: 1000, ..Task::default() };
+        let task = Task { process, pid, uid: 1000, euid: self.euid, ..Task::default() };
         let event = Event { time_ns: self.clock, flavour: self.flavour, task, body };
         self.judge.event(&event);
         self.found.take()
@@ -430,6 +440,34 @@ fn changes_are_judged_when_they_are_done() {
             &[(Modified, "/bin/true"), (Relocated, "/opt/true")],
         ),
         ("linked", Link, at("/bin/true"), Some("/opt/true"), &[(Relocated, "/opt/true")]),
+        (
+            "a link to a directory of the SBOM moved away",
+            Rename,
+            FileRef { mode: 0o120_777, ..at("/usr") },
+            Some("/u"),
+            &[(Modified, "/usr")],
+        ),
+        (
+            "a directory of the SBOM moved away",
+            Rename,
+            FileRef { mode: 0o040_755, ..at("/usr/bin") },
+            Some("/opt/bin"),
+            &[(Modified, "/usr/bin")],
+        ),
+        (
+            "another directory put in its place",
+            Rename,
+            FileRef { mode: 0o040_755, ..at("/opt/bin") },
+            Some("/usr/bin"),
+            &[(Modified, "/usr/bin")],
+        ),
+        (
+            "a directory that the SBOM does not know",
+            Rename,
+            FileRef { mode: 0o040_755, ..at("/opt/bin") },
+            Some("/usr/bin2"),
+            &[],
+        ),
         ("linked over nothing", Link, data("/opt/data"), Some("/opt/other"), &[]),
         ("renamed to a relative name", Rename, at("/opt/x"), Some("./x"), &[(Unauthorized, "/srv/x")]),
     ];
@@ -451,6 +489,46 @@ fn changes_are_judged_when_they_are_done() {
         assert_eq!(verdicts(&found), expected, "{what}");
         assert!(found.iter().all(|f| f.operation == Some(*op)), "{what}");
     }
+}
+
+/// Who opened a file by a name that is gone when it is closed has changed it under its other names.
+#[test]
+fn a_close_by_a_name_that_is_gone_is_judged_by_another() {
+    use FileOp::{CloseWrite, Link};
+    let temporary = FileRef { deleted: true, mode: 0o100_644, ..at("/tmp/#7") };
+    let same = |path: &str, of: &FileRef| FileRef { path: path.into(), nlink: 1, ..of.clone() };
+    let link = |file: &FileRef, target: &str| Body::File {
+        op: Link,
+        file: file.clone(),
+        target: Some(target.into()),
+        mode: None,
+    };
+    let close = |file: FileRef| Body::File { op: CloseWrite, file, target: None, mode: None };
+    // A file without a name is given one, and then its content.
+    let mut b = Bench::new();
+    assert_eq!(verdicts(&b.event(1, link(&temporary, "/opt/dropped"))), []);
+    {
+        let mut world = b.world.0.borrow_mut();
+        world.files.insert("/opt/dropped", OTHER);
+        world.programs.push("/opt/dropped");
+    }
+    let found = b.event(1, close(same("/tmp/#7", &temporary)));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Unauthorized, "/opt/dropped"));
+    // A file of the SBOM is changed by another name, which is removed before that.
+    let mut b = Bench::new();
+    let data = FileRef { mode: 0o100_644, ..at("/bin/true") };
+    assert_eq!(verdicts(&b.event(1, link(&data, "/opt/link"))), []);
+    b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+    let by_link = FileRef { deleted: true, ..same("/opt/link", &data) };
+    let found = b.event(1, close(by_link.clone()));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/true"));
+    // Made before the agent began: a program is not passed over because nobody knows its other names.
+    let mut b = Bench::new();
+    let program = FileRef { mode: 0o100_755, ..by_link };
+    let found = b.event(1, close(program.clone()));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Undetermined, "/opt/link"));
+    // None is left.
+    assert_eq!(verdicts(&b.event(1, close(FileRef { nlink: 0, ..program }))), []);
 }
 
 #[test]
@@ -787,7 +865,8 @@ fn patch_day_is_quiet_and_loses_nothing() {
 
 #[test]
 fn only_an_attested_package_manager_of_the_host_counts() {
-    let setups: [(&str, Setup); 6] = [
+    let setups: [(&str, Setup); 7] = [
+        ("anybody else than root runs it", |b| b.exec(10, at("/usr/bin/dpkg"))),
         ("its program is not attested", |b| {
             b.world.0.borrow_mut().files.insert("/usr/bin/dpkg", OTHER);
             b.dpkg(10)
@@ -839,13 +918,13 @@ fn only_an_attested_package_manager_of_the_host_counts() {
 fn an_attested_script_is_a_package_manager_too() {
     let mut b = Bench::new();
     b.judge.set_package_managers(&["/bin/true".into()]);
-    b.event(10, Body::Exec { exe: at("/bin/sh"), script: Some(at("/bin/true")) });
+    b.as_root(|b| b.event(10, Body::Exec { exe: at("/bin/sh"), script: Some(at("/bin/true")) }));
     assert_eq!(lines(&b.writes(10, "/opt/x", OTHER)), []);
     assert_eq!(b.ends(10)[0].verdict, Verdict::Updated);
     // Neither with another interpreter nor as the interpreter of another script.
-    b.event(11, Body::Exec { exe: at("/opt/x"), script: Some(at("/bin/true")) });
+    b.as_root(|b| b.event(11, Body::Exec { exe: at("/opt/x"), script: Some(at("/bin/true")) }));
     assert_eq!(b.writes(11, "/opt/y", OTHER)[0].verdict, Verdict::Unauthorized);
-    b.event(12, Body::Exec { exe: at("/bin/true"), script: Some(at("/bin/sh")) });
+    b.as_root(|b| b.event(12, Body::Exec { exe: at("/bin/true"), script: Some(at("/bin/sh")) }));
     assert_eq!(b.writes(12, "/opt/y", OTHER)[0].verdict, Verdict::Unauthorized);
 }
 

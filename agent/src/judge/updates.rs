@@ -1,6 +1,6 @@
 //! What the host's package manager changes, so that patch day is no storm of alerts.
 //!
-//! A *session* begins when a configured package manager is run on the host, if its program is attested by SHA-256 (or was
+//! A *session* begins when a configured package manager is run on the host by root, if its program is attested by SHA-256 (or was
 //! itself written in an earlier session, and the database agrees). Its *lineage* is that process and all that descends from
 //! it. It ends with that process, or when that runs another program.
 //!
@@ -340,7 +340,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             return;
         }
-        if self.updates.session(task).is_none() && self.facts.in_host_root(task) {
+        // Anybody else can run it as well, with hooks of their own, but it can install nothing then.
+        if task.euid == 0 && self.updates.session(task).is_none() && self.facts.in_host_root(task) {
             if self.updates.sessions.len() >= SESSIONS {
                 let oldest = self.updates.sessions.keys().min().copied().unwrap_or_default();
                 // Nothing of it may stay behind.

@@ -44,11 +44,19 @@ impl Facts for World {
     }
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         match file.path.as_bytes() {
-            path if path.ends_with(b"true") || path == b"/usr/bin/dpkg" => {
-                Content::Known { sha256: Sha256([1; 32]), origin: DigestOrigin::Agent, weak: None }
-            }
+            path if path.ends_with(b"true") || path == b"/usr/bin/dpkg" => Content::Known {
+                sha256: Sha256([1; 32]),
+                origin: DigestOrigin::Agent,
+                weak: None,
+                doubt: None,
+            },
             path if path.ends_with(b"gone") => Content::Undetermined("gone".into()),
-            _ => Content::Known { sha256: Sha256([2; 32]), origin: DigestOrigin::AgentCache, weak: None },
+            _ => Content::Known {
+                sha256: Sha256([2; 32]),
+                origin: DigestOrigin::AgentCache,
+                weak: None,
+                doubt: None,
+            },
         }
     }
     fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {

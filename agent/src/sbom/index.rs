@@ -166,6 +166,38 @@ impl ImageIndex {
         Some(Entry { index: self, id: u32::try_from(found).ok()? })
     }
 
+    /// A file is listed somewhere below this directory, in any spelling of it.
+    pub fn has_below(&self, directory: &[u8]) -> bool {
+        let Ok(directory) = canonical(directory) else { return false };
+        let mut below: SmallVec<[u8; 256]> = SmallVec::new();
+        below.extend_from_slice(&directory);
+        below.push(b'/');
+        // `/bin` itself may be the link.
+        if self.merged_usr && merges_into_usr(&[&below, &b"x"[..]].concat()) {
+            below.insert_from_slice(0, b"/usr");
+        }
+        let is_in = |wanted: &[u8], fits: fn(&[u8], &[u8]) -> bool| {
+            let first = self.first_dir(wanted);
+            first < self.dir_ends.len() && fits(self.dir(first), wanted)
+        };
+        is_in(&below[..below.len() - 1], |dir, wanted| dir == wanted)
+            || is_in(&below, |dir, wanted| dir.starts_with(wanted))
+    }
+
+    /// The first directory that is not before `wanted`.
+    fn first_dir(&self, wanted: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.dir_ends.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.dir(middle) < wanted {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     /// Every file with this content, in no particular order.
     pub fn by_sha256(&self, sha256: &Sha256) -> impl Iterator<Item = Entry<'_>> {
         // Of a digest that is nowhere, the list starts at its end.

@@ -245,6 +245,35 @@ fn look_ups_equal_a_naive_model() {
     assert!(index.heap_bytes() / index.len() <= 120, "{} bytes per file", index.heap_bytes() / index.len());
 }
 
+#[test]
+fn what_lies_below_a_directory() {
+    let files: Vec<_> = ["/usr/bin/a", "/usr/lib-x/b", "/usr/lib/x/c", "/opt/d"]
+        .iter()
+        .zip(1..)
+        .map(|(name, id)| file(id, name, 'a'))
+        .collect();
+    let index = parse(document(&files.join(",")).as_bytes(), &Limits::default()).unwrap();
+    for (directory, expected) in [
+        ("/usr", true),
+        ("/usr/bin", true),
+        ("usr//bin/./", true),
+        ("/bin", true),
+        ("/lib/x", true),
+        ("/usr/lib", true),
+        ("/usr/lib-x", true),
+        ("/usr/lib-", false),
+        ("/usr/lib/x/c", false),
+        ("/usr/bin/a", false),
+        ("/op", false),
+        ("/opt/d/e", false),
+        ("/usr/../opt", false),
+        ("/zzz", false),
+    ] {
+        assert_eq!(index.has_below(directory.as_bytes()), expected, "{directory}");
+    }
+    assert!(!ImageIndex::default().has_below(b"/"));
+}
+
 type FilePathBytes = Vec<u8>;
 
 #[test]

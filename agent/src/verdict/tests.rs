@@ -39,12 +39,12 @@ fn at(path: &str) -> FileRef {
 }
 
 fn holds(byte: u8) -> Content {
-    Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: None }
+    Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: None, doubt: None }
 }
 
 fn holds_weak(byte: u8, weak: u8) -> Content {
     let weak = Arc::new(WeakDigests { sha1: [weak; 20], md5: [weak; 16] });
-    Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: Some(weak) }
+    Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: Some(weak), doubt: None }
 }
 
 fn unread() -> Content {
@@ -138,6 +138,41 @@ fn each_row_and_each_precedence() {
         let weak = observation.file.path.as_bytes().starts_with(b"/opt/");
         assert_eq!(found.expected_sha256.is_some(), digest && !weak, "{what}");
         assert_eq!(found.attested_path.is_some(), verdict_expected == Relocated, "{what}");
+    }
+}
+
+#[test]
+fn a_doubtful_content_accuses_and_does_not_acquit() {
+    use Severity::{Critical, High, Info, Medium};
+    use Verdict::{AttestedWeak, Modified, PackageDerived, PathOnly, Relocated, Unauthorized, Undetermined};
+    let index = index();
+    let on_tmpfs = FileRef { place: Place::Tmpfs, ..at("/mnt/a") };
+    let mut owned = seen(Action::Exec, FileRef { place: Place::ImageLayer, ..at("/opt/x") }, holds(UNKNOWN));
+    owned.owner = Some(Owner { package: "p 1".into(), digest: None });
+    let table = [
+        (seen(Action::Exec, at("/usr/bin/a"), holds(A)), Undetermined, Medium),
+        (seen(Action::Library, at("/usr/bin/a"), holds(A)), Undetermined, Medium),
+        (seen(Action::Exec, at("/opt/sha1"), holds_weak(A, A)), Undetermined, Medium),
+        (owned, Undetermined, Medium),
+        (seen(Action::Exec, at("/home/a"), holds(A)), Relocated, Medium),
+        (seen(Action::Exec, on_tmpfs, holds(A)), Relocated, High),
+        (seen(Action::Exec, at("/usr/bin/a"), holds(B)), Modified, High),
+        (root(fresh(seen(Action::Exec, at("/opt/x"), holds(UNKNOWN)))), Unauthorized, Critical),
+        (seen(Action::Exec, at("/opt/none"), holds(A)), PathOnly, Info),
+    ];
+    for (observation, expected, severity) in table {
+        let certain = verdict(&observation, &index);
+        for doubt in [Doubt::Writers, Doubt::Fresh, Doubt::Touched, Doubt::InMemory] {
+            let Content::Known { sha256, origin, weak, .. } = observation.content.clone() else { panic!() };
+            let content = Content::Known { sha256, origin, weak, doubt: Some(doubt) };
+            let found = verdict(&Observation { content, ..observation.clone() }, &index);
+            assert_eq!((found.verdict, found.severity), (expected, severity), "{doubt:?}: {}", found.reason);
+            let acquits =
+                matches!(certain.verdict, Verdict::Attested | AttestedWeak | PackageDerived | Relocated);
+            assert_eq!(found.reason.contains(doubt.as_str()), acquits, "{}", found.reason);
+            assert_eq!(found.package, certain.package);
+            assert!(found.used.is_none() || expected == Relocated);
+        }
     }
 }
 

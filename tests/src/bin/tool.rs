@@ -36,6 +36,8 @@ enum Tool {
     FailedExec { file: PathBuf },
     /// Let this many threads fail to run FILE, and run PROGRAM while they are still there.
     FailedExecs { count: usize, file: PathBuf, program: PathBuf },
+    /// Map FILE executable while it is open for write.
+    MapBusy { file: PathBuf },
     /// Map FILE for reading, and then make the mapping executable.
     Mprotect { file: PathBuf },
     /// Run PROGRAM this many times, one after the other, and report how many ran.
@@ -66,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         Tool::MapWrite { file } => map_write(&file),
         Tool::FailedExec { file } => failed_exec(&file),
         Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
+        Tool::MapBusy { file } => map_busy(&file),
         Tool::Mprotect { file } => mprotect(&file),
         Tool::Execs { count, program, args } => {
             for done in 0..count {
@@ -137,20 +140,26 @@ fn fail_to_run(file: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn failed_execs(count: usize, file: &std::path::Path, program: &std::path::Path) -> anyhow::Result<()> {
-    // The threads and this one: all have failed, and the program has run.
-    let (failed, ran) = (Barrier::new(count + 1), Barrier::new(count + 1));
+    // While one thread execs no other can be made (copy_fs() in the kernel), so all are there before the first of them does.
+    let (begun, failed, ran) = (Barrier::new(count), Barrier::new(count + 1), Barrier::new(count + 1));
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count)
             .map(|_| {
                 let thread = || {
+                    begun.wait();
                     let result = fail_to_run(file);
                     failed.wait();
                     ran.wait();
                     result
                 };
-                std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, thread)
+                let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, thread);
+                // The others would wait for it for ever.
+                thread.unwrap_or_else(|error| {
+                    eprintln!("a thread cannot be made: {error}");
+                    std::process::exit(1)
+                })
             })
-            .collect::<Result<_, _>>()?;
+            .collect();
         failed.wait();
         let status = Command::new(program).status();
         ran.wait();
@@ -165,10 +174,17 @@ fn failed_execs(count: usize, file: &std::path::Path, program: &std::path::Path)
 /// A dynamic linker maps a file that the kernel does not run all the same.
 fn failed_exec(file: &std::path::Path) -> anyhow::Result<()> {
     fail_to_run(file)?;
-    let opened = std::fs::File::open(file)?;
-    #[expect(unsafe_code, reason = "an executable mapping is what this subcommand is for")]
+    map_executable(&std::fs::File::open(file)?)
+}
+
+fn map_busy(file: &std::path::Path) -> anyhow::Result<()> {
+    map_executable(&OpenOptions::new().read(true).write(true).open(file)?)
+}
+
+fn map_executable(opened: &std::fs::File) -> anyhow::Result<()> {
+    #[expect(unsafe_code, reason = "an executable mapping is what this is for")]
     // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.
-    let map = unsafe { memmap2::MmapOptions::new().map_exec(&opened)? };
+    let map = unsafe { memmap2::MmapOptions::new().map_exec(opened)? };
     drop(map);
     Ok(())
 }

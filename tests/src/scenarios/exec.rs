@@ -1,8 +1,9 @@
 //! Programs, scripts and libraries that run.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
+use anyhow::Context as _;
 use muster_proto::v1::{Flavour, Kind::*, Severity, Verdict::*};
 
 use super::{Scenario, Stage, found, in_usr_bin};
@@ -25,6 +26,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown library by LD_PRELOAD", preload),
         seen("unknown file mapped executable after its exec failed", failed_exec),
         seen("failed execs of many threads leave others their digest", failed_execs),
+        seen("attested file mapped executable while it is open for write", busy),
         seen("unknown library made executable by mprotect", mprotect),
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
@@ -133,18 +135,24 @@ fn preload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 fn changed_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let (program, lower) = (in_usr_bin("sleep"), stage.world.beneath().join("lower/sleep"));
     let script = format!(
-        "mount -t overlay -o lowerdir={0}/lower:{0}/empty overlay /usr/bin && /usr/bin/sleep 0.5 && \
-         echo >>{0}/lower/sleep && /usr/bin/sleep 0.5",
+        "mount -t overlay -o lowerdir={0}/lower:{0}/empty overlay /usr/bin && /usr/bin/sleep 0.5 && echo ran && \
+         read next && echo >>{0}/lower/sleep && /usr/bin/sleep 0.5",
         stage.world.beneath().display()
     );
-    run(Command::new("/usr/bin/unshare").args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "/bin/sh",
-        "-c",
-        &script,
-    ]))?;
+    let mut child = Command::new("/usr/bin/unshare")
+        .args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut line)?;
+    }
+    // The first run is judged by what it ran, before that is changed.
+    let difference = crate::expect::Difference::of(&[], &stage.settle()?);
+    child.stdin.take().context("a pipe")?.write_all(b"next\n")?;
+    let status = child.wait()?;
+    anyhow::ensure!(status.success() && difference.is_empty(), "{status}; before the change:{difference}");
     let exec = |verdict| Expect::new(Exec, verdict, program.display().to_string()).parent("sh");
     let ran = match stage.agent.status()?.flavour() {
         // The agent reads the file, and finds that it is not what the overlay's inode still says.
@@ -174,6 +182,16 @@ fn failed_execs(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         _ => ran.digest_from(&["kernel", "kernel_cache"]),
     };
     Ok(vec![found(Exec, Unauthorized, &stage.world.tool)?, ran])
+}
+
+/// What the mapping holds when it is used, nobody knows.
+fn busy(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = in_usr_bin("ptx");
+    stage.world.run_tool(&["map-busy", &file.display().to_string()])?;
+    Ok(vec![
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        found(Library, Undetermined, &file)?.parent("suite"),
+    ])
 }
 
 fn mprotect(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -21,6 +23,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("file of the SBOM changed through a writable mapping", mapped),
         seen("file of the SBOM changed, closed by an exit", closed_by_exit),
         seen("file of the SBOM unlinked", unlinked),
+        seen("directory of the SBOM renamed, and put back", directory),
+        seen("unknown program written before its only name is made", nameless),
         seen("new executable dropped and never run", dropped),
         seen("chmod +x of an unknown file", made_executable),
         seen("unknown data file written", data_file),
@@ -82,6 +86,41 @@ fn unlinked(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("shuf");
     fs::remove_file(&file)?;
     by_suite(Expect::new(File, Modified, file.display().to_string()).operation("unlink"), Severity::High)
+}
+
+fn directory(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let directory = Path::new("/usr/share/doc/coreutils");
+    let elsewhere = directory.with_extension("elsewhere");
+    fs::rename(directory, &elsewhere)?;
+    fs::rename(&elsewhere, directory)?;
+    let renamed = Expect::new(File, Modified, directory.display().to_string()).operation("rename");
+    Ok([by_suite(renamed.clone(), Severity::High)?, by_suite(renamed, Severity::High)?].concat())
+}
+
+/// The name that it was opened by never was one; the one that it has was made while it was empty.
+fn nameless(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = stage.world.disk.join("nameless");
+    let program = fs::read(&stage.world.tool)?;
+    let mut open = fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(nix::libc::O_TMPFILE)
+        .mode(0o644)
+        .open(&stage.world.disk)?;
+    let by_descriptor = format!("/proc/self/fd/{}", open.as_raw_fd());
+    nix::unistd::linkat(
+        nix::fcntl::AT_FDCWD,
+        by_descriptor.as_str(),
+        nix::fcntl::AT_FDCWD,
+        &file,
+        nix::fcntl::AtFlags::AT_SYMLINK_FOLLOW,
+    )?;
+    // An agent that looks at the file after the link must find it empty.
+    let difference = Difference::of(&[], &stage.settle()?);
+    ensure!(difference.is_empty(), "a link to an empty file:{difference}");
+    open.write_all(&program)?;
+    open.set_permissions(fs::Permissions::from_mode(0o755))?;
+    drop(open);
+    by_suite(found(File, Unauthorized, &file)?.operation("close_write"), Severity::Critical)
 }
 
 fn dropped(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
