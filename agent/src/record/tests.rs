@@ -205,6 +205,16 @@ fn a_replay_gives_the_same_findings() {
 }
 
 #[test]
+fn the_seed_of_the_fuzzer_is_a_recording_of_this_format() {
+    let seed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/recording/events"));
+    let dir = tempfile::tempdir().expect("a private directory");
+    let fresh = dir.path().join("r");
+    record(&fresh);
+    let (seed, fresh) = (replayed(seed).1, replayed(&fresh).1.expect("whole"));
+    assert_eq!(seed, Ok(fresh), "fuzz/seeds/recording/events must be what `record` writes here");
+}
+
+#[test]
 fn another_sbom_makes_no_attested_file_of_one_that_was_not_looked_at() {
     let dir = tempfile::tempdir().expect("a private directory");
     let path = dir.path().join("r");
