@@ -321,6 +321,26 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_panics_ends_and_its_unit_starts_it_again() {
+        let build = include_str!("../../../Cargo.toml");
+        let release =
+            build.split("\n[").find(|section| section.starts_with("profile.release]")).expect("there");
+        assert!(release.lines().any(|line| line == r#"panic = "abort""#), "{release}");
+        let unit = include_str!("../../../deploy/systemd/muster.service");
+        for line in [
+            "Restart=always",
+            "StartLimitIntervalSec=0",
+            // What notify-reload and the default dependencies would do, where systemd is older than 253 or they are switched off.
+            "Type=notify",
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            "Conflicts=shutdown.target",
+            "Before=shutdown.target",
+        ] {
+            assert!(unit.lines().any(|l| l == line), "{line} is not in the unit");
+        }
+    }
+
+    #[test]
     fn what_is_not_judged_at_the_end_is_lost_by_kind() {
         let metrics = Metrics::new();
         assert_eq!(unjudged(&metrics, Flavour::Lsm), []);
