@@ -194,6 +194,7 @@ fn recorded(
             {
                 match frame {
                     Frame::Event(recorded) => batch.push(recorded),
+                    Frame::End => {}
                     Frame::Lost(missing) => bail!("{}: {missing} events are missing", recording.display()),
                 }
             }

@@ -355,6 +355,8 @@ fn listen<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<SocketAddr
 
 /// Where the agent looks for its configuration when it is told nothing else. It may be absent: every key has a default.
 pub const DEFAULT_FILE: &str = "/etc/muster/muster.toml";
+/// Largest ring, bytes.
+pub const MAX_RING_BYTES: u32 = 1 << 30;
 /// Largest configuration file, bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
@@ -405,17 +407,25 @@ impl Config {
         Self::parse(&text, file)
     }
 
+    /// As [`load`](Self::load); `None` if there is no such file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_if_there(file: &Path) -> Result<Option<Self>, ConfigError> {
+        match Self::load(file) {
+            Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
     /// The configuration at [`DEFAULT_FILE`], or the defaults if there is no such file.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_default() -> Result<Self, ConfigError> {
-        match Self::load(Path::new(DEFAULT_FILE)) {
-            Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self::default())
-            }
-            other => other,
-        }
+        Ok(Self::load_if_there(Path::new(DEFAULT_FILE))?.unwrap_or_default())
     }
 
     /// Parses and checks a configuration; `file` is for messages.
@@ -448,8 +458,9 @@ impl Config {
         ];
         let at = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>();
         for (key, bytes) in rings {
-            if !bytes.is_power_of_two() || bytes < page {
-                let reason = format!("expected a power of two of at least {page} bytes, found {bytes}");
+            if !bytes.is_power_of_two() || !(page..=MAX_RING_BYTES).contains(&bytes) {
+                let reason =
+                    format!("expected a power of two from {page} to {MAX_RING_BYTES} bytes, found {bytes}");
                 return Some((at(&["sensor", key]), reason));
             }
         }
@@ -464,13 +475,23 @@ impl Config {
             let reason = "expected at least 1 (an envelope without a signature proves nothing), found 0";
             return Some((at(&["attestation", "threshold"]), reason.to_owned()));
         }
-        if !attestation.keys.is_empty() && attestation.threshold > attestation.keys.len() {
+        // Identities do not count: each alone suffices.
+        if attestation.threshold > attestation.keys.len().max(1) {
             let reason = format!(
-                "expected at most {}, the number of key files, found {}: no envelope could ever be accepted",
+                "expected at most {}, the number of key files, found {}: so many can never have signed",
                 attestation.keys.len(),
                 attestation.threshold
             );
             return Some((at(&["attestation", "threshold"]), reason));
+        }
+        let limits = [
+            (&["attestation", "max_envelope_bytes"][..], attestation.max_envelope_bytes),
+            (&["attestation", "max_sbom_bytes"], attestation.max_sbom_bytes),
+            (&["attestation", "max_json_depth"], attestation.max_json_depth.into()),
+            (&["attestation", "registry", "timeout_seconds"], attestation.registry.timeout_seconds.into()),
+        ];
+        if let Some((key, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
+            return Some((at(key), "expected at least 1, found 0: everything would be refused".to_owned()));
         }
         if self.host.image.is_some_and(|image| image.is_zero()) {
             return Some((at(&["host", "image"]), "expected the image's digest, found zeros".to_owned()));
@@ -554,9 +575,24 @@ mod tests {
             ("[sensors]\n", "line 1, column 2: ", "unknown field `sensors`"),
             ("[sensor]\nflavour = \"best\"\n", "line 2, column 11: ", "unknown variant `best`"),
             ("[sensor]\n\nexec_ring_bytes = 5000\n", "line 3, column 19: ", "a power of two"),
-            ("[sensor]\nfile_ring_bytes = 64\n", "line 2, column 19: ", "at least"),
+            ("[sensor]\nfile_ring_bytes = 64\n", "line 2, column 19: ", "a power of two from 4096"),
+            ("[sensor]\nnetwork_ring_bytes = 2147483648\n", "line 2, column 22: ", "to 1073741824"),
             ("[attestation]\nthreshold = 0\n", "line 2, column 13: ", "at least 1"),
             ("[attestation]\nkeys = [\"a\"]\nthreshold = 2\n", "line 3, column 13: ", "at most 1"),
+            ("[attestation]\nthreshold = 2\n", "line 2, column 13: ", "at most 0"),
+            (
+                "[attestation]\nthreshold = 2\nidentities = [{ identity = \"a@b\", issuer = \"https://a\" }]\n",
+                "line 2, column 13: ",
+                "the number of key files",
+            ),
+            ("[attestation]\nmax_envelope_bytes = 0\n", "line 2, column 22: ", "everything would be refused"),
+            ("[attestation]\nmax_sbom_bytes = 0\n", "line 2, column 18: ", "everything would be refused"),
+            ("[attestation]\nmax_json_depth = 0\n", "line 2, column 18: ", "everything would be refused"),
+            (
+                "[attestation.registry]\ntimeout_seconds = 0\n",
+                "line 2, column 19: ",
+                "everything would be refused",
+            ),
             ("[attestation]\ntrust_root = \"\"\n", "line 2, column 14: ", "embedded:github"),
             (
                 "[attestation]\nidentities = [{ identity = \"https://**\", issuer = \"https://a\" }]\n",

@@ -6,6 +6,7 @@ extern crate self as muster;
 
 pub mod app;
 pub mod attestation;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod digest;

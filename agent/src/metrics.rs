@@ -181,6 +181,7 @@ pub struct Metrics {
     updates_waiting: Gauge,
     package_databases: [Counter; 2],
     package_database: Histogram,
+    recording_lost: Counter,
 }
 
 /// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
@@ -323,6 +324,11 @@ impl Metrics {
                 "package_database_seconds",
                 "Reading the package databases of an image or of the host",
                 exponential_buckets(1e-3, 3.0, 9),
+            ),
+            recording_lost: counter(
+                r,
+                "recording_lost_events",
+                "Events that are missing in the recording: the disk was full or too slow",
             ),
             ready: AtomicBool::new(false),
             registry,
@@ -544,6 +550,11 @@ impl Metrics {
     /// Clients of a stream now.
     pub fn client_count(&self, sink: Sink) -> i64 {
         self.clients.get(sink as usize).map_or(0, Gauge::get)
+    }
+
+    /// Events that the recording did not take.
+    pub fn recording_lost(&self, events: u64) {
+        self.recording_lost.inc_by(events);
     }
 
     /// All of it in the OpenMetrics text format.

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use muster::config;
 use muster::event::{Body, Event, FilePath, FileRef, Flavour, Kind, ProcessId, Task};
-use muster::feed::{Asked, Feed, StatusSource};
+use muster::feed::{Asked, Feed, Socket, StatusSource};
 use muster::finding::{Finding, ProcessInfo, Severity, Sha256, Verdict};
 use muster::metrics::Metrics;
 use muster_proto::v1;
@@ -56,10 +56,14 @@ impl Agent {
     fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("muster.sock");
-        let config = config::Feed { socket: socket.clone(), ..config::Feed::default() };
-        let feed = Feed::new(&config, Metrics::new()).expect("a feed");
+        let feed = Feed::new(&config::Feed::default(), Metrics::new()).expect("a feed");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(feed.serve(Arc::new(Source))).expect("served");
+        runtime
+            .block_on(async {
+                let socket = Socket::bind(&socket).expect("a socket");
+                feed.serve(socket, Arc::new(Source)).await
+            })
+            .expect("served");
         Self { feed, socket, runtime, directory }
     }
 
@@ -181,6 +185,8 @@ fn status_images_and_explain_answer_in_words_and_in_json() {
         images.contains("image sha256:abababababab") && images.contains("state      unverified"),
         "{images}"
     );
+    let none = muster::feed::status_text::images(&[]);
+    assert!(none.starts_with("no image is known yet: "), "{none}");
     assert_eq!(json(&["images", "--json"])[0]["reason"], "no key signed it");
     assert!(agent.run(&["explain", "/usr/bin/true"]).contains("it is known"));
     assert_eq!(json(&["explain", "/usr/bin/true", "--json"])[0]["path"], "/usr/bin/true");
@@ -247,4 +253,21 @@ fn reader_that_goes_away_ends_watch_quietly() {
     let output = client.wait_with_output().expect("ended");
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn reader_that_goes_away_is_no_error_of_what_needs_no_agent() {
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/recording/events");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muster.toml");
+    for args in [
+        &["probe"][..],
+        &["probe", "--json"],
+        &["replay", seed, "--attestations", "/nonexistent"],
+        &["agent", "--check", "--config", config],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = Command::new(MUSTER).args(args).stdout(writer).output().expect("muster runs");
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    }
 }

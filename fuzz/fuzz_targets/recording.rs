@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use muster::record::{Frame, Reader};
 
 /// Magic number and format of a recording.
-const HEAD: &[u8] = b"muster recording\x02\0\0\0";
+const HEAD: &[u8] = b"muster recording\x03\0\0\0";
 
 /// All frames, up to the first that is refused.
 fn frames(file: &[u8]) -> usize {

@@ -1,8 +1,8 @@
 //! Parse → build → spawn → drain: the agent as a whole.
 //!
 //! The rooms are built from the feed backwards, so that nothing that comes finds no taker: metrics, images, the judge's
-//! facts, the feed, the sensor; then the judge begins, and last the socket is opened, so that a client that gets an
-//! answer gets that of a complete agent. They end in the other order.
+//! facts, the feed, the sensor; then the judge begins, and last the socket is served, so that a client that gets an
+//! answer gets that of a complete agent. They end in the other order. The socket itself is claimed before all of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::event::{Flavour, Kind};
-use crate::feed::{Feed, OpenError, ServeError};
+use crate::feed::{Feed, OpenError, ServeError, Socket, SocketError};
 use crate::finding::{Finding, Severity};
 use crate::images::{Images, ImagesError, Watch};
 use crate::judge::{Live, Rooms, Stage};
@@ -26,6 +26,7 @@ mod reload;
 mod status;
 mod watchdog;
 
+pub use reload::load;
 use reload::{Beside, Settings};
 use status::Source;
 use watchdog::{Progress, Watchdog};
@@ -40,7 +41,7 @@ const JUDGE: Duration = Duration::from_millis(4300);
 pub struct Options {
     /// The configuration.
     pub config: Config,
-    /// Where it was read from, to read it again on SIGHUP.
+    /// Where it was read from, to read it again on SIGHUP; `None`: there was no file, so it is the defaults.
     pub file: Option<PathBuf>,
     /// Write every event, and what was asked about it, to this file.
     pub record: Option<PathBuf>,
@@ -62,6 +63,9 @@ pub enum AppError {
     #[error(transparent)]
     JsonLines(#[from] OpenError),
     /// The socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// It cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The metrics endpoint cannot be opened.
@@ -112,10 +116,10 @@ async fn main(options: Options) -> Result<(), AppError> {
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
-    let (agent, watch) = Agent::start(&config, record)?;
+    let (agent, watch, socket) = Agent::start(&config, record)?;
     // The kernel's type information was read to load the programs.
     crate::memory::give_back();
-    if let Err(error) = agent.feed.serve(Arc::clone(&agent.source) as _).await {
+    if let Err(error) = agent.feed.serve(socket, Arc::clone(&agent.source) as _).await {
         agent.stop().await;
         return Err(error.into());
     }
@@ -183,8 +187,10 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(config: &Config, record: Option<PathBuf>) -> Result<(Self, Watch), AppError> {
+    fn start(config: &Config, record: Option<PathBuf>) -> Result<(Self, Watch, Socket), AppError> {
         Sensor::permitted()?;
+        // Before anything that a second agent, started by mistake, would spoil for the first: the JSON lines file, the recording.
+        let socket = Socket::bind(&config.feed.socket)?;
         let metrics = Metrics::new();
         let images = Images::new(config, Arc::clone(&metrics))?;
         images.load_now();
@@ -193,7 +199,10 @@ impl Agent {
         let feed = Arc::new(Feed::new(&config.feed, Arc::clone(&metrics))?);
         let recording = match record {
             None => None,
-            Some(file) => Some(Recording::create(&file).map_err(|source| AppError::Record { file, source })?),
+            Some(file) => Some(
+                Recording::create(&file, Arc::clone(&metrics))
+                    .map_err(|source| AppError::Record { file, source })?,
+            ),
         };
         let (batches, incoming) = crossbeam_channel::bounded(crate::judge::QUEUE);
         let sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
@@ -203,7 +212,7 @@ impl Agent {
             Rooms { images: Arc::clone(&images), feed: Arc::clone(&feed), metrics: Arc::clone(&metrics) };
         let stage = Stage::start(live, recording, rooms, incoming)?;
         let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen()));
-        Ok((Self { metrics, images, feed, source, stage }, watch))
+        Ok((Self { metrics, images, feed, source, stage }, watch, socket))
     }
 
     fn progress(&self) -> Progress {
@@ -294,6 +303,42 @@ impl Signals {
 mod tests {
     use super::*;
     use crate::finding::Verdict;
+
+    #[tokio::test]
+    async fn a_second_agent_leaves_the_first_ones_files_alone() {
+        let dir = tempfile::tempdir().expect("a private directory");
+        let at = |name: &str| dir.path().join(name);
+        let _first = Socket::bind(&at("socket")).expect("a socket");
+        let mut config = Config::default();
+        config.feed.socket = at("socket");
+        config.feed.json_lines = Some(at("findings"));
+        std::fs::write(at("recording"), "of the first").expect("a private directory");
+        let refused =
+            Agent::start(&config, Some(at("recording"))).map(|_| ()).expect_err("the socket is in use");
+        assert!(matches!(refused, AppError::Socket(SocketError::InUse(_))), "root runs this test: {refused}");
+        assert!(!at("findings").exists());
+        assert_eq!(std::fs::read(at("recording")).expect("there"), b"of the first");
+    }
+
+    #[test]
+    fn an_agent_that_panics_ends_and_its_unit_starts_it_again() {
+        let build = include_str!("../../../Cargo.toml");
+        let release =
+            build.split("\n[").find(|section| section.starts_with("profile.release]")).expect("there");
+        assert!(release.lines().any(|line| line == r#"panic = "abort""#), "{release}");
+        let unit = include_str!("../../../deploy/systemd/muster.service");
+        for line in [
+            "Restart=always",
+            "StartLimitIntervalSec=0",
+            // What notify-reload and the default dependencies would do, where systemd is older than 253 or they are switched off.
+            "Type=notify",
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            "Conflicts=shutdown.target",
+            "Before=shutdown.target",
+        ] {
+            assert!(unit.lines().any(|l| l == line), "{line} is not in the unit");
+        }
+    }
 
     #[test]
     fn what_is_not_judged_at_the_end_is_lost_by_kind() {

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::check;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, DEFAULT_FILE};
 use crate::images::{Images, Watch};
 use crate::judge::Handover;
 
 /// The configuration, and who is told of a new one.
 pub(super) struct Settings {
-    /// Where it was read from; `None`: from where it is by default.
+    /// Where it was read from; `None`: there was no file where it is by default.
     pub(super) file: Option<PathBuf>,
     pub(super) config: Config,
     pub(super) images: Arc<Images>,
@@ -27,8 +27,11 @@ pub(super) struct Settings {
 impl Settings {
     /// Takes what changed in the configuration file; if it is bad, the old one stays.
     pub(super) fn reload(&mut self) {
-        let new = match load(self.file.as_deref()) {
-            Ok(new) => new,
+        let new = match load(self.file.clone(), Path::new(DEFAULT_FILE)) {
+            Ok((file, new)) => {
+                self.file = file;
+                new
+            }
             Err(error) => {
                 tracing::error!(%error, "the old configuration stays");
                 return;
@@ -72,9 +75,20 @@ impl Settings {
     }
 }
 
-/// The configuration from its file, or from where it is by default.
-fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-    file.map_or_else(Config::load_default, Config::load)
+/// The configuration from its file; without one from where it is by default, or the defaults if there is none. Gives back where it
+/// was read from: what was there once must be there the next time, or its keys and workloads would be gone without a word.
+///
+/// # Errors
+/// As [`Config::load`].
+pub fn load(file: Option<PathBuf>, default: &Path) -> Result<(Option<PathBuf>, Config), ConfigError> {
+    if let Some(file) = file {
+        let config = Config::load(&file)?;
+        return Ok((Some(file), config));
+    }
+    Ok(match Config::load_if_there(default)? {
+        Some(config) => (Some(default.to_owned()), config),
+        None => (None, Config::default()),
+    })
 }
 
 /// Work that is done on a thread of its own, beside a loop, one at a time.
@@ -125,7 +139,22 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Duration;
 
-    use super::Beside;
+    use super::{Beside, load};
+    use crate::config::Config;
+
+    #[test]
+    fn a_file_that_was_there_must_be_there_again() {
+        let dir = tempfile::tempdir().expect("a private directory");
+        let default = dir.path().join("muster.toml");
+        assert_eq!(load(None, &default).expect("none is needed"), (None, Config::default()));
+        std::fs::write(&default, "[feed]\nhistory = 3\n").expect("a private directory");
+        let (file, config) = load(None, &default).expect("a good one");
+        assert_eq!((file.as_deref(), config.feed.history), (Some(&*default), 3));
+        assert_eq!(load(file.clone(), &default).expect("the same"), (file.clone(), config));
+        std::fs::remove_file(&default).expect("it is there");
+        let error = load(file, &default).expect_err("it is gone").to_string();
+        assert!(error.contains("muster.toml"), "{error}");
+    }
 
     struct Slow {
         begun: Sender<()>,

@@ -1,15 +1,15 @@
 //! `muster agent`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use super::output::tell;
-use crate::app::{self, Options};
-use crate::config::{Config, DEFAULT_FILE};
+use super::client::print;
+use crate::app::{self, Options, load};
+use crate::config::DEFAULT_FILE;
 
 /// Arguments of `muster agent`.
 #[derive(Debug, clap::Args)]
@@ -47,14 +47,13 @@ impl Args {
     /// The configuration is refused, or the agent cannot run here.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { config: file, check, record, log, log_format } = self;
-        let config = match &file {
-            Some(file) => Config::load(file)?,
-            None => Config::load_default()?,
-        };
+        let (file, config) = load(file, Path::new(DEFAULT_FILE))?;
         if check {
             app::check(&config)?;
-            let file = file.unwrap_or_else(|| DEFAULT_FILE.into());
-            tell(format!("{}: the configuration is good\n", file.display()))?;
+            print(match &file {
+                Some(file) => format!("{}: the configuration is good\n", file.display()),
+                None => format!("{DEFAULT_FILE} is not there: every key has its default, which is good\n"),
+            })?;
             return Ok(ExitCode::SUCCESS);
         }
         let log = log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());
@@ -63,6 +62,8 @@ impl Args {
         let logs = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // It would be told to standard error, which just failed; and that would be a panic.
+            .log_internal_errors(false)
             .with_ansi(std::io::stderr().is_terminal());
         match log_format {
             LogFormat::Text => logs.init(),

@@ -33,23 +33,31 @@ impl Agent {
             .build()
             .context("cannot start the runtime")?;
         let done = runtime.block_on(async { work(connect(&self.socket).await?).await });
-        match done {
-            Err(error)
-                if error
-                    .downcast_ref::<io::Error>()
-                    .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) =>
-            {
-                Ok(ExitCode::SUCCESS)
-            }
-            done => done.map(|()| ExitCode::SUCCESS),
+        unless_unread(done.map(|()| ExitCode::SUCCESS))
+    }
+}
+
+/// What was done, where a reader of our output that went away (`| head`) is no error.
+///
+/// # Errors
+/// Any other error.
+pub fn unless_unread(done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match done {
+        Err(error)
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) =>
+        {
+            Ok(ExitCode::SUCCESS)
         }
+        done => done,
     }
 }
 
 /// Writes text to standard output and flushes it.
 ///
 /// # Errors
-/// As writing does; a reader that went away is told apart by [`Agent::run`].
+/// As writing does; a reader that went away is told apart by [`unless_unread`].
 pub fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_ref())?;

@@ -32,7 +32,7 @@ enum Command {
     Agent(agent::Args),
     /// Show what this kernel offers, the hook flavour chosen, and what it cannot see.
     Probe(probe::Args),
-    /// Show findings as they come.
+    /// Show findings as they come. Filters hold back no `loss`.
     Watch(watch::Args),
     /// Show raw events as they come.
     Events(events::Args),
@@ -59,14 +59,14 @@ impl Cli {
     /// Whatever stopped it, with what to do about it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Agent(args) => args.run(),
-            Command::Probe(args) => args.run(),
+            Command::Agent(args) => client::unless_unread(args.run()),
+            Command::Probe(args) => client::unless_unread(args.run()),
             Command::Watch(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Images(args) => args.run(),
             Command::Explain(args) => args.run(),
-            Command::Replay(args) => args.run(),
+            Command::Replay(args) => client::unless_unread(args.run()),
             Command::Sbom(command) => command.run(),
             Command::Attest(command) => command.run(),
         }

@@ -1,8 +1,8 @@
 //! `muster probe`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use super::client::print;
 use crate::sensor::probe::probe;
 
 /// Arguments of `muster probe`.
@@ -20,13 +20,8 @@ impl Args {
     /// Standard output cannot be written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let probe = probe();
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, &probe)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{probe}")?;
-        }
+        let text = if self.json { serde_json::to_string_pretty(&probe)? + "\n" } else { probe.to_string() };
+        print(text)?;
         Ok(if probe.flavour.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

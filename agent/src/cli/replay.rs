@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Runs `muster replay`.
+    /// Runs `muster replay`. The exit status is 1 when the recording was cut, even if all that is there could be read.
     ///
     /// # Errors
     /// The configuration is refused, or the recording (or the rest of it) is.
@@ -78,6 +78,13 @@ impl Args {
                 "muster: {} events are missing in the recording: the disk was full or too slow",
                 done.lost
             );
+        }
+        if !done.ended {
+            eprintln!(
+                "muster: the recording has no end: the disk was full, or the agent was killed or still writes it; events that \
+                 followed are missing"
+            );
+            return Ok(ExitCode::FAILURE);
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -181,14 +181,18 @@ impl Ways {
     }
 
     fn among(&self, directory: &str, same: impl Fn(&fs::Metadata) -> bool) -> io::Result<Found> {
+        let mut missing = io::ErrorKind::NotFound;
         for entry in fs::read_dir(self.proc.join(directory))?.take(MAX_LINKS) {
             let path = entry?.path();
             // Following the link asks for the state and opens nothing.
-            if fs::metadata(&path).is_ok_and(|m| same(&m)) {
-                return link(&path);
+            match fs::metadata(&path) {
+                Ok(metadata) if same(&metadata) => return link(&path),
+                // It may have been the file: without CAP_CHECKPOINT_RESTORE no link of map_files can be followed.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => missing = error.kind(),
+                _ => {}
             }
         }
-        Err(io::ErrorKind::NotFound.into())
+        Err(missing.into())
     }
 
     /// A living process of a mount namespace, to look at files when the one of the event is gone.

@@ -300,6 +300,33 @@ fn only_regular_files_of_a_bounded_size() {
 }
 
 #[test]
+fn a_mapping_that_may_not_be_followed_is_not_gone() {
+    let dir = dir();
+    let open = file(&dir, "open/other", "other");
+    let closed = file(&dir, "closed/x", "one");
+    let event = FileRef { path: FilePath::default(), ..here(&closed) };
+    let links = dir.path().join("proc/9/map_files");
+    fs::create_dir_all(&links).expect("a directory");
+    symlink(&closed, links.join("1000-2000")).expect("a link");
+    symlink(&open, links.join("2000-3000")).expect("a link");
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("permissions");
+    let closed = closed.parent().expect("a parent");
+    fs::set_permissions(closed, PermissionsExt::from_mode(0o0)).expect("permissions");
+    // As somebody else, for this thread alone: root may go anywhere.
+    let found = std::thread::scope(|scope| {
+        let ask = || {
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+            let mut digests = Digests::with_proc(Metrics::new(), &dir.path().join("proc"));
+            let found = answer(&digests.content(&task(9), &event, Action::Library, false));
+            (found, counted(&digests, r#"undetermined_total{reason="denied"}"#))
+        };
+        scope.spawn(ask).join().expect("no panic")
+    });
+    fs::set_permissions(closed, PermissionsExt::from_mode(0o755)).expect("permissions");
+    assert_eq!(found, (Err("permission".to_owned()), 1));
+}
+
+#[test]
 fn what_a_program_serves_is_not_read() {
     let dir = dir();
     let path = file(&dir, "x", "#!one");

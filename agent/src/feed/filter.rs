@@ -3,7 +3,7 @@
 use crate::event::Kind;
 use crate::finding::{Finding, Severity, Verdict};
 
-/// Findings that pass every part; the default passes all.
+/// Findings that pass every part; the default passes all. A loss passes every filter: what is lost may be just what was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Workload ids or names; empty: all.
@@ -19,6 +19,9 @@ pub struct Filter {
 impl Filter {
     /// The finding passes.
     pub fn matches(&self, finding: &Finding) -> bool {
+        if finding.verdict == Verdict::Loss {
+            return true;
+        }
         let workload = &finding.workload;
         self.minimum_severity.is_none_or(|least| finding.severity >= least)
             && (self.verdicts.is_empty() || self.verdicts.contains(&finding.verdict))

@@ -8,7 +8,6 @@
 //! `publish` never waits for a client or a disk. What a client misses because it is slow it is told, at its place in
 //! the stream.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,14 +38,13 @@ pub use json::{append_line, time_text};
 pub use json_lines::OpenError;
 pub use queue::{Item, Subscription};
 pub use server::{Asked, ServeError, StatusSource};
-pub use socket::SocketError;
+pub use socket::{Socket, SocketError};
 
 /// Where findings go.
 #[derive(Debug)]
 pub struct Feed {
     hub: Arc<hub::Hub>,
     metrics: Arc<Metrics>,
-    socket: PathBuf,
     server: Mutex<Option<server::Server>>,
 }
 
@@ -64,7 +62,7 @@ impl Feed {
                 Arc::clone(&metrics),
             )?);
         }
-        Ok(Self { hub, metrics, socket: config.socket.clone(), server: Mutex::new(None) })
+        Ok(Self { hub, metrics, server: Mutex::new(None) })
     }
 
     /// Numbers the finding (whatever its `sequence` says) and offers it to everyone. Never waits for a client or a disk.
@@ -103,13 +101,13 @@ impl Feed {
         self.hub.reopen();
     }
 
-    /// Listens on the configured socket and serves, in tasks of the current runtime.
+    /// Serves on the socket, in tasks of the current runtime.
     ///
     /// # Errors
-    /// Another agent answers there, or the socket cannot be made.
-    pub async fn serve(&self, source: Arc<dyn StatusSource>) -> Result<(), ServeError> {
+    /// This build cannot describe its interface.
+    pub async fn serve(&self, socket: Socket, source: Arc<dyn StatusSource>) -> Result<(), ServeError> {
         let hub = Arc::clone(&self.hub);
-        let server = server::Server::start(&self.socket, hub, Arc::clone(&self.metrics), source).await?;
+        let server = server::Server::start(socket, hub, Arc::clone(&self.metrics), source).await?;
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         Ok(())
     }

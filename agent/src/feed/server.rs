@@ -1,7 +1,6 @@
 //! The gRPC server: `muster.v1.Sensor`, health and reflection.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,7 +22,7 @@ use crate::metrics::Metrics;
 
 use super::hub::{Hub, NotSubscribed};
 use super::queue::Item;
-use super::socket::{Socket, SocketError};
+use super::socket::Socket;
 use super::{convert, convert_event};
 
 /// What `Explain` is asked about.
@@ -44,16 +43,10 @@ pub trait StatusSource: Send + Sync + 'static {
     fn explain(&self, asked: &Asked, image: Option<Sha256>) -> Vec<v1::Explanation>;
 }
 
-/// The reflection service could not be built, or there is no socket.
+/// The reflection service could not be built: the build has broken descriptors.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// No socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The descriptors are broken: a build without them.
-    #[error("the reflection service refuses the interface's descriptors: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
+#[error("the reflection service refuses the interface's descriptors: {0}")]
+pub struct ServeError(#[from] tonic_reflection::server::Error);
 
 /// A server that runs.
 #[derive(Debug)]
@@ -64,9 +57,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Listens and serves, in a task of the current runtime.
+    /// Serves, in a task of the current runtime.
     pub(super) async fn start(
-        path: &Path,
+        Socket { name, listener }: Socket,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
         source: Arc<dyn StatusSource>,
@@ -83,7 +76,6 @@ impl Server {
             .add_service(SensorServer::new(service))
             .add_service(health_service)
             .add_service(reflection);
-        let (socket, listener) = Socket::bind(path)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -94,7 +86,7 @@ impl Server {
                 tracing::error!(%error, "the gRPC server ended");
             }
             accepting.abort();
-            drop(socket);
+            drop(name);
         });
         Ok(Self { stop, task, health })
     }

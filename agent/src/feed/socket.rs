@@ -36,17 +36,27 @@ pub enum SocketError {
     },
 }
 
-/// A socket that this process listens on. Dropping it removes its name, unless another process has taken that over.
+/// A socket that this process listens on. Clients that connect wait until it is served.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
+    pub(super) name: Name,
+    pub(super) listener: UnixListener,
+}
+
+/// The name of a socket. Dropping it removes it, unless another process has taken it over.
+#[derive(Debug)]
+pub(super) struct Name {
     path: PathBuf,
     identity: (u64, u64),
 }
 
 impl Socket {
     /// Makes the socket, mode 0600, and its directory if that is missing, mode 0755. A socket that nobody answers at
-    /// is replaced.
-    pub(super) fn bind(path: &Path) -> Result<(Self, UnixListener), SocketError> {
+    /// is replaced. Needs a runtime.
+    ///
+    /// # Errors
+    /// Another agent answers there, or the socket cannot be made.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |what, at: &Path| {
             let path = at.to_owned();
             move |source: io::Error| SocketError::Io { what, path, source }
@@ -67,11 +77,12 @@ impl Socket {
         make_room(path)?;
         let listener = listen_privately(path).map_err(failed("listen on", path))?;
         let metadata = path.symlink_metadata().map_err(failed("look at", path))?;
-        Ok((Self { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) }, listener))
+        let name = Name { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        Ok(Self { name, listener })
     }
 }
 
-impl Drop for Socket {
+impl Drop for Name {
     fn drop(&mut self) {
         let ours = self.path.symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {

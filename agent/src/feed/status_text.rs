@@ -98,6 +98,11 @@ fn images_table(images: &[v1::Image]) -> Table {
 
 /// `muster images`.
 pub fn images(images: &[v1::Image]) -> String {
+    if images.is_empty() {
+        return "no image is known yet: no workload was seen whose image the configuration names, and no digest names this host \
+                (`muster attest subject --host` prints those that could)\n"
+            .to_owned();
+    }
     images.iter().map(image).collect::<Vec<_>>().join("\n")
 }
 

@@ -11,7 +11,7 @@
 //!
 //! A frame that does not fit, a checksum that is wrong or another format is refused with its position. The writer never
 //! makes the agent wait: frames that its queue or the disk did not take are counted, and the recording says where how
-//! many are missing.
+//! many are missing. The last frame says that it is the last; without it the recording was cut.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -48,6 +48,8 @@ pub enum Frame {
     Event(Box<Recorded>),
     /// So many frames are missing here: the disk was full or too slow.
     Lost(u64),
+    /// The recording was closed; nothing follows.
+    End,
 }
 
 /// An event and what was answered about it.

@@ -57,6 +57,7 @@ pub struct Reader<R> {
     from: BufReader<R>,
     at: u64,
     body: Vec<u8>,
+    ended: bool,
 }
 
 impl Reader<std::fs::File> {
@@ -85,6 +86,7 @@ impl<R: Read> Reader<R> {
             from: BufReader::with_capacity(1 << 18, from),
             at: 0,
             body: Vec::new(),
+            ended: false,
         };
         let mut head = [0; MAGIC.len() + 4];
         let not_one = || RecordingError::NotOne { file: file.to_owned() };
@@ -99,7 +101,12 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    /// The next frame; `None` at the end.
+    /// The recording was closed when it was made, and all of it has been read.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next frame; `None` at the end, which [`Frame::End`] itself is.
     ///
     /// # Errors
     /// The frame cannot be read or is not as it was written. Nothing that follows can be read then.
@@ -140,7 +147,16 @@ impl<R: Read> Reader<R> {
         }
         self.body = body;
         self.at += u64::try_from(length + head.len()).unwrap_or_default();
-        Ok(Some(frame))
+        if frame != Frame::End {
+            return Ok(Some(frame));
+        }
+        if self.fill(&mut [0])? > 0 {
+            return Err(
+                self.corrupt("expected nothing behind the end of the recording, found more".to_owned())
+            );
+        }
+        self.ended = true;
+        Ok(None)
     }
 
     fn corrupt(&self, reason: String) -> RecordingError {

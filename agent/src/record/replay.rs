@@ -159,8 +159,10 @@ pub struct Done {
     pub events: u64,
     /// Findings they gave.
     pub findings: u64,
-    /// Events that are missing in the recording.
+    /// Events that are missing in the recording, as it says.
     pub lost: u64,
+    /// The recording has its end. Without it, events that followed may be missing.
+    pub ended: bool,
 }
 
 /// Judges a recording. `sink` takes the findings, numbered from 1.
@@ -182,6 +184,7 @@ pub fn replay<R: Read>(
     });
     while let Some(frame) = reader.frame()? {
         match frame {
+            Frame::End => {}
             Frame::Lost(count) => done.lost += count,
             Frame::Event(recorded) => {
                 let event = recorded.event.clone();
@@ -194,5 +197,6 @@ pub fn replay<R: Read>(
     judge.finish();
     drop(judge);
     done.findings = findings;
+    done.ended = reader.ended();
     Ok(done)
 }

@@ -154,7 +154,7 @@ fn image(_: &Digests) -> Arc<Image> {
 
 fn record(to: &Path) -> (Vec<Finding>, Written) {
     let mut findings = Vec::new();
-    let recording = Recording::create(to).expect("a private directory");
+    let recording = Recording::create(to, Metrics::new()).expect("a private directory");
     let facts = Recorder::new(World, Some(recording));
     let mut judge = Judge::new(facts, Box::new(image), Metrics::new(), |f| findings.push(f));
     events().iter().for_each(|e| judge.event(e));
@@ -181,7 +181,11 @@ fn a_replay_gives_the_same_findings() {
     let count = u64::try_from(events().len()).expect("few") + 1;
     assert_eq!(written, Written { events: count, lost: 0 });
     let done = done.expect("whole");
-    assert_eq!((done.events, done.lost), (count, 0));
+    assert_eq!((done.events, done.lost, done.ended), (count, 0, true));
+    // Without its last frame it is readable, and says that it was cut.
+    let whole = fs::read(&path).expect("written");
+    fs::write(&path, &whole[..whole.len() - 9]).expect("a private directory");
+    assert_eq!(replayed(&path).1, Ok(Done { ended: false, ..done }));
     assert_eq!(done.findings, u64::try_from(live.len()).expect("few"));
     assert_eq!(again.iter().map(|f| f.sequence).collect::<Vec<_>>(), (1..=done.findings).collect::<Vec<_>>());
     again.iter_mut().for_each(|f| f.sequence = 0);
@@ -201,11 +205,22 @@ fn a_replay_gives_the_same_findings() {
 }
 
 #[test]
+fn the_seed_of_the_fuzzer_is_a_recording_of_this_format() {
+    let seed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/recording/events"));
+    let dir = tempfile::tempdir().expect("a private directory");
+    let fresh = dir.path().join("r");
+    record(&fresh);
+    let (seed, fresh) = (replayed(seed).1, replayed(&fresh).1.expect("whole"));
+    assert_eq!(seed, Ok(fresh), "fuzz/seeds/recording/events must be what `record` writes here");
+}
+
+#[test]
 fn another_sbom_makes_no_attested_file_of_one_that_was_not_looked_at() {
     let dir = tempfile::tempdir().expect("a private directory");
     let path = dir.path().join("r");
     let no_sbom = |_: &Digests| Arc::new(Image::new(IMAGE, ImageState::NoSbom));
-    let facts = Recorder::new(World, Some(Recording::create(&path).expect("a private directory")));
+    let facts =
+        Recorder::new(World, Some(Recording::create(&path, Metrics::new()).expect("a private directory")));
     let mut judge = Judge::new(facts, Box::new(no_sbom), Metrics::new(), |_| {});
     events().iter().for_each(|e| judge.event(e));
     drop(judge);
@@ -227,7 +242,14 @@ fn what_is_not_as_it_was_written_is_refused_with_its_place() {
         8 + usize::try_from(u32::from_le_bytes([good[head], good[head + 1], good[head + 2], good[head + 3]]))
             .expect("small");
     let second = head + first;
-    let spoilt: [(&str, Spoil, u64, String); 5] = [
+    let all = u64::try_from(events().len()).expect("few") + 1;
+    let spoilt: [(&str, Spoil, u64, String); 6] = [
+        (
+            "more behind the end",
+            Box::new(|b| b.push(0)),
+            all,
+            format!("byte {}: expected nothing behind the end", good.len()),
+        ),
         (
             "a bit of a body",
             Box::new(move |b| b[second + 20] ^= 1),
@@ -303,6 +325,6 @@ fn a_full_disk_loses_events_and_says_so() {
     // `/dev/full` cannot be cut to length; a link to it is as good as a full disk for what is written.
     let path = dir.path().join("full");
     std::os::unix::fs::symlink("/dev/full", &path).expect("a private directory");
-    let error = Recording::create(&path).expect_err("not even the head fits");
+    let error = Recording::create(&path, Metrics::new()).expect_err("not even the head fits");
     assert_eq!(error.raw_os_error(), Some(nix::libc::ENOSPC));
 }

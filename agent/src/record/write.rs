@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
 use crate::event::{Action, Content, Event, FileRef, Owner, Task};
 use crate::judge::{Ancestry, Facts, Settled, Unsettled};
+use crate::metrics::Metrics;
 use crate::sbom::ImageIndex;
 use crate::workload::Workload;
 
@@ -38,6 +39,7 @@ pub struct Recording {
     frames: Option<Sender<Vec<u8>>>,
     /// Frames that the queue did not take and the file does not tell of yet.
     skipped: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
     thread: Option<JoinHandle<Written>>,
 }
 
@@ -46,7 +48,7 @@ impl Recording {
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn create(file: &Path) -> io::Result<Self> {
+    pub fn create(file: &Path, metrics: Arc<Metrics>) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut to = File::options().write(true).create(true).truncate(true).mode(0o600).open(file)?;
         to.write_all(MAGIC)?;
@@ -61,13 +63,15 @@ impl Recording {
             chunk: Vec::with_capacity(CHUNK * 2),
             pending: 0,
             untold: 0,
+            telling: 0,
             failing: false,
             written: Written::default(),
             skipped: Arc::clone(&skipped),
+            metrics: Arc::clone(&metrics),
         };
         let thread =
             std::thread::Builder::new().name("muster-record".to_owned()).spawn(move || disk.run(&queue))?;
-        Ok(Self { file: file.to_owned(), frames: Some(frames), skipped, thread: Some(thread) })
+        Ok(Self { file: file.to_owned(), frames: Some(frames), skipped, metrics, thread: Some(thread) })
     }
 
     fn offer(&self, frame: &Frame) {
@@ -78,6 +82,7 @@ impl Recording {
         };
         if !taken {
             self.skipped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.recording_lost(1);
         }
     }
 
@@ -114,9 +119,12 @@ struct Disk {
     pending: u64,
     /// Lost events that `chunk` does not tell of yet.
     untold: u64,
+    /// Lost events that `chunk` tells of.
+    telling: u64,
     failing: bool,
     written: Written,
     skipped: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Disk {
@@ -128,9 +136,20 @@ impl Disk {
                 self.flush();
             }
         }
-        self.tell();
-        self.flush();
+        self.end();
         self.written
+    }
+
+    /// A disk that has no room for the last events may still have some for saying that they are missing.
+    fn end(&mut self) {
+        for _ in 0..2 {
+            self.tell();
+            self.frame(&postcard::to_stdvec(&Frame::End).expect("a number can be encoded"));
+            self.flush();
+            if !self.failing {
+                break;
+            }
+        }
     }
 
     fn add(&mut self, body: &[u8]) {
@@ -147,7 +166,7 @@ impl Disk {
         if self.untold > 0 {
             let lost = postcard::to_stdvec(&Frame::Lost(self.untold)).expect("a number can be encoded");
             self.frame(&lost);
-            self.untold = 0;
+            self.telling += std::mem::take(&mut self.untold);
         }
     }
 
@@ -163,6 +182,7 @@ impl Disk {
             return;
         }
         let pending = std::mem::take(&mut self.pending);
+        let telling = std::mem::take(&mut self.telling);
         match self.to.write_all(&self.chunk) {
             Ok(()) => {
                 self.good += u64::try_from(self.chunk.len()).unwrap_or_default();
@@ -179,7 +199,8 @@ impl Disk {
                     );
                 }
                 self.written.lost += pending;
-                self.untold += pending;
+                self.untold += telling + pending;
+                self.metrics.recording_lost(pending);
             }
         }
         self.chunk.clear();
@@ -297,41 +318,81 @@ mod tests {
     use super::*;
     use crate::record::Reader;
 
+    /// Begun at `path`, with nothing in it.
+    fn begun(path: &Path) -> Disk {
+        let mut to = File::create_new(path).expect("a private directory");
+        to.write_all(&[&MAGIC[..], &FORMAT.to_le_bytes()].concat()).expect("written");
+        Disk {
+            name: path.to_owned(),
+            good: to.stream_position().expect("a file"),
+            to,
+            chunk: Vec::new(),
+            pending: 0,
+            untold: 0,
+            telling: 0,
+            failing: false,
+            written: Written::default(),
+            skipped: Arc::default(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    fn full() -> File {
+        File::options().write(true).open("/dev/full").expect("every Linux has it")
+    }
+
+    fn frames(path: &Path) -> (Vec<Frame>, bool) {
+        let mut reader = Reader::open(path).expect("a recording");
+        let frames = std::iter::from_fn(|| reader.frame().expect("whole")).collect();
+        (frames, reader.ended())
+    }
+
     #[test]
     fn what_the_disk_did_not_take_is_counted_and_told_where_it_is_missing() {
         let dir = tempfile::tempdir().expect("a private directory");
         let path = dir.path().join("r");
-        drop(Recording::create(&path).expect("a private directory"));
-        let writable = || File::options().append(true).open(&path).expect("just made");
-        let skipped = Arc::new(AtomicU64::new(0));
-        let mut disk = Disk {
-            name: path.clone(),
-            to: writable(),
-            good: writable().metadata().expect("just made").len(),
-            chunk: Vec::new(),
-            pending: 0,
-            untold: 0,
-            failing: false,
-            written: Written::default(),
-            skipped: Arc::clone(&skipped),
-        };
+        let mut disk = begun(&path);
         let event = postcard::to_stdvec(&Frame::Lost(77)).expect("a number");
         disk.add(&event);
         disk.flush();
-        disk.to = File::options().write(true).open("/dev/full").expect("every Linux has it");
+        let good = std::mem::replace(&mut disk.to, full());
         disk.add(&event);
         disk.add(&event);
         disk.flush();
-        skipped.store(3, Ordering::Relaxed);
-        disk.to = writable();
+        disk.skipped.store(3, Ordering::Relaxed);
+        // What tells of those before is lost with it.
         disk.add(&event);
         disk.flush();
-        assert_eq!(disk.written, Written { events: 2, lost: 5 });
-        let mut reader = Reader::open(&path).expect("a recording");
-        let mut frames = Vec::new();
-        while let Some(frame) = reader.frame().expect("whole") {
-            frames.push(frame);
+        disk.to = good;
+        disk.add(&event);
+        disk.end();
+        assert_eq!(disk.written, Written { events: 2, lost: 6 });
+        assert_eq!(frames(&path), (vec![Frame::Lost(77), Frame::Lost(6), Frame::Lost(77)], true));
+        // Those that were skipped are counted where that happens.
+        let metrics = disk.metrics.text();
+        assert!(metrics.contains("muster_recording_lost_events_total 3\n"), "{metrics}");
+    }
+
+    #[test]
+    fn an_end_on_a_full_disk_tells_what_is_missing_or_is_missing_itself() {
+        let dir = tempfile::tempdir().expect("a private directory");
+        let event = postcard::to_stdvec(&Frame::Lost(77)).expect("a number");
+        for (what, full_before, full_at_the_end, expected, lost) in [
+            ("room for all", false, false, (vec![Frame::Lost(77)], true), 0),
+            ("room for the end", true, false, (vec![Frame::Lost(1)], true), 1),
+            ("no room", true, true, (vec![], false), 1),
+            ("room for the event", false, true, (vec![Frame::Lost(77)], false), 0),
+        ] {
+            let path = dir.path().join(what);
+            let mut disk = begun(&path);
+            let good = disk.to.try_clone().expect("a file");
+            let disks = |is_full| if is_full { full() } else { good.try_clone().expect("a file") };
+            disk.add(&event);
+            disk.to = disks(full_before);
+            disk.flush();
+            disk.to = disks(full_at_the_end);
+            disk.end();
+            assert_eq!((frames(&path), disk.written.lost), (expected, lost), "{what}");
         }
-        assert_eq!(frames, [Frame::Lost(77), Frame::Lost(5), Frame::Lost(77)]);
     }
 }

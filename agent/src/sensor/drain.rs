@@ -4,8 +4,8 @@
 //! * A batch holds every exec, fork and exit that is older than the newest file or network event in it: those rings are
 //!   read first, then the exec ring until it is empty or newer. So an exec is never judged after what its program did.
 //! * A batch is sorted by time; events of one ring keep their order.
-//! * The rings are read whenever the consumer takes batches. When it does not, the send blocks, the rings fill, and the
-//!   kernel counts what does not fit.
+//! * The rings are read whenever the consumer takes batches. When it does not, the send waits, the rings fill, and the
+//!   kernel counts what does not fit. The metrics follow its counters all the while.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendTimeoutError, Sender};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use tracing::{error, warn};
@@ -47,6 +47,7 @@ pub(super) struct Drain {
 }
 
 /// The consumer is gone.
+#[derive(Debug, PartialEq, Eq)]
 struct Gone;
 
 impl Drain {
@@ -136,7 +137,11 @@ impl Drain {
         }
         events.sort_by_key(|event| event.time_ns);
         self.metrics.batch(events.len());
-        self.out.send(Batch { events: std::mem::take(events) }).map_err(|_| Gone)
+        let batch = Batch { events: std::mem::take(events) };
+        // Its losses become events when the consumer takes any again.
+        send(&self.out, batch, TICK, || {
+            self.count();
+        })
     }
 
     /// Reads the kernel's counters; new losses become events. Returns the totals of submitted records.
@@ -145,17 +150,35 @@ impl Drain {
         if let Some(log) = &mut self.log {
             log.flush();
         }
-        match self.counters.read() {
-            Ok((sent, lost)) => {
-                self.losses.update(&lost, now_ns(), events);
-                publish(&self.metrics, &sent, &lost);
-                sent
-            }
-            Err(error) => {
-                error!(%error, "the loss counters cannot be read");
-                Totals::default()
-            }
+        let Some((sent, lost)) = self.count() else { return Totals::default() };
+        self.losses.update(&lost, now_ns(), events);
+        sent
+    }
+
+    /// Reads the kernel's counters for the metrics: submitted and lost records.
+    fn count(&self) -> Option<(Totals, Totals)> {
+        let counted =
+            self.counters.read().inspect_err(|error| error!(%error, "the loss counters cannot be read"));
+        let (sent, lost) = counted.ok()?;
+        publish(&self.metrics, &sent, &lost);
+        Some((sent, lost))
+    }
+}
+
+/// Waits until there is room for the batch, and does something each time that `every` has gone by.
+fn send(
+    out: &Sender<Batch>,
+    mut batch: Batch,
+    every: Duration,
+    mut meanwhile: impl FnMut(),
+) -> Result<(), Gone> {
+    loop {
+        match out.send_timeout(batch, every) {
+            Ok(()) => return Ok(()),
+            Err(SendTimeoutError::Timeout(unsent)) => batch = unsent,
+            Err(SendTimeoutError::Disconnected(_)) => return Err(Gone),
         }
+        meanwhile();
     }
 }
 
@@ -204,4 +227,34 @@ impl Decoder<'_> {
 pub(super) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Body, Flavour, Task};
+
+    #[test]
+    fn a_batch_that_nobody_takes_holds_up_no_counter() {
+        let (out, queue) = crossbeam_channel::bounded(1);
+        let batch = |time_ns| {
+            let body = Body::Exit { status: 0 };
+            Batch { events: vec![Event { time_ns, flavour: Flavour::Lsm, task: Task::default(), body }] }
+        };
+        let full = send(&out, batch(1), TICK, || panic!("there is room"));
+        assert_eq!(full, Ok(()));
+        let mut counted = 0;
+        let mut taken = Vec::new();
+        let sent = send(&out, batch(2), Duration::from_millis(1), || {
+            counted += 1;
+            if counted == 3 {
+                taken.extend(queue.try_recv());
+            }
+        });
+        assert_eq!((sent, counted), (Ok(()), 3));
+        taken.extend(queue.try_recv());
+        assert_eq!(taken, [batch(1), batch(2)]);
+        drop(queue);
+        assert_eq!(send(&out, batch(3), TICK, || panic!("nobody is there")), Err(Gone));
+    }
 }

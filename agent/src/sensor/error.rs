@@ -5,6 +5,7 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 
 use super::offsets::OffsetsError;
+use crate::causes::causes;
 
 /// What stops the sensor from starting, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +13,9 @@ pub enum SensorError {
     /// Capabilities are missing.
     #[error(
         "loading kernel programs needs {}, which this process does not have; run as root, or give it by one of: \
-         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep` on the program; systemd: \
-         `AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH`; Kubernetes: \
-         `securityContext.capabilities.add: [BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH]`",
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore+ep` on the program; systemd: \
+         `AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_CHECKPOINT_RESTORE`; Kubernetes: \
+         `securityContext.capabilities.add: [BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH, CHECKPOINT_RESTORE]`",
         .missing.join(", ")
     )]
     Privilege {
@@ -47,7 +48,7 @@ pub enum SensorError {
     },
     /// The object with the programs could not be loaded.
     #[error("the kernel programs cannot be loaded: {}; if this is a memory limit, raise it (`ulimit -l unlimited`, systemd `LimitMEMLOCK=infinity`)", chain(.0))]
-    Object(#[source] EbpfError),
+    Object(EbpfError),
     /// The embedded object and this agent are not of one piece.
     #[error(
         "the embedded kernel programs lack the {what} {name}; build them again: `cargo xtask build-ebpf`"
@@ -59,14 +60,14 @@ pub enum SensorError {
         name: &'static str,
     },
     /// A program that the sensor cannot do without was refused.
-    #[error("the kernel refused the program {name} on {hook}: {}; `muster probe` shows what this kernel offers", chain(.source))]
+    #[error("the kernel refused the program {name} on {hook}: {}; `muster probe` shows what this kernel offers", chain(.refusal))]
     Program {
         /// Name of the program.
         name: &'static str,
         /// What it attaches to.
         hook: &'static str,
-        /// What the kernel said.
-        source: ProgramError,
+        /// What the kernel said: no source of the error, which has it in its own text without most of the verifier's log.
+        refusal: ProgramError,
     },
     /// A map cannot be read.
     #[error("the map {name} of the kernel programs cannot be used: {}", chain(.source))]
@@ -86,17 +87,7 @@ pub enum SensorError {
 
 /// An error with the errors that caused it, the verifier's log included.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    shorten(text)
+    shorten(causes(error))
 }
 
 /// A verifier's log can have a million lines; its reason is in the last ones.

@@ -63,7 +63,8 @@ pub const CAP_PERFMON: Capability =
 pub const CAP_SYS_ADMIN: Capability = Capability {
     name: "CAP_SYS_ADMIN",
     bit: 21,
-    purpose: "mount securityfs and tracefs where they are not; stands in for CAP_BPF and CAP_PERFMON",
+    purpose: "mount securityfs and tracefs where they are not; stands in for CAP_BPF, CAP_PERFMON and \
+              CAP_CHECKPOINT_RESTORE",
 };
 /// Reach other processes' files through `/proc`.
 pub const CAP_SYS_PTRACE: Capability = Capability {
@@ -74,10 +75,16 @@ pub const CAP_SYS_PTRACE: Capability = Capability {
 /// Read files whatever their mode.
 pub const CAP_DAC_READ_SEARCH: Capability =
     Capability { name: "CAP_DAC_READ_SEARCH", bit: 2, purpose: "hash files that others may not read" };
+/// Reach mapped files that have no name (`proc_map_files_get_link()` in `fs/proc/base.c`).
+pub const CAP_CHECKPOINT_RESTORE: Capability = Capability {
+    name: "CAP_CHECKPOINT_RESTORE",
+    bit: 40,
+    purpose: "open mapped files that have no name, through /proc/<pid>/map_files",
+};
 
 /// Every capability that the agent uses.
-pub const CAPABILITIES: [Capability; 5] =
-    [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
+pub const CAPABILITIES: [Capability; 6] =
+    [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE];
 
 /// The running kernel, and what this process may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +210,23 @@ fn mounted(kind: &str, at: &str, entry: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_advice_and_the_unit_give_every_capability() {
+        let unit = include_str!("../../../deploy/systemd/muster.service");
+        let advice = crate::sensor::SensorError::Privilege { missing: Vec::new() }.to_string();
+        let sets = ["CapabilityBoundingSet=", "AmbientCapabilities="];
+        let sets = sets.map(|set| unit.lines().find_map(|line| line.strip_prefix(set)).expect(set));
+        for Capability { name, .. } in CAPABILITIES.into_iter().filter(|c| *c != CAP_SYS_ADMIN) {
+            for set in sets {
+                assert!(set.split(' ').any(|given| given == name), "{name} is not in {set}");
+            }
+            let kubernetes = name.trim_start_matches("CAP_");
+            for spelling in [name, &name.to_lowercase(), &format!("{kubernetes},")] {
+                assert!(advice.replace(']', ",").contains(spelling), "{spelling} is not in {advice}");
+            }
+        }
+    }
 
     #[test]
     fn versions() {

@@ -1,5 +1,7 @@
 //! Loads the kernel programs of a flavour, attaches them, and hands out their maps.
 
+use std::sync::Mutex;
+
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramError;
 use aya::programs::trace_point::TracePointError;
@@ -84,7 +86,7 @@ pub(super) fn load(
     info!(
         flavour = flavour.as_str(),
         kernel = kernel.release,
-        blind_spots = blind_spots.len(),
+        not_attached = blind_spots.len(),
         "programs attached"
     );
     Ok(Loaded {
@@ -98,29 +100,62 @@ pub(super) fn load(
     })
 }
 
-/// Detaches every program, those at a call's entry before those at its exit.
+/// Threads that detach. More do not help: the kernel takes most of the points one after the other (`perf_trace_destroy()` under
+/// `event_mutex`), and only what it waits for beside that can overlap.
+const DETACHING: usize = 4;
+
+/// Detaches every program, those at a call's entry before those at its exit: nobody would look at the entry's note.
 pub(super) fn detach(mut ebpf: Ebpf) {
-    for program in PROGRAMS {
-        use aya::programs::Program;
-        let detached = match ebpf.program_mut(program.name) {
-            Some(Program::Lsm(lsm)) => lsm.unload(),
-            Some(Program::BtfTracePoint(tracepoint)) => tracepoint.unload(),
-            Some(Program::FEntry(fentry)) => fentry.unload(),
-            Some(Program::FExit(fexit)) => fexit.unload(),
-            Some(Program::TracePoint(tracepoint)) => tracepoint.unload(),
-            // Dropping the object detaches whatever is left.
-            _ => continue,
+    let (exits, others): (Vec<_>, Vec<_>) = ebpf.programs_mut().partition(|(name, _)| is_at_exit(name));
+    for programs in [others, exits] {
+        let queue = Mutex::new(programs.into_iter());
+        let next = || queue.lock().ok()?.next();
+        let work = || {
+            while let Some((name, program)) = next() {
+                unload(name, program);
+            }
         };
-        match detached {
-            Ok(()) | Err(ProgramError::NotLoaded) => {}
-            Err(error) => warn!(program = program.name, %error, "not detached in order"),
-        }
+        std::thread::scope(|scope| {
+            for _ in 1..DETACHING {
+                if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                    debug!(%error, "one thread less detaches the programs");
+                }
+            }
+            work();
+        });
+    }
+}
+
+/// The program runs when system calls end.
+fn is_at_exit(name: &str) -> bool {
+    let program = PROGRAMS.iter().find(|program| program.name == name);
+    program.is_some_and(|program| match program.attach {
+        Attach::Tracepoint { points, .. } => points.iter().any(|point| point.name.starts_with("sys_exit_")),
+        Attach::Fexit { .. } => true,
+        _ => false,
+    })
+}
+
+fn unload(name: &str, program: &mut aya::programs::Program) {
+    use aya::programs::Program;
+    let detached = match program {
+        Program::Lsm(lsm) => lsm.unload(),
+        Program::BtfTracePoint(tracepoint) => tracepoint.unload(),
+        Program::FEntry(fentry) => fentry.unload(),
+        Program::FExit(fexit) => fexit.unload(),
+        Program::TracePoint(tracepoint) => tracepoint.unload(),
+        // Dropping the object detaches whatever is left.
+        _ => return,
+    };
+    match detached {
+        Ok(()) | Err(ProgramError::NotLoaded) => {}
+        Err(error) => warn!(program = name, %error, "not detached in order"),
     }
 }
 
 /// The kernel takes a power of two of at least a page.
 fn ring_size(key: &'static str, found: u32) -> Result<u32, SensorError> {
-    match found.is_power_of_two() && (4096..=1 << 30).contains(&found) {
+    match found.is_power_of_two() && (4096..=config::MAX_RING_BYTES).contains(&found) {
         true => Ok(found),
         false => Err(SensorError::RingSize { key, found }),
     }
@@ -189,7 +224,7 @@ fn attach(
             blind_spots.push(format!("{} (the hook {at}: {short})", program.sees));
             Ok(())
         }
-        Err(source) => Err(SensorError::Program { name, hook: at, source }),
+        Err(refusal) => Err(SensorError::Program { name, hook: at, refusal }),
     }
 }
 
@@ -232,6 +267,16 @@ fn fexit(program: &mut aya::programs::Program, function: &str, btf: &aya::Btf) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_program_is_both_at_the_entry_and_at_the_exit() {
+        for program in PROGRAMS {
+            let Attach::Tracepoint { points, .. } = program.attach else { continue };
+            let exits = points.iter().filter(|point| point.name.contains("_exit_")).count();
+            assert_eq!(exits, if is_at_exit(program.name) { points.len() } else { 0 }, "{}", program.name);
+        }
+        assert!(is_at_exit("name_exit") && is_at_exit("file_truncated") && !is_at_exit("rename_enter"));
+    }
 
     #[test]
     fn ring_sizes() {

@@ -1,14 +1,17 @@
 //! The compiler of the kernel programs: any that has the source of its own standard library (`-Zbuild-std=core` needs it) and is
-//! new enough. A rustup toolchain with `rust-src` comes first, nightly before others; else Debian's `rustc-web` with
+//! new enough. A rustup toolchain with `rust-src` comes first, the pinned one before others; else Debian's `rustc-web` with
 //! `rust-web-src`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::shell;
 
+/// The pinned toolchain, which builds everything else.
+const PINNED: &str = include_str!("../../../rust-toolchain.toml");
 /// Oldest compiler that builds the kernel crate: its minor version (`rust-version` in Cargo.toml).
 const OLDEST: u32 = 95;
 /// Newest LLVM that the pinned bpf-linker can be built against.
@@ -60,9 +63,16 @@ fn candidates() -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path().join("bin/rustc")))
         .collect();
-    toolchains.sort_by_key(|path| (!path.to_string_lossy().contains("/nightly-"), path.clone()));
+    let pinned = format!("/{}-", channel());
+    toolchains.sort_by_key(|path| (!path.to_string_lossy().contains(&pinned), path.clone()));
     toolchains.push("/usr/bin/rustc".into());
     toolchains
+}
+
+/// The version that `rust-toolchain.toml` pins.
+pub(crate) fn channel() -> &'static str {
+    let line = PINNED.lines().find_map(|line| line.strip_prefix("channel = \""));
+    line.and_then(|rest| rest.strip_suffix('"')).expect("rust-toolchain.toml names a channel; a test says so")
 }
 
 fn rustup_home() -> Option<PathBuf> {
@@ -82,8 +92,40 @@ fn versions(text: &str) -> Option<(String, u32, u32)> {
 pub(crate) enum Source {
     /// Debian packages.
     Packages(&'static [&'static str]),
-    /// `rustup toolchain install nightly`.
+    /// The pinned toolchain's `rust-src`, by rustup.
     Rustup,
+}
+
+/// The command that installs it.
+pub(crate) fn install() -> Command {
+    shell::command(
+        "rustup",
+        ["toolchain", "install", channel(), "--profile", "minimal", "--component", "rust-src"],
+    )
+}
+
+/// Rustup is there, to install a compiler with.
+pub(crate) fn check_rustup() -> anyhow::Result<()> {
+    if shell::find("rustup").is_some() {
+        return Ok(());
+    }
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    bail!(without_rustup(&release))
+}
+
+/// What to do without rustup: it manages the toolchain that runs this, so it cannot be installed beneath it.
+fn without_rustup(release: &str) -> String {
+    // Debian has it since 13.
+    let how = match debian(release) {
+        Some(version) if version >= 13 => {
+            "on this Debian: `apt-get install rustup` (with sudo), then open a new shell"
+        }
+        _ => "as https://rustup.rs says, then open a new shell",
+    };
+    format!(
+        "rustup is missing, by which the pinned Rust {} and its library's source are installed; install it {how} and run this again",
+        channel()
+    )
 }
 
 /// Debian 12 has the packages in its security archive; elsewhere rustup has the compiler.
@@ -93,12 +135,18 @@ pub(crate) fn source() -> anyhow::Result<Source> {
 }
 
 fn source_for(release: &str) -> Source {
-    let has = |line: &str| release.lines().any(|l| l.replace('"', "") == line);
-    if has("ID=debian") && has("VERSION_ID=12") {
+    if debian(release) == Some(12) {
         Source::Packages(&["rustc-web", "rust-web-src"])
     } else {
         Source::Rustup
     }
+}
+
+/// The version of a Debian, by its os-release.
+fn debian(release: &str) -> Option<u32> {
+    let value =
+        |key: &str| release.lines().find_map(|line| line.strip_prefix(key)).map(|v| v.trim_matches('"'));
+    (value("ID=") == Some("debian")).then(|| value("VERSION_ID=")?.parse().ok())?
 }
 
 #[cfg(test)]
@@ -119,5 +167,24 @@ mod tests {
         assert!(matches!(source_for("ID=debian\nVERSION_ID=\"12\"\n"), Source::Packages(_)));
         assert_eq!(source_for("ID=debian\nVERSION_ID=\"13\"\n"), Source::Rustup);
         assert_eq!(source_for("ID=fedora\nVERSION_ID=44\n"), Source::Rustup);
+    }
+
+    #[test]
+    fn the_pinned_toolchain_is_new_enough_for_the_kernel_programs() {
+        let minor = channel().split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+        assert!(minor >= Some(OLDEST), "{}", channel());
+    }
+
+    #[test]
+    fn without_rustup_the_command_that_gives_it_is_named() {
+        for (release, how) in [
+            ("ID=debian\nVERSION_ID=\"13\"\n", "`apt-get install rustup`"),
+            ("ID=debian\nVERSION_ID=\"12\"\n", "https://rustup.rs"),
+            ("ID=fedora\nVERSION_ID=44\n", "https://rustup.rs"),
+            ("", "https://rustup.rs"),
+        ] {
+            let said = without_rustup(release);
+            assert!(said.contains(how) && said.contains(channel()), "{release:?}: {said}");
+        }
     }
 }

@@ -97,9 +97,12 @@ fn install(stage: Stage, mut missing: Vec<Step>, yes: bool) -> anyhow::Result<()
         .iter()
         .filter_map(|step| match &step.action {
             Action::Package(name) => Some(name.clone()),
-            Action::Commands(_) | Action::Kernels | Action::ByHand => None,
+            Action::Commands(_) | Action::Rustup(_) | Action::Kernels | Action::ByHand => None,
         })
         .collect();
+    if missing.iter().any(|step| matches!(step.action, Action::Rustup(_))) {
+        compiler::check_rustup()?;
+    }
     ask(yes)?;
     if !packages.is_empty() {
         install_packages(&packages)?;
@@ -114,6 +117,7 @@ fn install(stage: Stage, mut missing: Vec<Step>, yes: bool) -> anyhow::Result<()
         match &mut step.action {
             Action::Package(_) | Action::ByHand => {}
             Action::Commands(commands) => commands.iter_mut().try_for_each(shell::run)?,
+            Action::Rustup(command) => shell::run(command)?,
             Action::Kernels => kernels::fetch_missing()?,
         }
     }

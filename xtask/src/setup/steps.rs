@@ -22,8 +22,10 @@ pub(crate) struct Step {
 pub(crate) enum Action {
     /// A system package.
     Package(String),
-    /// Commands that write to the cache only, or rustup.
+    /// Commands that write to the cache only.
     Commands(Vec<Command>),
+    /// A command of rustup, which must be there.
+    Rustup(Command),
     /// Kernels from Debian's archive, into the cache.
     Kernels,
     /// It cannot be fetched: whoever has it must put it there.
@@ -65,12 +67,9 @@ fn building(steps: &mut Vec<Step>) -> anyhow::Result<()> {
         match compiler::source()? {
             Source::Packages(names) => names.iter().for_each(|name| steps.push(package(name, why))),
             Source::Rustup => steps.push(Step {
-                what: "nightly toolchain, rust-src".into(),
+                what: format!("Rust {}, rust-src", compiler::channel()),
                 why,
-                action: Action::Commands(vec![shell::command(
-                    "rustup",
-                    ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"],
-                )]),
+                action: Action::Rustup(compiler::install()),
             }),
         }
     }

@@ -29,7 +29,7 @@ impl StatusSource for Constant {
 async fn served(at: &Path) -> Feed {
     let config = config::Feed { socket: at.to_owned(), history: 100, client_queue: 8, json_lines: None };
     let feed = feed(&config);
-    feed.serve(Arc::new(Constant)).await.expect("served");
+    feed.serve(Socket::bind(at).expect("a socket"), Arc::new(Constant)).await.expect("served");
     feed
 }
 
@@ -159,7 +159,7 @@ async fn shutdown_cuts_off_a_client_that_does_not_read() {
     let path = directory.path().join("muster.sock");
     let config = config::Feed { socket: path.clone(), history: 0, client_queue: 10_000, json_lines: None };
     let feed = feed(&config);
-    feed.serve(Arc::new(Constant)).await.expect("served");
+    feed.serve(Socket::bind(&path).expect("a socket"), Arc::new(Constant)).await.expect("served");
     let mut client = connect(&path).await.expect("connected");
     let _unread = watch(&mut client, &Filter::default(), None).await;
     (0..5000).for_each(|_| feed.publish(full()));
@@ -265,10 +265,10 @@ async fn health_and_reflection_answer() {
 async fn socket_of_a_live_agent_is_left_alone_and_a_stale_one_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("muster.sock");
-    let again = || feed(&config::Feed { socket: path.clone(), ..config() });
+    let again = || Socket::bind(&path).map(|_| ());
 
     fs::write(&path, "a file").expect("written");
-    let error = again().serve(Arc::new(Constant)).await.expect_err("no socket").to_string();
+    let error = again().expect_err("no socket").to_string();
     assert!(error.contains("is no socket; remove it"), "{error}");
     assert_eq!(fs::read(&path).expect("still there"), b"a file");
     fs::remove_file(&path).expect("removed");
@@ -276,8 +276,17 @@ async fn socket_of_a_live_agent_is_left_alone_and_a_stale_one_replaced() {
     drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
     let refused = connect(&path).await.expect_err("nobody answers");
     assert!(matches!(refused, ConnectError::Refused(_)), "{refused}");
-    let first = served(&path).await;
-    let error = again().serve(Arc::new(Constant)).await.expect_err("in use").to_string();
+    // From the moment that it is claimed, served or not; who connects meanwhile is answered when it is.
+    let claimed = Socket::bind(&path).expect("a socket");
+    let error = again().expect_err("in use").to_string();
+    assert!(error.contains("another agent answers"), "{error}");
+    let waiting = tokio::net::UnixStream::connect(&path).await.expect("connected");
+    let first = feed(&config());
+    first.serve(claimed, Arc::new(Constant)).await.expect("served");
+    let mut byte = [0];
+    waiting.readable().await.expect("an answer");
+    waiting.try_read(&mut byte).expect("the server's settings");
+    let error = again().expect_err("in use").to_string();
     assert!(error.contains("another agent answers"), "{error}");
     connect(&path).await.expect("the first still answers");
     first.shutdown(Duration::from_secs(5)).await;

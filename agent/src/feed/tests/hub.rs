@@ -91,12 +91,13 @@ async fn filters_apply_before_queueing() {
         });
     };
     let cases = [
-        (Filter { minimum_severity: Some(Severity::High), ..Filter::default() }, "4 5 6"),
+        (Filter { minimum_severity: Some(Severity::High), ..Filter::default() }, "4 5 6 7"),
         (Filter { verdicts: vec![Verdict::Modified, Verdict::Loss], ..Filter::default() }, "6 7"),
-        (Filter { kinds: vec![Kind::Connect], ..Filter::default() }, "6"),
-        (Filter { workloads: vec!["web".into()], ..Filter::default() }, "6"),
-        (Filter { workloads: vec!["containerd://0123456789abcdef".into()], ..Filter::default() }, "6"),
-        (Filter { workloads: vec!["we".into()], ..Filter::default() }, ""),
+        (Filter { verdicts: vec![Verdict::Modified], ..Filter::default() }, "6 7"),
+        (Filter { kinds: vec![Kind::Connect], ..Filter::default() }, "6 7"),
+        (Filter { workloads: vec!["web".into()], ..Filter::default() }, "6 7"),
+        (Filter { workloads: vec!["containerd://0123456789abcdef".into()], ..Filter::default() }, "6 7"),
+        (Filter { workloads: vec!["we".into()], ..Filter::default() }, "7"),
         (
             Filter {
                 workloads: vec!["host".into()],
@@ -104,7 +105,7 @@ async fn filters_apply_before_queueing() {
                 minimum_severity: Some(Severity::Critical),
                 kinds: vec![Kind::Exec],
             },
-            "5",
+            "5 7",
         ),
     ];
     let mut live: Vec<_> = cases.iter().map(|(filter, _)| named(filter.clone())).collect();
