@@ -1,5 +1,8 @@
 //! The command line: one file per subcommand, none of them holds logic.
 
+// They panic where nobody reads; what commands say goes through `output` and `client::print`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::client::print;
+use super::output::note;
 use crate::config::Config;
 use crate::feed::{append_line, text};
 use crate::images::Images;
@@ -47,7 +48,7 @@ impl Args {
         let images = Images::new(&config, metrics.clone())?;
         images.load_now();
         for refused in images.refused().iter() {
-            eprintln!("muster: {}: refused: {}", refused.file, refused.reason);
+            note(format_args!("muster: {}: refused: {}", refused.file, refused.reason));
         }
         let mut reader = Reader::open(&file)?;
         let colour =
@@ -72,17 +73,17 @@ impl Args {
         });
         printed?;
         let done = done?;
-        eprintln!("muster: {} events gave {} findings", done.events, done.findings);
+        note(format_args!("muster: {} events gave {} findings", done.events, done.findings));
         if done.lost > 0 {
-            eprintln!(
+            note(format_args!(
                 "muster: {} events are missing in the recording: the disk was full or too slow",
                 done.lost
-            );
+            ));
         }
         if !done.ended {
-            eprintln!(
+            note(
                 "muster: the recording has no end: the disk was full, or the agent was killed or still writes it; events that \
-                 followed are missing"
+                 followed are missing",
             );
             return Ok(ExitCode::FAILURE);
         }
