@@ -76,7 +76,7 @@ fn dropped(sbom: &Path) -> anyhow::Result<()> {
         let image = Sha256([number; 32]);
         let subject = Subject { name: "web".into(), sha256: Some(image) };
         let mut envelope = Vec::new();
-        sign(&*sbom, sbom.len() as u64, &[subject], None, &key, &Limits::default(), &mut envelope)?;
+        sign(&sbom, &[subject], None, &key, &Limits::default(), &mut envelope)?;
         let hidden = directory.path().join(".new");
         std::fs::write(&hidden, &envelope)?;
         let begin = Instant::now();

@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match muster::cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("muster: {}", muster::causes::causes(&*error));
+            muster::cli::output::complain(&error);
             ExitCode::FAILURE
         }
     }

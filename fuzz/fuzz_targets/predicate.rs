@@ -7,13 +7,13 @@ use muster::attestation::{Limits, Provenance, Vex};
 fuzz_target!(|data: &[u8]| {
     let limits = Limits::default();
     if let Ok(Provenance { builder, source, commit }) = Provenance::parse(data, &limits) {
-        for text in [Some(builder), source, commit].into_iter().flatten() {
+        for text in [builder, source, commit].into_iter().flatten() {
             assert!(text.len() <= 4096);
         }
     }
     if let Ok(vex) = Vex::parse(data, &limits) {
         for (purl, statements) in vex.packages() {
-            assert_eq!(vex.about(purl), statements);
+            assert!(vex.about(purl, &[]).all(|said| statements.contains(said)));
             assert!(!statements.is_empty());
         }
     }

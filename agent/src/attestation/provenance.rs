@@ -14,8 +14,8 @@ const MAX_TEXT: usize = 4096;
 /// How an image was built, as its builder says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provenance {
-    /// Who built it: a URI.
-    pub builder: String,
+    /// Who built it: a URI. BuildKit writes an empty one if nobody has told it who it is.
+    pub builder: Option<String>,
     /// The repository that it was built of, without `git+` and reference.
     pub source: Option<String>,
     /// The commit.
@@ -77,7 +77,7 @@ struct Workflow {
 }
 
 /// A source or dependency.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Resource {
     uri: Option<String>,
     #[serde(default)]
@@ -106,11 +106,13 @@ impl Provenance {
             .map_err(|fault| AttestationError::malformed(Part::Predicate, fault))?;
         let document: Document<'_> = serde_json::from_slice(predicate)
             .map_err(|error| refuse(format!("not SLSA provenance: {error}")))?;
-        let (builder, mut sources) = match (document.details, document.definition, document.builder) {
-            (Some(details), Some(definition), None) => (details.builder, definition.sources()),
+        let (builder, said, materials) = match (document.details, document.definition, document.builder) {
+            (Some(details), Some(definition), None) => {
+                (details.builder, definition.source(), definition.dependencies)
+            }
             (None, None, Some(builder)) => {
-                let source = document.invocation.and_then(|invocation| invocation.source);
-                (builder, source.into_iter().chain(document.materials).filter_map(lenient).collect())
+                let said = document.invocation.and_then(|invocation| invocation.source).and_then(lenient);
+                (builder, said, document.materials)
             }
             _ => {
                 return Err(refuse(
@@ -119,8 +121,12 @@ impl Provenance {
                 ));
             }
         };
-        sources.retain(|resource| resource.uri.is_some());
-        let repository = sources.iter().find(|resource| resource.is_repository()).or(sources.first());
+        let has_uri = |resource: &Resource| resource.uri.as_ref().is_some_and(|uri| !uri.is_empty());
+        let said = said.filter(has_uri);
+        let sources = said.iter().cloned().chain(materials.into_iter().filter_map(lenient).filter(has_uri));
+        let sources: Vec<Resource> = sources.collect();
+        // Other materials are what went into it, as base images: BuildKit names no repository for a directory that was sent to it.
+        let repository = sources.iter().find(|resource| resource.is_repository()).or(said.as_ref());
         let source = repository.and_then(|resource| resource.uri.as_deref()).map(repository_of);
         let commit = repository.and_then(|first| {
             // GitHub names its repository in one place and its commit in another.
@@ -129,16 +135,18 @@ impl Provenance {
             };
             sources.iter().filter(same).find_map(Resource::commit)
         });
-        let texts = [Some(&builder.id), source.as_ref(), commit.as_ref()];
+        let builder = Some(builder.id).filter(|id| !id.is_empty());
+        let texts = [builder.as_ref(), source.as_ref(), commit.as_ref()];
         if texts.into_iter().flatten().any(|text| text.len() > MAX_TEXT) {
             return Err(refuse(format!("a text of more than {MAX_TEXT} bytes as builder, source or commit")));
         }
-        Ok(Self { builder: builder.id, source, commit })
+        Ok(Self { builder, source, commit })
     }
 }
 
 impl Definition<'_> {
-    fn sources(&self) -> Vec<Resource> {
+    /// What the builder was told to build.
+    fn source(&self) -> Option<Resource> {
         let parameters: Option<Parameters<'_>> =
             self.parameters.and_then(|raw| serde_json::from_str(raw.get()).ok());
         let workflow = parameters.as_ref().and_then(|parameters| parameters.workflow).and_then(lenient);
@@ -146,9 +154,7 @@ impl Definition<'_> {
             uri: Some(format!("git+{repository}")),
             digest: BTreeMap::new(),
         });
-        let source = parameters.and_then(|parameters| parameters.source).and_then(lenient);
-        let dependencies = self.dependencies.iter().copied().filter_map(lenient);
-        workflow.into_iter().chain(source).chain(dependencies).collect()
+        workflow.or_else(|| parameters.and_then(|parameters| parameters.source).and_then(lenient))
     }
 }
 

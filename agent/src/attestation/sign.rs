@@ -1,6 +1,7 @@
 //! Signing: SBOM → statement → DSSE envelope.
 
-use std::io::{Read, Write};
+use std::borrow::Cow;
+use std::io::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,20 +15,9 @@ use crate::finding::Sha256;
 /// Why an SBOM was not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// The SBOM could not be read.
-    #[error("cannot read the SBOM: {0}")]
-    Read(std::io::Error),
     /// The envelope could not be written.
     #[error("cannot write the envelope: {0}")]
     Write(std::io::Error),
-    /// It changed while it was read.
-    #[error("the SBOM was {expected} bytes and gave {found}: it changed while it was read; try again")]
-    Changed {
-        /// Its size before.
-        expected: usize,
-        /// What was read.
-        found: usize,
-    },
     /// Larger than the agent would read.
     #[error("the SBOM has {found} bytes, but at most {limit} are read (attestation.max_sbom_bytes)")]
     TooLarge {
@@ -92,7 +82,14 @@ fn as_tag_value(sbom: &[u8]) -> Option<&str> {
     text.lines().any(|line| line.starts_with("SPDXVersion:")).then_some(text)
 }
 
-fn detect(sbom: &[u8]) -> Result<PredicateType, SignError> {
+/// The type of an SBOM, by what it has.
+///
+/// # Errors
+/// It is of no format that is known.
+pub fn detect(sbom: &[u8]) -> Result<PredicateType, SignError> {
+    if as_tag_value(sbom).is_some() {
+        return Ok(PredicateType::Spdx);
+    }
     match serde_json::from_slice(sbom).map_err(SignError::NotJson)? {
         Probe { spdx: Some(_), .. } | Probe { context: Some(_), graph: Some(_), .. } => {
             Ok(PredicateType::Spdx)
@@ -103,52 +100,35 @@ fn detect(sbom: &[u8]) -> Result<PredicateType, SignError> {
     }
 }
 
-/// Signs an SBOM of `size` bytes and writes the envelope to `out`. Holds the document once: a large one is encoded as it is
-/// written.
+/// Signs an SBOM and writes the envelope to `out`, encoded as it is written. Of the SBOM only the format is looked at: whether the
+/// agent would take it, a floor above says.
 ///
 /// # Errors
-/// When it is not an SBOM that the agent reads, or on failed input and output.
+/// It is larger than what is read, or of an unknown format, or the envelope cannot be written.
 pub fn sign(
-    sbom: impl Read,
-    size: u64,
+    sbom: &[u8],
     subjects: &[Subject],
     predicate_type: Option<&str>,
     key: &PrivateKey,
     limits: &Limits,
     out: impl Write,
 ) -> Result<Signed, SignError> {
-    let too_large = SignError::TooLarge { found: size, limit: limits.max_sbom_bytes };
-    let Ok(size) = usize::try_from(size) else { return Err(too_large) };
-    if limits.check_sbom(size).is_err() {
-        return Err(too_large);
+    if limits.check_sbom(sbom.len()).is_err() {
+        let found = u64::try_from(sbom.len()).unwrap_or(u64::MAX);
+        return Err(SignError::TooLarge { found, limit: limits.max_sbom_bytes });
     }
-    // The statement's members are ordered so that the predicate type, which is known only after the document was read, comes
-    // last.
     let head = head(subjects)?;
-    let tail_space = 100;
-    let mut payload = Vec::with_capacity(head.len() + size + tail_space + pae_header(usize::MAX).len());
-    payload.extend_from_slice(&head);
-    let read = sbom
-        .take(u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1))
-        .read_to_end(&mut payload)
-        .map_err(SignError::Read)?;
-    if read != size {
-        return Err(SignError::Changed { expected: size, found: read });
-    }
+    let found = detect(sbom)?;
     // JSON is the same without the white space around it; a text is not.
-    let document = &payload[head.len()..];
-    let (found, sha256, text) = match as_tag_value(document) {
-        Some(text) => (
-            PredicateType::Spdx,
-            sha256(document),
-            Some(serde_json::to_vec(text).map_err(SignError::NotJson)?),
-        ),
-        None => (detect(document)?, sha256(document.trim_ascii()), None),
+    let (document, predicate) = match as_tag_value(sbom) {
+        Some(text) => (sbom, Cow::Owned(serde_json::to_vec(text).map_err(SignError::NotJson)?)),
+        None => (sbom.trim_ascii(), Cow::Borrowed(sbom)),
     };
-    if let Some(text) = text {
-        payload.truncate(head.len());
-        payload.extend_from_slice(&text);
-    }
+    let tail_space = 100;
+    let around = head.len() + tail_space + pae_header(usize::MAX).len();
+    let mut payload = Vec::with_capacity(predicate.len() + around);
+    payload.extend_from_slice(&head);
+    payload.extend_from_slice(&predicate);
     let uri = predicate_type.unwrap_or(found.uri());
     if uri.parse() != Ok(found) {
         return Err(SignError::PredicateType { asked: uri.to_owned(), found: found.uri() });
@@ -161,7 +141,7 @@ pub fn sign(
     let signature = key.sign(&payload).map_err(|_| SignError::Provider)?;
     write_envelope(&payload.signed_bytes()[start..], &[(key.id(), signature)], out)
         .map_err(SignError::Write)?;
-    Ok(Signed { key: key.id(), predicate_type: found, document: sha256 })
+    Ok(Signed { key: key.id(), predicate_type: found, document: sha256(document) })
 }
 
 fn head(subjects: &[Subject]) -> Result<Vec<u8>, SignError> {

@@ -1,11 +1,13 @@
 //! OpenVEX 0.2: what the maker says about vulnerabilities, by the package that they are in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::json::{self, Unused, shown};
 use super::{AttestationError, Limits, Part};
+use crate::finding::Sha256;
 
 /// `@context` of the version that is read, up to the patch level.
 const CONTEXT: &str = "https://openvex.dev/ns/v0.2";
@@ -24,11 +26,24 @@ pub struct Vex {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VexStatement {
     /// Its name, as `CVE-2026-1234`.
-    pub vulnerability: String,
+    pub vulnerability: Arc<str>,
     /// Whether it matters.
     pub status: VexStatus,
     /// Why it does not.
-    pub justification: Option<String>,
+    pub justification: Option<Arc<str>>,
+    /// In which product.
+    pub product: Product,
+}
+
+/// The product that a statement about a package is limited to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// None: the package itself is the product, or is a part of one that says no digest.
+    Any,
+    /// An image.
+    Image(Sha256),
+    /// Something that no SHA-256 names.
+    Unknown,
 }
 
 /// Whether a vulnerability matters (OpenVEX 0.2.0, "Status Labels").
@@ -88,6 +103,19 @@ impl Component {
         let id = self.id.as_deref().filter(|id| id.starts_with("pkg:"));
         self.identifiers.purl.as_deref().or(id)
     }
+
+    /// As which product it limits what is said of its parts: images have their digest as the version (package-url specification,
+    /// types `oci` and `docker`).
+    fn product(&self) -> Product {
+        let purl = self.purl().filter(|purl| purl.starts_with("pkg:oci/") || purl.starts_with("pkg:docker/"));
+        let path = purl.and_then(|purl| purl.split(['?', '#']).next()).unwrap_or_default();
+        let version =
+            path.rsplit_once('@').map(|(_, version)| version.replace("%3A", ":").replace("%3a", ":"));
+        match version.filter(|version| version.contains(':')) {
+            None => Product::Any,
+            Some(digest) => digest.parse().map_or(Product::Unknown, Product::Image),
+        }
+    }
 }
 
 impl Vex {
@@ -108,16 +136,21 @@ impl Vex {
         }
         let (mut vex, mut count) = (Self::default(), 0);
         for statement in &document.statements {
-            let said = || VexStatement {
-                vulnerability: statement.vulnerability.name.clone(),
-                status: statement.status,
-                justification: statement.justification.clone().or_else(|| statement.impact_statement.clone()),
-            };
+            // Shared: a document may say a long text of many packages.
+            let vulnerability: Arc<str> = statement.vulnerability.name.as_str().into();
+            let justification = statement.justification.as_deref().or(statement.impact_statement.as_deref());
+            let justification: Option<Arc<str>> = justification.map(Arc::from);
             for product in &statement.products {
                 // Of a product with parts, the parts are what the statement is about.
-                let parts = match product.subcomponents.as_slice() {
-                    [] => std::slice::from_ref(product),
-                    parts => parts,
+                let (parts, of) = match product.subcomponents.as_slice() {
+                    [] => (std::slice::from_ref(product), Product::Any),
+                    parts => (parts, product.product()),
+                };
+                let said = || VexStatement {
+                    vulnerability: Arc::clone(&vulnerability),
+                    status: statement.status,
+                    justification: justification.clone(),
+                    product: of,
                 };
                 for part in parts {
                     count += 1;
@@ -134,9 +167,15 @@ impl Vex {
         Ok(vex)
     }
 
-    /// What is said about the package with this URL, spelled as the document spells it.
-    pub fn about(&self, purl: &str) -> &[VexStatement] {
-        self.by_purl.get(purl).map_or(&[], Vec::as_slice)
+    /// What is said about the package with this URL, spelled as the document spells it, in the image with these digests. A document
+    /// may speak of the same package in other products.
+    pub fn about(&self, purl: &str, image: &[Sha256]) -> impl Iterator<Item = &VexStatement> {
+        let is_here = |said: &&VexStatement| match said.product {
+            Product::Any => true,
+            Product::Image(digest) => image.contains(&digest),
+            Product::Unknown => false,
+        };
+        self.by_purl.get(purl).into_iter().flatten().filter(is_here)
     }
 
     /// The packages that it is about.

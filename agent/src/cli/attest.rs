@@ -8,8 +8,8 @@ mod policy;
 mod subject;
 mod verify;
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,10 +17,14 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::ValueEnum;
 
+use super::input::read;
+use super::output::{complain, note};
 use crate::attestation::key::Algorithm;
-use crate::attestation::sign::sign;
+use crate::attestation::sign::{self, SignError, detect};
 use crate::attestation::{Limits, PredicateType, PrivateKey, Subject};
 use crate::finding::Sha256;
+use crate::images::read_sbom;
+use crate::sbom;
 use verify::Verify;
 
 /// Exit status when what a command was given cannot be used, as clap's.
@@ -32,10 +36,14 @@ pub enum Command {
     /// Verify a DSSE envelope or a Sigstore bundle, offline. Exit status: 0 verified, 1 refused, 2 wrong usage (unreadable file
     /// or key included).
     Verify(Verify),
-    /// Show what a registry or an OCI layout directory holds for an image, and whether it passes. Exit status: 0 when at least one
-    /// attestation passes, 1 when none does, 2 wrong usage.
+    /// Show what a registry or an OCI layout directory holds for an image, and for which platforms the agent would count it. Exit
+    /// status: 0 when at least one attestation passes, 1 when none does, 2 wrong usage.
+    ///
+    /// An attestation passes when it is verified and the agent would count it for at least one platform's image: an SBOM whose
+    /// subject is the index counts only where what it says of its image proves the platform.
     Fetch(fetch::Fetch),
-    /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image.
+    /// Sign an SBOM: writes a DSSE envelope over an in-toto statement that names the image. Exit status: 0 signed, 1 refused (what
+    /// the agent would not read is not signed) or not written, 2 wrong usage (unreadable SBOM or key included).
     Sign(Sign),
     /// Print what an attestation about a host must name as its subject.
     Subject(subject::Args),
@@ -57,7 +65,7 @@ pub struct Sign {
     /// Predicate type, as `https://spdx.dev/Document/v2.3` [default: what the document is].
     #[arg(long, value_name = "URI", value_parser = predicate_type)]
     predicate_type: Option<String>,
-    /// Where the envelope goes [default: standard output].
+    /// Where the envelope goes; `-` is standard output [default: standard output].
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -115,16 +123,29 @@ impl Command {
 
 impl Sign {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let key = PrivateKey::load(&self.key)?;
-        let name = self.sbom.display();
-        let sbom = File::open(&self.sbom).with_context(|| format!("{name}: cannot open"))?;
-        let size = sbom.metadata().with_context(|| format!("{name}: cannot read its size"))?.len();
-        let go = |out: &mut dyn std::io::Write| {
-            let out = BufWriter::with_capacity(1 << 16, out);
-            sign(sbom, size, &self.subjects, self.predicate_type.as_deref(), &key, &Limits::default(), out)
+        let limits = Limits::default();
+        let inputs = PrivateKey::load(&self.key).map_err(anyhow::Error::from);
+        let inputs = inputs.and_then(|key| Ok((key, read(&self.sbom, limits.max_sbom_bytes)?)));
+        let (key, sbom) = match inputs {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                complain(&error);
+                return Ok(ExitCode::from(USAGE));
+            }
         };
-        let signed = match &self.output {
-            None => go(&mut std::io::stdout().lock()).with_context(|| name.to_string())?,
+        let name = self.sbom.display();
+        let too_large = |found| SignError::TooLarge { found, limit: limits.max_sbom_bytes };
+        let sbom = sbom.map_err(too_large).with_context(|| name.to_string())?;
+        let of = detect(&sbom).with_context(|| name.to_string())?;
+        // What the agent would refuse is not signed.
+        read_sbom(&sbom, (of, of.uri()), &sbom::Limits::default())
+            .map_err(|reason| anyhow::anyhow!("{name}: {reason}"))?;
+        let go = |out: &mut dyn io::Write| {
+            let out = BufWriter::with_capacity(1 << 16, out);
+            sign::sign(&sbom, &self.subjects, self.predicate_type.as_deref(), &key, &limits, out)
+        };
+        let signed = match self.output.as_deref().filter(|output| *output != Path::new("-")) {
+            None => go(&mut io::stdout().lock()).with_context(|| name.to_string())?,
             Some(output) => {
                 // The drop directory is watched: the envelope appears there whole or not at all.
                 let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -144,14 +165,14 @@ impl Sign {
                 signed.with_context(|| name.to_string())?
             }
         };
-        eprintln!("signed {name}: document sha256:{}, key {}", signed.document, signed.key);
+        note(format_args!("signed {name}: document sha256:{}, key {}", signed.document, signed.key));
         Ok(ExitCode::SUCCESS)
     }
 }
 
 fn write_whole<T>(
     path: &Path,
-    write: impl FnOnce(&mut dyn std::io::Write) -> Result<T, crate::attestation::sign::SignError>,
+    write: impl FnOnce(&mut dyn io::Write) -> Result<T, SignError>,
 ) -> anyhow::Result<T> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -178,12 +199,12 @@ impl Keygen {
                 .with_context(|| format!("{}: cannot remove the half of a pair", self.private.display()))?;
             return Err(error);
         }
-        eprintln!(
+        note(format_args!(
             "made key {}: {} (keep it secret) and {}",
             key.id(),
             self.private.display(),
             self.public.display()
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 }

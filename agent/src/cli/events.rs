@@ -8,6 +8,7 @@ use muster_proto::v1::sensor_client::SensorClient;
 use tonic::transport::Channel;
 
 use super::client::{Agent, ended, gone, print};
+use super::output::note;
 use crate::event::Kind;
 use crate::feed::{convert, status_text, text};
 
@@ -59,7 +60,9 @@ async fn show(
                 }
                 left -= 1;
             }
-            Some(Item::Missed(missed)) => eprintln!("muster: {} events are missing here", missed.count),
+            Some(Item::Missed(missed)) => {
+                note(format_args!("muster: {} events are missing here", missed.count));
+            }
             Some(Item::Subscribed(_)) if !json => print(format!("{}\n", text::event_header()))?,
             // Something that a newer agent may say, too.
             Some(Item::Subscribed(_)) | None => {}

@@ -10,6 +10,8 @@ pub mod client;
 pub mod events;
 pub mod explain;
 pub mod images;
+mod input;
+pub mod output;
 pub mod probe;
 pub mod replay;
 pub mod sbom;

@@ -8,6 +8,7 @@ use muster_proto::v1::watch_response::Item;
 use tonic::transport::Channel;
 
 use super::client::{Agent, ended, gone, print};
+use super::output::note;
 use crate::event::Kind;
 use crate::feed::{Filter, append_line, convert, text};
 use crate::finding::{Severity, Verdict};
@@ -79,9 +80,13 @@ async fn show(
                 print(&line)?;
                 left -= 1;
             }
-            Some(Item::Missed(missed)) => eprintln!("muster: {} findings are missing here", missed.count),
+            Some(Item::Missed(missed)) => {
+                note(format_args!("muster: {} findings are missing here", missed.count));
+            }
             Some(Item::Subscribed(_)) if !json => print(text::finding_header() + "\n")?,
-            Some(Item::Subscribed(subscribed)) => eprintln!("muster: watching after {}", subscribed.sequence),
+            Some(Item::Subscribed(subscribed)) => {
+                note(format_args!("muster: watching after {}", subscribed.sequence));
+            }
             // Something that a newer agent may say.
             None => {}
         }

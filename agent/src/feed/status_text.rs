@@ -148,7 +148,7 @@ fn image(image: &v1::Image) -> String {
         line("", &format!("signed by {}{}", document.keys.join(", "), signed.unwrap_or_default()));
     }
     for built in &image.provenance {
-        line("built by", &built.builder);
+        line("built by", if built.builder.is_empty() { "not stated" } else { &built.builder });
         let source = [("of ", &built.source), (" at commit ", &built.commit)];
         line(
             "",

@@ -10,7 +10,7 @@ use crate::sbom::Origin;
 
 /// How a document is tied to an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
+pub enum Bound {
     /// It is about just this image.
     To(Binding),
     /// It may be about another platform's; why.
@@ -18,7 +18,7 @@ pub(super) enum Bound {
 }
 
 /// How a document with these subjects and this origin is tied to an image; `None`: it is about another one.
-pub(super) fn bind(digests: &Digests, subjects: &[Sha256], origin: &Origin) -> Option<Bound> {
+pub fn bind(digests: &Digests, subjects: &[Sha256], origin: &Origin) -> Option<Bound> {
     let is = |digest: Option<Sha256>| digest.is_some_and(|digest| subjects.contains(&digest));
     let Digests { image, index, manifest, config, verity, os_release, key, .. } = digests;
     if verity.iter().any(|hash| subjects.contains(hash)) {

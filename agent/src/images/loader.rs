@@ -425,15 +425,24 @@ impl Reader {
 /// # Errors
 /// Why it is refused: it cannot be read, or it is not what the predicate type says.
 pub fn sbom_of(statement: &Statement, limits: &sbom::Limits) -> Result<ImageIndex, String> {
-    match sbom::parse(statement.predicate(), limits) {
+    read_sbom(statement.predicate(), (statement.predicate_type, &statement.predicate_uri), limits)
+}
+
+/// Reads the document of a statement, of a predicate type, that need not be signed yet.
+///
+/// # Errors
+/// As [`sbom_of`].
+pub fn read_sbom(
+    document: &[u8],
+    (said, uri): (PredicateType, &str),
+    limits: &sbom::Limits,
+) -> Result<ImageIndex, String> {
+    match sbom::parse(document, limits) {
         Err(error) => Err(format!("the SBOM is refused: {error}")),
-        Ok(index) if !index.formats().iter().all(|format| fits(*format, statement.predicate_type)) => {
-            Err(format!(
-                "the SBOM is refused: the predicate type is {:?}, but the document is {}",
-                statement.predicate_uri,
-                formats(&index)
-            ))
-        }
+        Ok(index) if !index.formats().iter().all(|format| fits(*format, said)) => Err(format!(
+            "the SBOM is refused: the predicate type is {uri:?}, but the document is {}",
+            formats(&index)
+        )),
         Ok(index) => Ok(index),
     }
 }

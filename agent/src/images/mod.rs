@@ -39,9 +39,10 @@ use crate::finding::{Binding, Sha256};
 pub use crate::identity::Digests;
 use crate::metrics::{ImageKind, Metrics};
 use crate::sbom::ImageIndex;
+pub use binding::{Bound, bind};
 use library::{Answer, Library};
-pub use loader::sbom_of;
 use loader::{Changes, Loader};
+pub use loader::{read_sbom, sbom_of};
 use register::Register;
 
 /// How often the keys and the trust root are looked at, milliseconds.
@@ -456,8 +457,9 @@ impl Images {
         let mut register = self.register();
         if register.update(&changes, &library) {
             let [verified, unproven, unverified, without] = self.count(&register);
-            drop(register);
+            // Before anybody sees what has changed: who then asks for the number has the one that stands for it.
             self.generation.fetch_add(1, Ordering::Release);
+            drop(register);
             let took = format!("{:.1?}", started.elapsed());
             tracing::info!(verified, unproven, unverified, without, took, "attestations loaded");
         }

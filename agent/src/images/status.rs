@@ -131,7 +131,7 @@ impl From<&Provenance> for v1::Provenance {
     fn from(provenance: &Provenance) -> Self {
         let Provenance { builder, source, commit } = provenance;
         Self {
-            builder: builder.clone(),
+            builder: builder.clone().unwrap_or_default(),
             source: source.clone().unwrap_or_default(),
             commit: commit.clone().unwrap_or_default(),
         }

@@ -90,7 +90,7 @@ fn envelope(key: &PrivateKey, images: &[Sha256], sbom: &str) -> Vec<u8> {
     let subjects: Vec<_> =
         images.iter().map(|image| Subject { name: String::new(), sha256: Some(*image) }).collect();
     let mut out = Vec::new();
-    sign(sbom.as_bytes(), sbom.len() as u64, &subjects, None, key, &Limits::default(), &mut out).unwrap();
+    sign(sbom.as_bytes(), &subjects, None, key, &Limits::default(), &mut out).unwrap();
     out
 }
 

@@ -71,13 +71,12 @@ fn spdx(path: &str) -> String {
 pub(crate) fn envelope(key: &PrivateKey, about: Sha256, sbom: &str) -> Vec<u8> {
     let subject = Subject { name: "web".into(), sha256: Some(about) };
     let mut out = Vec::new();
-    sign(sbom.as_bytes(), sbom.len() as u64, &[subject], None, key, &Limits::default(), &mut out)
-        .expect("signed");
+    sign(sbom.as_bytes(), &[subject], None, key, &Limits::default(), &mut out).expect("signed");
     out
 }
 
 /// A signature by openssl, as cosign makes one.
-fn signature(key: &PrivateKey, payload: &[u8]) -> String {
+pub(crate) fn signature(key: &PrivateKey, payload: &[u8]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let file = |name: &str| directory.path().join(name);
     fs::write(file("key"), key.to_pem().expect("PEM")).expect("written");

@@ -200,6 +200,22 @@ fn check_changed<'a>(source: &str, documents: impl IntoIterator<Item = &'a PathB
     }
 }
 
+/// Nor is one attested for that is not there any more.
+fn check_gone(source: &str, documents: &[PathBuf]) {
+    for document in documents {
+        let had_digest =
+            index(document).by_path(SERVER.as_bytes()).is_some_and(|entry| entry.sha256().is_some());
+        let output = complete(source, document, "spdx");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{}: {text}", document.display());
+        let named = text.contains("1 files of the SBOM to complete are not there") && text.contains(SERVER);
+        assert_eq!(named, had_digest, "{}: {text}", document.display());
+        let after = sbom::parse(&output.stdout, &Limits::default()).expect("what is made can be read");
+        let digest = after.by_path(SERVER.as_bytes()).and_then(|entry| entry.sha256());
+        assert_eq!(digest, None, "{}", document.display());
+    }
+}
+
 #[test]
 fn syft_in_every_format_and_selection() {
     let (tree, out) = (Tree::new(), tempfile::tempdir().expect("a directory"));
@@ -216,6 +232,8 @@ fn syft_in_every_format_and_selection() {
     }
     tree.write(SERVER, 0o755, "#!/bin/sh\nexec another\n");
     check_changed(root, &documents);
+    fs::remove_file(tree.root().join(SERVER)).expect("removed");
+    check_gone(root, &documents);
 }
 
 /// The same tree as an image: what syft says of it, and what Muster adds from the image itself.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::attestation::vex::VexStatus;
+use crate::attestation::vex::{Product, VexStatus};
 
 fn provenance(predicate: &Value) -> Result<Provenance, String> {
     Provenance::parse(predicate.to_string().as_bytes(), &Limits::default()).map_err(|error| error.to_string())
@@ -29,13 +29,13 @@ fn provenance_of_real_builders() {
     assert_eq!(statement.predicate_type, PredicateType::SlsaProvenance);
     assert_eq!(statement.predicate_uri, "https://slsa.dev/provenance/v1");
     let found = Provenance::parse(statement.predicate(), &Limits::default()).unwrap();
-    assert!(found.builder.starts_with("https://github.com/"), "{found:?}");
+    assert!(found.builder.as_ref().is_some_and(|id| id.starts_with("https://github.com/")), "{found:?}");
     assert_eq!(found.source.as_deref(), Some("https://github.com/loosebazooka/aa-test"));
     assert_eq!(found.commit.as_ref().map(String::len), Some(40), "{found:?}");
 
     let (commit, repository) = ("ab".repeat(20), "https://github.com/acme/web");
     let expected = |source: Option<&str>, commit: Option<&String>| Provenance {
-        builder: "https://builder".into(),
+        builder: Some("https://builder".into()),
         source: source.map(str::to_owned),
         commit: commit.cloned(),
     };
@@ -60,6 +60,28 @@ fn provenance_of_real_builders() {
             "v0.2 of BuildKit, local",
             v02(json!({"invocation": {"configSource": {}}, "materials": []})),
             None,
+            None,
+        ),
+        (
+            "v0.2 of BuildKit, local, over a base image",
+            v02(json!({"invocation": {"configSource": {"entryPoint": "Dockerfile"}}, "materials": [image]})),
+            None,
+            None,
+        ),
+        (
+            "v1 of BuildKit, local, over a base image",
+            v1(
+                json!({"externalParameters": {"configSource": {"path": "Dockerfile"}}, "resolvedDependencies": [image]}),
+            ),
+            None,
+            None,
+        ),
+        (
+            "a repository that does not look like one, over a base image",
+            v02(
+                json!({"invocation": {"configSource": {"uri": "https://git.example/acme/web"}}, "materials": [image]}),
+            ),
+            Some("https://git.example/acme/web"),
             None,
         ),
         (
@@ -105,6 +127,10 @@ fn provenance_of_real_builders() {
     ] {
         assert_eq!(provenance(&predicate).expect(name), expected(source, commit), "{name}");
     }
+    // BuildKit that was not told who it is.
+    let nobody = json!({"builder": {"id": ""}, "materials": [image]});
+    let nothing = Provenance { builder: None, source: None, commit: None };
+    assert_eq!(provenance(&nobody).as_ref(), Ok(&nothing));
     for (bad, reason) in [
         (json!({}), "expected builder (v0.2)"),
         (json!([]), "not SLSA provenance"),
@@ -138,24 +164,54 @@ fn vex_by_package() {
     let parse = |document: &Value| {
         Vex::parse(document.to_string().as_bytes(), &Limits::default()).map_err(|error| error.to_string())
     };
-    let (image, bash, zlib) = ("pkg:oci/web@sha256%3A00", "pkg:deb/debian/bash@5", "pkg:deb/debian/zlib1g@1");
+    let image = format!("pkg:oci/web@sha256%3A{}?repository_url=registry.example/web", "ab".repeat(32));
+    let (bash, zlib) = ("pkg:deb/debian/bash@5", "pkg:deb/debian/zlib1g@1");
     let vex = parse(&document(json!([
         statement(json!([{"@id": image, "subcomponents": [{"@id": bash}, {"@id": "x", "identifiers": {"purl": zlib}}]}]), "not_affected"),
         statement(json!([{"@id": bash}, {"@id": "https://product"}]), "fixed"),
         statement(json!([]), "affected"),
     ])))
     .unwrap();
-    let statuses = |purl: &str| vex.about(purl).iter().map(|said| said.status).collect::<Vec<_>>();
+    let web = [Sha256([1; 32]), Sha256([0xab; 32])];
+    let statuses = |purl: &str| vex.about(purl, &web).map(|said| said.status).collect::<Vec<_>>();
     assert_eq!(statuses(bash), [VexStatus::NotAffected, VexStatus::Fixed]);
     assert_eq!(statuses(zlib), [VexStatus::NotAffected]);
-    assert!(statuses(image).is_empty(), "its parts are what is said to be affected or not");
+    assert!(statuses(&image).is_empty(), "its parts are what is said to be affected or not");
     assert_eq!(vex.without_purl, 1);
     assert_eq!(vex.packages().count(), 2);
-    let said = &vex.about(bash)[0];
+    let said = vex.about(bash, &web).next().expect("said");
     assert_eq!(
-        (said.vulnerability.as_str(), said.justification.as_deref()),
+        (&*said.vulnerability, said.justification.as_deref()),
         ("CVE-2026-1", Some("component_not_present"))
     );
+    // Of another image only the statement about bash itself counts.
+    let elsewhere: Vec<_> = vex.about(bash, &web[..1]).map(|said| (said.status, said.product)).collect();
+    assert_eq!(elsewhere, [(VexStatus::Fixed, Product::Any)]);
+    assert_eq!(vex.about(zlib, &web[..1]).count(), 0);
+    let digest = "ab".repeat(32);
+    for (product, expected) in [
+        (json!({"@id": format!("pkg:oci/web@sha256:{digest}")}), Product::Image(web[1])),
+        (json!({"@id": format!("pkg:docker/acme/web@sha256%3a{digest}?arch=amd64")}), Product::Image(web[1])),
+        (
+            json!({"@id": "x", "identifiers": {"purl": format!("pkg:oci/web@sha256%3A{digest}")}}),
+            Product::Image(web[1]),
+        ),
+        (json!({"@id": "pkg:oci/web@sha256:11"}), Product::Unknown),
+        (json!({"@id": format!("pkg:oci/web@sha512:{digest}{digest}")}), Product::Unknown),
+        (json!({"@id": "pkg:oci/web"}), Product::Any),
+        (json!({"@id": "pkg:oci/web?tag=v1@sha256:00"}), Product::Any),
+        (json!({"@id": "pkg:docker/web@1.2"}), Product::Any),
+        (json!({"@id": "pkg:deb/debian/bash@5:1"}), Product::Any),
+        (json!({"@id": "https://product"}), Product::Any),
+    ] {
+        let mut with_parts = product.clone();
+        with_parts["subcomponents"] = json!([{"@id": zlib}]);
+        let vex = parse(&document(json!([statement(json!([with_parts]), "fixed")]))).unwrap();
+        let found: Vec<_> = vex.packages().map(|(purl, said)| (purl, said[0].product)).collect();
+        assert_eq!(found, [(zlib, expected)], "{product}");
+        let counts = usize::from(expected != Product::Unknown);
+        assert_eq!(vex.about(zlib, &web).count(), counts, "{product}");
+    }
     let (good, with) = (document(json!([statement(json!([]), "fixed")])), |name: &str, value: Value| {
         let mut document = document(json!([]));
         document[name] = value;

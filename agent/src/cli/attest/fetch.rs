@@ -1,5 +1,6 @@
 //! `muster attest fetch`.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -9,11 +10,13 @@ use serde_json::{Value, json};
 
 use super::USAGE;
 use super::policy::Options;
-use super::verify::{Good, subjects};
-use crate::attestation::source::{Candidate, Found, Left, Reference, Scope, Sources};
+use super::verify::{Good, Predicate, subjects};
+use crate::attestation::source::{Candidate, Found, Left, PlatformDigests, Reference, Scope, Sources};
 use crate::attestation::{Limits, Policy};
+use crate::cli::output::{complain, note, tell};
 use crate::config;
-use crate::finding::Sha256;
+use crate::finding::{Binding, Sha256};
+use crate::images::{Bound, Digests, bind};
 
 /// Arguments of `muster attest fetch`.
 #[derive(Debug, clap::Args)]
@@ -51,10 +54,25 @@ impl FromStr for Place {
     }
 }
 
-/// One candidate, and what became of it.
+/// One candidate, and what became of it: what it says, and what it is for each platform's image.
 struct Judged<'f> {
     candidate: &'f Candidate,
-    result: Result<Good, String>,
+    result: Result<(Good, Vec<Tie>), String>,
+}
+
+/// What a verified attestation is for one image that it is about.
+struct Tie {
+    /// The platform.
+    of: String,
+    /// What binds an SBOM; `None`: provenance and VEX count for every image that they name. An error: the agent will not count it.
+    bound: Result<Option<Binding>, String>,
+}
+
+impl Judged<'_> {
+    /// The agent would count it for one platform at least.
+    fn counts(&self) -> bool {
+        self.result.as_ref().is_ok_and(|(_, ties)| ties.iter().any(|tie| tie.bound.is_ok()))
+    }
 }
 
 impl Fetch {
@@ -62,7 +80,7 @@ impl Fetch {
         let (policy, sources, runtime) = match self.prepare() {
             Ok(prepared) => prepared,
             Err(error) => {
-                eprintln!("muster: {error:#}");
+                complain(&error);
                 return Ok(ExitCode::from(USAGE));
             }
         };
@@ -82,15 +100,17 @@ impl Fetch {
             }
         }
         others.extend(found.others.iter().cloned());
-        let passes = judged.iter().filter(|of| of.result.is_ok()).count();
-        if self.json {
-            println!("{}", report(&found, &judged, &others));
-        } else {
-            print(&found, &judged, &others);
-            println!("{passes} of {} attestations pass", judged.len());
-        }
+        let passes = judged.iter().filter(|of| of.counts()).count();
         if let Some(reason) = &found.unreachable {
-            eprintln!("muster: {reason}");
+            note(format_args!("muster: {reason}"));
+        }
+        if self.json {
+            tell(format!("{}\n", report(&found, &judged, &others)))?;
+        } else {
+            let mut out = Vec::new();
+            write(&found, &judged, &others, &mut out)?;
+            writeln!(out, "{passes} of {} attestations pass", judged.len())?;
+            tell(out)?;
         }
         Ok(if passes > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -116,7 +136,7 @@ fn judge(
     candidate: &Candidate,
     image: &Sha256,
     policy: &Policy,
-) -> Option<Result<Good, String>> {
+) -> Option<Result<(Good, Vec<Tie>), String>> {
     let limits = Limits::default();
     let verified = match found.verify(candidate, policy, &limits)? {
         Ok(verified) => verified,
@@ -127,41 +147,105 @@ fn judge(
         let about: Vec<_> = subjects(&verified).map(|digest| format!("sha256:{digest}")).collect();
         return Some(Err(format!("the statement is about {}, not about this image", about.join(", "))));
     }
-    Some(Good::attestation(verified, &limits))
+    Some(Good::attestation(verified, &limits).map(|good| {
+        let ties = ties(&good, &images(found, image));
+        (good, ties)
+    }))
 }
 
-fn print(found: &Found, judged: &[Judged<'_>], others: &[Left]) {
+/// What the agent would know of each platform's image, were it configured with the digests that were found.
+fn images(found: &Found, asked: &Sha256) -> Vec<(String, Digests)> {
+    let index = found.digests.listed.iter().any(|of| of.index == *asked).then_some(*asked);
+    let of_platform = |of: &PlatformDigests| {
+        let said = Digests { index, manifest: Some(of.manifest), ..Digests::default() };
+        let complete = found.digests.complete(&said).digests;
+        (of.platform.to_string(), complete.unwrap_or(said))
+    };
+    match found.digests.platforms.as_slice() {
+        // The image is not there, or cannot be read.
+        [] => vec![("the image".to_owned(), Digests { index, ..Digests::named(*asked) })],
+        platforms => platforms.iter().map(of_platform).collect(),
+    }
+}
+
+/// For which images it counts, and for which it does not although it may be about them.
+fn ties(good: &Good, images: &[(String, Digests)]) -> Vec<Tie> {
+    let Good::Attestation(verified, predicate) = good else { return Vec::new() };
+    let subjects: Vec<_> = subjects(verified).collect();
+    let tie = |(of, digests): &(String, Digests)| {
+        let bound = match predicate {
+            Predicate::Unknown(_) => return None,
+            Predicate::Sbom(origin) => match bind(digests, &subjects, origin)? {
+                Bound::To(binding) => Ok(Some(binding)),
+                Bound::Unproven(why) => Err(why),
+            },
+            Predicate::Provenance(_) | Predicate::Vex(_) => {
+                let is_named = digests.subjects().any(|digest| subjects.contains(&digest));
+                is_named.then_some(Ok(None))?
+            }
+        };
+        Some(Tie { of: of.clone(), bound })
+    };
+    images.iter().filter_map(tie).collect()
+}
+
+fn write(found: &Found, judged: &[Judged<'_>], others: &[Left], out: &mut impl io::Write) -> io::Result<()> {
     if let Some(index) = &found.digests.index {
-        println!("index       sha256:{index}");
+        writeln!(out, "index       sha256:{index}")?;
     }
     for of in &found.digests.platforms {
         let platform = of.platform.to_string();
-        println!("{platform:<11} sha256:{}  config sha256:{}", of.manifest, of.config);
+        writeln!(out, "{platform:<11} sha256:{}  config sha256:{}", of.manifest, of.config)?;
     }
-    for Judged { candidate, result } in judged {
-        match result {
-            Ok(good) => good.print(&candidate.from),
-            Err(reason) => println!("{}: refused: {reason}", candidate.from),
+    for of in judged {
+        let from = &of.candidate.from;
+        match &of.result {
+            Err(reason) => writeln!(out, "{from}: refused: {reason}")?,
+            Ok((good, ties)) => {
+                let but = if of.counts() { "" } else { ", but does not count" };
+                good.write(format_args!("{from}: verified{but}"), out)?;
+                for Tie { of, bound } in ties {
+                    match bound {
+                        Ok(Some(binding)) => {
+                            writeln!(out, "  counts for  {of}, bound by {}", binding.as_str())?;
+                        }
+                        Ok(None) => writeln!(out, "  counts for  {of}")?,
+                        Err(why) => writeln!(out, "  unproven    for {of}: {why}")?,
+                    }
+                }
+            }
         }
     }
     for Left { from, reason } in &found.refused {
-        println!("{from}: {reason}");
+        writeln!(out, "{from}: {reason}")?;
     }
     for Left { from, reason } in others {
-        println!("{from}: not counted: {reason}");
+        writeln!(out, "{from}: not counted: {reason}")?;
     }
+    Ok(())
 }
 
 fn report(found: &Found, judged: &[Judged<'_>], others: &[Left]) -> Value {
     let sha256 = |digest: &Sha256| format!("sha256:{digest}");
     let left = |left: &Left| json!({"from": left.from, "reason": left.reason});
-    let attestations = judged.iter().map(|Judged { candidate, result }| {
-        let mut out = match result {
-            Ok(good) => good.json(),
+    let tie = |Tie { of, bound }: &Tie| match bound {
+        Ok(binding) => json!({"platform": of, "counts": true, "binding": binding.map(Binding::as_str)}),
+        Err(why) => {
+            json!({"platform": of, "counts": false, "binding": Binding::Unproven.as_str(), "reason": why})
+        }
+    };
+    let attestations = judged.iter().map(|of| {
+        let mut out = match &of.result {
+            Ok((good, ties)) => {
+                let mut out = good.json();
+                out["platforms"] = ties.iter().map(tie).collect();
+                out
+            }
             Err(reason) => json!({"verified": false, "reason": reason}),
         };
-        out["from"] = json!(candidate.from);
-        out["form"] = json!(candidate.form.as_str());
+        out["counts"] = json!(of.counts());
+        out["from"] = json!(of.candidate.from);
+        out["form"] = json!(of.candidate.form.as_str());
         out
     });
     let platforms = found.digests.platforms.iter().map(|of| {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::client::print;
+use crate::cli::output::{note, tell};
 use crate::workload::Host;
 
 /// Arguments of `muster attest subject`.
@@ -30,13 +30,13 @@ impl Args {
         let lines: String =
             host.subjects().map(|(name, digest)| format!("{name}@sha256:{digest}\n")).collect();
         if lines.is_empty() {
-            eprintln!(
+            note(
                 "muster: nothing names this image: no dm-verity root hash, and no IMAGE_ID with an IMAGE_VERSION in os-release; \
-                 name it by a digest of your own and set host.image to it"
+                 name it by a digest of your own and set host.image to it",
             );
             return Ok(ExitCode::FAILURE);
         }
-        print(lines)?;
+        tell(lines)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -171,8 +171,8 @@ fn what_the_agent_would_refuse_is_not_verified() {
         ("SPDX of a version that is not known", checksum(64).replace("2.3", "9.9"), ExitCode::SUCCESS),
     ] {
         let subject = Subject { name: String::new(), sha256: Some(Sha256([7; 32])) };
-        let (mut out, size) = (Vec::new(), document.len() as u64);
-        sign(document.as_bytes(), size, &[subject], None, &key, &Limits::default(), &mut out).expect(name);
+        let mut out = Vec::new();
+        sign(document.as_bytes(), &[subject], None, &key, &Limits::default(), &mut out).expect(name);
         let file = place.path().join("a.json");
         std::fs::write(&file, out).expect("a file");
         let (file, public) = (file.to_str().expect("text"), public.to_str().expect("text"));
@@ -199,4 +199,31 @@ fn keyless_over_an_image() {
         let args = [&file, "--identity", identity, "--issuer", issuer, "--subject", subject];
         assert_eq!(verify(&args), expected, "{identity} {issuer} {subject}");
     }
+}
+
+/// A file that comes to the test data is put into a table: of attestations here, of SBOMs in `tests/sbom.rs`.
+#[test]
+fn every_file_of_the_test_data_is_in_a_table() {
+    let tables = concat!(include_str!("tests.rs"), include_str!("../../../tests/sbom.rs"));
+    let is_named = |name: &str| tables.contains(&format!("\"{name}\""));
+    let root = PathBuf::from(data("")).join("..");
+    let mut seen = 0;
+    for entry in walkdir::WalkDir::new(&root).min_depth(1) {
+        let entry = entry.expect("the test data can be read");
+        if entry.file_type().is_dir() || entry.file_name() == "README.md" {
+            continue;
+        }
+        let path = entry.path().strip_prefix(&root).expect("it is below").to_str().expect("text");
+        let named = match path.split_once('/') {
+            Some(("sbom", name)) => is_named(name),
+            Some(("attestation", name)) => match name.strip_prefix("sigstore-conformance/") {
+                Some(of_a_case) => of_a_case.split('/').all(is_named),
+                None => is_named(name),
+            },
+            _ => false,
+        };
+        assert!(named, "{path} is in no table of a test");
+        seen += 1;
+    }
+    assert!(seen > 0, "{}: no test data", root.display());
 }

@@ -1,13 +1,11 @@
 //! `muster attest verify`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,9 +18,11 @@ use crate::attestation::{
     self, AttestationError, Limits, Policy, PredicateType, Provenance, Signed, Signers, Verified,
     VerifiedArtifact, Vex, is_over_artifact, verify, verify_artifact,
 };
+use crate::cli::input::read;
+use crate::cli::output::{complain, note, tell};
 use crate::finding::Sha256;
 use crate::images::sbom_of;
-use crate::sbom;
+use crate::sbom::{self, Origin};
 
 /// An artifact is held in memory, since some keys sign all of it and not its digest.
 const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
@@ -51,9 +51,10 @@ pub(super) enum Good {
     Artifact(VerifiedArtifact),
 }
 
-/// What a predicate says, if it is not an SBOM.
+/// What a predicate says.
 pub(super) enum Predicate {
-    Sbom,
+    /// An SBOM, and which image it says that it was made from.
+    Sbom(Origin),
     /// What the agent does not read, in a format or version that it does not know, and why. The signature holds all the same.
     Unknown(String),
     Provenance(Provenance),
@@ -72,20 +73,20 @@ impl Verify {
         let (policy, about, bytes) = match self.read() {
             Ok(input) => input,
             Err(error) => {
-                eprintln!("muster: {error:#}");
+                complain(&error);
                 return Ok(ExitCode::from(USAGE));
             }
         };
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            Err(error) => return Ok(self.tell(Err(error.to_string()))),
+            Err(error) => return self.answer(Err(error.to_string())),
         };
         let file = self.file.display();
         let over_artifact = is_over_artifact(&bytes, &Limits::default());
         if let (Ok(true), About::Anything) = (&over_artifact, &about) {
-            eprintln!(
+            note(format_args!(
                 "muster: {file}: a signature over an artifact; name it with --artifact FILE (or --subject sha256:HEX)"
-            );
+            ));
             return Ok(ExitCode::from(USAGE));
         }
         let good = over_artifact.map_err(|error| error.to_string()).and_then(|over_artifact| {
@@ -95,29 +96,25 @@ impl Verify {
                 attestation(&bytes, &about, &policy)
             }
         });
-        Ok(self.tell(good))
+        self.answer(good)
     }
 
-    fn tell(&self, good: Result<Good, String>) -> ExitCode {
+    fn answer(&self, good: Result<Good, String>) -> anyhow::Result<ExitCode> {
         let file = self.file.display();
+        let status = if good.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         match good {
+            Ok(good) if self.json => tell(format!("{}\n", good.json()))?,
             Ok(good) => {
-                if self.json {
-                    println!("{}", good.json());
-                } else {
-                    good.print(file);
-                }
-                ExitCode::SUCCESS
+                let mut out = Vec::new();
+                good.write(format_args!("{file}: verified"), &mut out)?;
+                tell(out)?;
             }
             Err(reason) if self.json => {
-                println!("{}", json!({"verified": false, "reason": reason}));
-                ExitCode::FAILURE
+                tell(format!("{}\n", json!({"verified": false, "reason": reason})))?;
             }
-            Err(reason) => {
-                eprintln!("muster: {file}: refused: {reason}");
-                ExitCode::FAILURE
-            }
+            Err(reason) => note(format_args!("muster: {file}: refused: {reason}")),
         }
+        Ok(status)
     }
 
     fn read(&self) -> anyhow::Result<(Policy, About, Result<Vec<u8>, AttestationError>)> {
@@ -137,20 +134,6 @@ impl Verify {
         let bytes = read(&self.file, limit)?;
         Ok((policy, about, bytes.map_err(|bytes| AttestationError::EnvelopeTooLarge { bytes, limit })))
     }
-}
-
-/// The file; of a longer one than `limit`, which is not read, its size. A pipe has none: of it a byte more than `limit` is read.
-fn read(file: &Path, limit: u64) -> anyhow::Result<Result<Vec<u8>, u64>> {
-    let unreadable = || format!("{}: cannot read", file.display());
-    let opened = File::open(file).with_context(unreadable)?;
-    let meta = opened.metadata().with_context(unreadable)?;
-    if meta.is_file() && meta.len() > limit {
-        return Ok(Err(meta.len()));
-    }
-    let mut bytes = Vec::new();
-    opened.take(limit.saturating_add(1)).read_to_end(&mut bytes).with_context(unreadable)?;
-    let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    Ok(if found > limit { Err(found) } else { Ok(bytes) })
 }
 
 fn artifact(bytes: &[u8], about: &About, policy: &Policy) -> Result<Good, String> {
@@ -200,7 +183,7 @@ impl Good {
             }
             // As the agent reads it: what it would refuse is not good.
             _ => match sbom_of(&verified.statement, &sbom::Limits::default()) {
-                Ok(_) => Ok(Predicate::Sbom),
+                Ok(index) => Ok(Predicate::Sbom(index.origin().clone())),
                 Err(reason) if is_unknown(document) => Ok(Predicate::Unknown(reason)),
                 Err(reason) => Err(reason),
             },
@@ -232,7 +215,7 @@ impl Good {
         out["document_sha256"] = json!(attestation::sha256(statement.predicate()).to_string());
         out["document_bytes"] = json!(statement.predicate().len());
         match predicate {
-            Predicate::Sbom => {}
+            Predicate::Sbom(_) => {}
             Predicate::Unknown(reason) => out["not_read"] = json!(reason),
             Predicate::Provenance(Provenance { builder, source, commit }) => {
                 out["provenance"] = json!({"builder": builder, "source": source, "commit": commit});
@@ -242,24 +225,24 @@ impl Good {
         out
     }
 
-    /// `from`: where it is.
-    pub(super) fn print(&self, from: impl fmt::Display) {
-        println!("{from}: verified");
+    /// For a person, below a heading.
+    pub(super) fn write(&self, heading: impl fmt::Display, out: &mut impl io::Write) -> io::Result<()> {
+        writeln!(out, "{heading}")?;
         match self {
-            Self::Artifact(verified) => print_signers(&verified.signers, verified.time),
+            Self::Artifact(verified) => write_signers(&verified.signers, verified.time, out),
             Self::Attestation(verified, predicate) => {
-                print_signers(&verified.signers, verified.time);
+                write_signers(&verified.signers, verified.time, out)?;
                 let statement = &verified.statement;
                 for subject in &statement.subjects {
                     let digest = subject
                         .sha256
                         .map_or_else(|| "no sha256".into(), |digest| format!("sha256:{digest}"));
-                    println!("  subject     {digest}  {:?}", subject.name);
+                    writeln!(out, "  subject     {digest}  {:?}", subject.name)?;
                 }
-                println!("  type        {}", statement.predicate_uri);
+                writeln!(out, "  type        {}", statement.predicate_uri)?;
                 let document = attestation::sha256(statement.predicate());
-                println!("  document    sha256:{document}  {} bytes", statement.predicate().len());
-                predicate.print();
+                writeln!(out, "  document    sha256:{document}  {} bytes", statement.predicate().len())?;
+                predicate.write(out)
             }
         }
     }
@@ -300,65 +283,39 @@ fn is_unknown(document: &[u8]) -> bool {
 }
 
 impl Predicate {
-    fn print(&self) {
+    fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
         match self {
-            Self::Sbom => {}
-            Self::Unknown(reason) => println!("  not read    the agent will refuse it: {reason}"),
+            Self::Sbom(_) => Ok(()),
+            Self::Unknown(reason) => writeln!(out, "  not read    the agent will refuse it: {reason}"),
             Self::Provenance(Provenance { builder, source, commit }) => {
-                println!("  builder     {builder:?}");
-                println!("  source      {:?}", source.as_deref().unwrap_or("not stated"));
-                println!("  commit      {:?}", commit.as_deref().unwrap_or("not stated"));
+                for (name, said) in [("builder", builder), ("source", source), ("commit", commit)] {
+                    match said {
+                        Some(said) => writeln!(out, "  {name:<11} {said:?}")?,
+                        None => writeln!(out, "  {name:<11} not stated")?,
+                    }
+                }
+                Ok(())
             }
-            Self::Vex(vex) => {
-                println!(
-                    "  packages    {} ({} products have no package URL)",
-                    vex.packages().count(),
-                    vex.without_purl
-                );
-            }
+            Self::Vex(vex) => writeln!(
+                out,
+                "  packages    {} ({} products have no package URL)",
+                vex.packages().count(),
+                vex.without_purl
+            ),
         }
     }
 }
 
-fn print_signers(signers: &Signers, time: Option<SystemTime>) {
+fn write_signers(signers: &Signers, time: Option<SystemTime>, out: &mut impl io::Write) -> io::Result<()> {
     for key in &signers.keys {
-        println!("  signed by   key {key}");
+        writeln!(out, "  signed by   key {key}")?;
     }
     if let Some(signer) = &signers.identity {
-        println!("  signed by   {:?}", signer.identity);
-        println!("  issuer      {:?}", signer.issuer);
+        writeln!(out, "  signed by   {:?}", signer.identity)?;
+        writeln!(out, "  issuer      {:?}", signer.issuer)?;
     }
-    if let Some(time) = rfc3339(time) {
-        println!("  signed at   {time}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::OpenOptions;
-    use std::io::Write as _;
-
-    use super::*;
-
-    #[test]
-    fn what_is_too_large_is_not_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        // Sparse: it takes no space.
-        File::create(at("large")).and_then(|file| file.set_len(1 << 30)).unwrap();
-        assert_eq!(read(&at("large"), 10).unwrap(), Err(1 << 30));
-        std::fs::write(at("fits"), "0123456789").unwrap();
-        assert_eq!(read(&at("fits"), 10).unwrap().unwrap(), b"0123456789");
-
-        // A pipe that never ends.
-        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let pipe = at("pipe");
-        let writer = std::thread::spawn(move || {
-            let mut pipe = OpenOptions::new().write(true).open(pipe).unwrap();
-            while pipe.write_all(&[b' '; 4096]).is_ok() {}
-        });
-        assert_eq!(read(&at("pipe"), 10).unwrap(), Err(11));
-        writer.join().unwrap();
-        read(&at("none"), 10).unwrap_err();
+    match rfc3339(time) {
+        Some(time) => writeln!(out, "  signed at   {time}"),
+        None => Ok(()),
     }
 }

@@ -1,10 +1,11 @@
 //! `muster sbom diff`.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::load;
+use crate::cli::output::{complain, tell};
 use crate::sbom::Package;
 use crate::sbom::diff::{Diff as Difference, diff};
 
@@ -29,18 +30,21 @@ impl Diff {
         let (first, second) = match (load(&self.first), load(&self.second)) {
             (Ok(first), Ok(second)) => (first, second),
             (Err(error), _) | (_, Err(error)) => {
-                eprintln!("muster: {error:#}");
+                complain(&error);
                 return Ok(TROUBLE.into());
             }
         };
         let found = diff(&first, &second);
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        let mut out = Vec::new();
         if self.json {
             json(&found, &mut out)?;
         } else {
             text(&found, &mut out)?;
         }
-        out.flush()?;
+        if let Err(error) = tell(out) {
+            complain(&error);
+            return Ok(TROUBLE.into());
+        }
         Ok(if found.is_empty() { ExitCode::SUCCESS } else { DIFFERENT.into() })
     }
 }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 
 use super::load;
+use crate::cli::output::{complain, note};
 use crate::sbom::ImageIndex;
-use crate::sbom::generate::{self, Options, Output, Platform, Progress, Report, Source};
+use crate::sbom::generate::{self, GenerateError, Options, Output, Platform, Progress, Report, Source};
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -50,8 +51,8 @@ pub struct Generate {
     /// Of an OCI layout with images for several platforms: which one. Default: this machine's, or the only one there is.
     #[arg(long, value_name = "OS/ARCH", conflicts_with = "host")]
     platform: Option<Platform>,
-    /// An SBOM of the same files in any format that is read: all that it names is taken over, and what it lacks is added. Refused
-    /// where the two contradict each other.
+    /// An SBOM of the same files in any format that is read: what it names is taken over, and what it lacks is added. Files that it
+    /// has a digest of, but that are not there, are left out and named on standard error. Refused where the two contradict each other.
     #[arg(long, value_name = "SBOM")]
     complete: Option<PathBuf>,
     /// Format of the document.
@@ -64,7 +65,7 @@ pub struct Generate {
     /// complete for everything else: what runs from there is in no SBOM.
     #[arg(long, value_name = "DIR")]
     exclude: Vec<PathBuf>,
-    /// Where to write it; standard output otherwise.
+    /// Where to write it; standard output otherwise, and with `-`.
     #[arg(long, short)]
     output: Option<PathBuf>,
 }
@@ -74,12 +75,19 @@ impl Generate {
         let with_platform = self.platform.is_some();
         let source = source(self.source, self.host, self.platform);
         if with_platform && matches!(source, Source::Tree(_)) {
-            eprintln!(
-                "--platform: a file tree is of no platform; expected an image (oci:DIR or oci-archive:FILE)"
+            note(
+                "muster: --platform: a file tree is of no platform; expected an image (oci:DIR or oci-archive:FILE)",
             );
             return Ok(USAGE.into());
         }
-        let base = self.complete.as_deref().map(load).transpose()?;
+        let inputs = self.complete.as_deref().map(load).transpose();
+        let (base, created) = match inputs.and_then(|base| Ok((base, created()?))) {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                complain(&error);
+                return Ok(USAGE.into());
+            }
+        };
         let options = Options {
             name: generate::default_name(&source),
             source,
@@ -89,40 +97,51 @@ impl Generate {
             },
             all: self.all,
             exclude: self.exclude,
-            created: created()?,
+            created,
         };
         let start = Instant::now();
-        let report = match &self.output {
-            None => make(&options, base.as_ref(), &mut BufWriter::new(io::stdout().lock()))?,
-            // A device or a pipe is written as it is: renaming over /dev/null would replace it.
-            Some(file) if file.metadata().is_ok_and(|m| !m.is_file()) => {
-                let open = File::options().write(true).open(file);
-                let open = open.with_context(|| format!("opening {}", file.display()))?;
-                make(&options, base.as_ref(), &mut BufWriter::with_capacity(1 << 20, open))?
+        let output = self.output.as_deref().filter(|output| *output != Path::new("-"));
+        let report = match write(&options, base.as_ref(), output) {
+            Err(error) if matches!(error.downcast_ref(), Some(GenerateError::Exclude(_))) => {
+                complain(&error);
+                return Ok(USAGE.into());
             }
-            Some(file) => {
-                // Whoever reads the file never sees half a document.
-                let mut part = file.clone().into_os_string();
-                part.push(".part");
-                let part = PathBuf::from(part);
-                let written = File::create(&part)
-                    .with_context(|| format!("creating {}", part.display()))
-                    .and_then(|open| {
-                        make(&options, base.as_ref(), &mut BufWriter::with_capacity(1 << 20, open))
-                    })
-                    .and_then(|report| {
-                        std::fs::rename(&part, file)
-                            .with_context(|| format!("renaming to {}", file.display()))?;
-                        Ok(report)
-                    });
-                if written.is_err() {
-                    let _ = std::fs::remove_file(&part);
-                }
-                written?
-            }
+            report => report?,
         };
-        summary(&report, start.elapsed())?;
+        // The document is made: nobody need read this.
+        drop(summary(&report, start.elapsed()));
         Ok(if report.unread.is_empty() { ExitCode::SUCCESS } else { INCOMPLETE.into() })
+    }
+}
+
+/// Makes the document in its place.
+fn write(options: &Options, base: Option<&ImageIndex>, output: Option<&Path>) -> anyhow::Result<Report> {
+    match output {
+        None => make(options, base, &mut BufWriter::new(io::stdout().lock())),
+        // A device or a pipe is written as it is: renaming over /dev/null would replace it.
+        Some(file) if file.metadata().is_ok_and(|m| !m.is_file()) => {
+            let open = File::options().write(true).open(file);
+            let open = open.with_context(|| format!("opening {}", file.display()))?;
+            make(options, base, &mut BufWriter::with_capacity(1 << 20, open))
+        }
+        Some(file) => {
+            // Whoever reads the file never sees half a document.
+            let mut part = file.as_os_str().to_owned();
+            part.push(".part");
+            let part = PathBuf::from(part);
+            let written = File::create(&part)
+                .with_context(|| format!("creating {}", part.display()))
+                .and_then(|open| make(options, base, &mut BufWriter::with_capacity(1 << 20, open)))
+                .and_then(|report| {
+                    std::fs::rename(&part, file)
+                        .with_context(|| format!("renaming to {}", file.display()))?;
+                    Ok(report)
+                });
+            if written.is_err() {
+                let _ = std::fs::remove_file(&part);
+            }
+            written
+        }
     }
 }
 
@@ -173,8 +192,8 @@ fn show(progress: &Progress, ended: &mpsc::Receiver<()>) {
                     "looking".to_owned()
                 });
             }
-            None if walked => eprintln!("{done} of {found} files, {megabytes} MiB hashed"),
-            None => eprintln!("{found} files found so far"),
+            None if walked => note(format_args!("{done} of {found} files, {megabytes} MiB hashed")),
+            None => note(format_args!("{found} files found so far")),
         }
     }
     if let Some(bar) = bar {
@@ -201,7 +220,7 @@ fn summary(report: &Report, took: Duration) -> io::Result<()> {
         writeln!(err, "left out: {:?}: {why}", Path::new("/").join(path))?;
     }
     if !gone.is_empty() {
-        writeln!(err, "{} of the SBOM to complete are not there, so they are not listed:", gone.len())?;
+        writeln!(err, "{} files of the SBOM to complete are not there, so they are not listed:", gone.len())?;
         for path in gone.iter().take(SHOWN) {
             writeln!(err, "  {:?}", Path::new("/").join(path))?;
         }

@@ -1,11 +1,12 @@
 //! `muster sbom inspect`.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::load_with_bytes;
+use crate::cli::output::tell;
 use crate::finding::Sha256;
 use crate::sbom::{ImageIndex, generate, tool};
 
@@ -37,7 +38,7 @@ impl Inspect {
                 |t| t.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
             )
         });
-        let mut out = io::stdout().lock();
+        let mut out = Vec::new();
         if self.json {
             let value = serde_json::json!({
                 "format": formats(&index),
@@ -64,7 +65,7 @@ impl Inspect {
                 "advice": advice,
                 "index_bytes": index.heap_bytes(),
             });
-            writeln!(out, "{value:#}")?;
+            tell(format!("{value:#}\n"))?;
             return Ok(ExitCode::SUCCESS);
         }
         writeln!(out, "format     {}", formats(&index))?;
@@ -102,6 +103,7 @@ impl Inspect {
         if let Some(advice) = advice {
             writeln!(out, "\n{advice}")?;
         }
+        tell(out)?;
         Ok(ExitCode::SUCCESS)
     }
 }

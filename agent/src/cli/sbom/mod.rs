@@ -4,20 +4,20 @@ mod diff;
 mod generate;
 mod inspect;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::sbom::{ImageIndex, Limits};
+use super::input;
+use crate::sbom::{ImageIndex, Limits, SbomError};
 
 /// Subcommands of `muster sbom`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Make an SBOM (SPDX or CycloneDX, JSON) of a file tree, an OCI image or this host: every executable, shared library and script. Exit status: 0
-    /// every file was read, 1 nothing was made, 2 wrong usage, 3 the SBOM was made but lacks the files named on standard error.
+    /// every file was read, 1 nothing was made, 2 wrong usage (an SBOM to complete that cannot be read included), 3 the SBOM was made
+    /// but lacks the files named on standard error.
     ///
     /// The same files and the same time of making give the same bytes. The time is `SOURCE_DATE_EPOCH` of the environment (seconds
     /// since 1970); without it, of an OCI image when its configuration says that it was made, and of anything else now.
@@ -51,16 +51,9 @@ fn load(file: &Path) -> anyhow::Result<ImageIndex> {
 /// Reads an SBOM of any format; and its bytes.
 fn load_with_bytes(file: &Path) -> anyhow::Result<(ImageIndex, Vec<u8>)> {
     let limits = Limits::default();
-    let open = File::open(file).with_context(|| format!("opening {}", file.display()))?;
-    let meta = open.metadata()?;
-    if !meta.is_file() {
-        bail!("{}: expected a file", file.display());
-    }
-    limits.check_size(meta.len()).with_context(|| file.display().to_string())?;
-    let mut bytes = Vec::new();
-    open.take(limits.max_bytes + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("reading {}", file.display()))?;
+    let too_large = |found| SbomError::TooLarge { found, limit: limits.max_bytes };
+    let bytes = input::read(file, limits.max_bytes)?.map_err(too_large);
+    let bytes = bytes.with_context(|| file.display().to_string())?;
     let index = crate::sbom::parse(&bytes, &limits).with_context(|| file.display().to_string())?;
     Ok((index, bytes))
 }

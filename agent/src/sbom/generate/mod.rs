@@ -169,7 +169,8 @@ pub fn generate(
         Source::Image { path, platform } => of_image(options, path, platform.as_ref(), base, progress)?,
     };
     if let Some(base) = base {
-        let unseen = report.left_out.iter().chain(&report.unread).map(|(path, _)| path.as_path());
+        let left_out = report.left_out.iter().filter(|(_, why)| why != NOT_MET);
+        let unseen = left_out.chain(&report.unread).map(|(path, _)| path.as_path());
         let unseen: HashSet<&Path> = unseen.collect();
         let hidden = |path: &Path| path.ancestors().any(|above| unseen.contains(above));
         report.gone = complete::complete(&mut document, base, hidden)?;

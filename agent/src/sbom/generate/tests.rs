@@ -285,7 +285,8 @@ fn a_base_is_completed() {
             ],
             "files": [
                 file("a", "/etc/plain", &sha256(plain)), file("b", "/usr/bin/script", &sha256("#!/bin/sh\n")),
-                file("c", "/usr/share/doc/gone", &sha256("x")), file("f", "/excluded/file", &sha256("x")), { "SPDXID": "e", "fileName": "/usr/lib/lib.so", "checksums":
+                file("c", "/usr/share/doc/gone", &sha256("x")), file("f", "/excluded/file", &sha256("x")),
+                file("g", "/typo/file", &sha256("x")), { "SPDXID": "e", "fileName": "/usr/lib/lib.so", "checksums":
                     [{ "algorithm": "SHA1", "checksumValue": library }] }, { "SPDXID": "d", "fileName": "/usr/bin/link" },
             ],
             "relationships": [{ "spdxElementId": "p", "relationshipType": "CONTAINS", "relatedSpdxElement": "b" }],
@@ -293,11 +294,12 @@ fn a_base_is_completed() {
         parse(base.to_string().as_bytes(), &Limits::default()).unwrap()
     };
     for output in [Output::Spdx, Output::CycloneDx] {
-        let options = Options { output, exclude: vec!["/excluded".into()], ..options(tree.path(), false) };
+        let exclude = vec!["/excluded".into(), "/typo".into()];
+        let options = Options { output, exclude, ..options(tree.path(), false) };
         let mut document = Vec::new();
         let report =
             generate(&options, Some(&base("plain", LIBRARY)), &Progress::default(), &mut document).unwrap();
-        assert_eq!(report.gone, ["usr/share/doc/gone"]);
+        assert_eq!(report.gone, ["typo/file", "usr/share/doc/gone"]);
         let index = parse(&document, &Limits::default()).unwrap();
         let found: Vec<_> = index
             .entries()

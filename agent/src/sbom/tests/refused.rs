@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
+
 use super::write::{Content, Listed, Part, WRITERS};
 use super::*;
 
@@ -156,19 +158,16 @@ fn a_key_or_an_id_that_is_there_twice() {
             let key = format!("\"{key}\":");
             // The last one: those of the document's own stand behind what it holds, or there is only one.
             let at = good.rfind(&key).unwrap_or_else(|| panic!("{format} has no {key}"));
-            let value = &good[at + key.len()..];
-            let filler = if value.starts_with('[') {
-                "[]"
-            } else if value.starts_with('{') {
-                "{}"
-            } else {
-                "\"x\""
-            };
-            let bad = format!("{}{key}{filler},{}", &good[..at], &good[at..]);
+            // The same value again: nothing else is wrong.
+            let value = serde_json::Deserializer::from_str(&good[at + key.len()..])
+                .into_iter::<Box<RawValue>>()
+                .next()
+                .expect("a value follows")
+                .expect("it is JSON");
+            let bad = format!("{}{key}{value},{}", &good[..at], &good[at..]);
             let error = refused(format, &key, bad.as_bytes());
-            let expected = ["duplicate field", "expected", "missing field"];
             assert!(
-                expected.iter().any(|e| error.contains(e)) && error.contains("line 1 column"),
+                error.contains("duplicate field") && error.contains("line 1 column"),
                 "{format}, {key} twice: {error}"
             );
         }

@@ -199,7 +199,7 @@ impl Tree {
         number: usize,
         progress: &Progress,
     ) -> Result<(), ImageError> {
-        let unreadable = |source| ImageError::Read { what: format!("layer sha256:{blob}"), source };
+        let unreadable = |error| ImageError::Read { what: format!("layer sha256:{blob}"), error };
         let mut packed = BufReader::with_capacity(256 << 10, store.stream(blob)?);
         let found = self.put(&mut packed, blob, number, progress)?;
         // Also what follows the end of the packed data belongs to the blob.
@@ -222,7 +222,7 @@ impl Tree {
         number: usize,
         progress: &Progress,
     ) -> Result<Sha256, ImageError> {
-        let unreadable = |source| ImageError::Read { what: format!("layer sha256:{blob}"), source };
+        let unreadable = |error| ImageError::Read { what: format!("layer sha256:{blob}"), error };
         let mut unpacked = Hashed::new(unpack(packed).map_err(unreadable)?);
         unpacked.limit = self.limits.bytes.saturating_sub(self.bytes);
         let limit = self.limits.bytes;

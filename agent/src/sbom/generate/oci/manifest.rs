@@ -181,7 +181,7 @@ pub(super) fn choose(store: &mut Store, platform: Option<&Platform>) -> Result<I
 /// The error, if it says that a blob is not there.
 fn only_absent(error: ImageError) -> Result<ImageError, ImageError> {
     let is_absent =
-        matches!(&error, ImageError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        matches!(&error, ImageError::Read { error, .. } if error.kind() == io::ErrorKind::NotFound);
     if is_absent { Ok(error) } else { Err(error) }
 }
 

@@ -25,12 +25,12 @@ use crate::finding::Sha256;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file cannot be read.
-    #[error("{what}: cannot be read ({source})")]
+    #[error("{what}: cannot be read ({})", said(.error))]
     Read {
         /// Which.
         what: String,
         /// What the system, or the decompressor, said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A blob's bytes are not those of its digest.
     #[error("blob sha256:{expected} has SHA-256 {found}: the image was changed, or is damaged")]
@@ -61,6 +61,14 @@ pub enum ImageError {
     /// Several images, or none, for what was asked.
     #[error("{0}")]
     Choice(String),
+}
+
+/// Of what is said of a file at most, in characters: it may quote what stands in it.
+const MAX_SAID: usize = 200;
+
+fn said(error: &io::Error) -> String {
+    let printed = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    error.to_string().chars().take(MAX_SAID).map(printed).collect()
 }
 
 impl ImageError {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::fcntl::OFlag;
 
-use super::ImageError;
 use super::bounded::{Bounded, MAX_HEADERS};
+use super::{ImageError, said};
 use crate::finding::Sha256;
 
 /// Members that an archive may have: a blob for each layer, manifest and configuration.
@@ -36,7 +36,7 @@ impl Store {
     /// It cannot be read, or is not an OCI layout.
     pub(super) fn open(path: &Path) -> Result<Self, ImageError> {
         let name = path.display().to_string();
-        let unreadable = |source| ImageError::Read { what: name.clone(), source };
+        let unreadable = |error| ImageError::Read { what: name.clone(), error };
         if !path.metadata().map_err(unreadable)?.is_dir() {
             return Self::archive(&name, open(path).map_err(unreadable)?);
         }
@@ -47,7 +47,13 @@ impl Store {
     /// As for [`open`](Self::open).
     pub(super) fn archive(name: &str, archive: impl Seekable + 'static) -> Result<Self, ImageError> {
         let mut file: Box<dyn Seekable> = Box::new(archive);
-        let unreadable = |source| ImageError::Read { what: name.to_owned(), source };
+        let unreadable = |error: io::Error| match error.raw_os_error() {
+            Some(_) => ImageError::Read { what: name.to_owned(), error },
+            None => {
+                let reason = format!("expected an archive (tar) of an OCI image layout: {}", said(&error));
+                ImageError::document(name, reason)
+            }
+        };
         let members = members(&mut *file).map_err(unreadable)?;
         Self::Archive { file, members }.marked(name)
     }
@@ -82,7 +88,7 @@ impl Store {
 
     /// A small file of the layout.
     pub(super) fn small(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
-        let unreadable = |source| ImageError::Read { what: name.to_owned(), source };
+        let unreadable = |error| ImageError::Read { what: name.to_owned(), error };
         let (reader, length) = self.file(name).map_err(unreadable)?;
         if length > limit {
             let reason = format!("has {length} bytes; at most {limit} are read");
@@ -105,8 +111,7 @@ impl Store {
     /// A large blob. Whoever reads it to its end calls [`Hashed::finish`].
     pub(super) fn stream(&mut self, digest: &Sha256) -> Result<Hashed<Box<dyn Read + '_>>, ImageError> {
         let name = format!("blobs/sha256/{digest}");
-        let (reader, _) =
-            self.file(&name).map_err(|source| ImageError::Read { what: name.clone(), source })?;
+        let (reader, _) = self.file(&name).map_err(|error| ImageError::Read { what: name.clone(), error })?;
         Ok(Hashed::new(reader))
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
-use crate::sbom::generate::{Options, Output, Report, Source, generate};
+use crate::sbom::generate::{GenerateError, Options, Output, Report, Source, generate};
 use crate::sbom::{ImageIndex, Limits, parse};
 
 /// One entry of a layer.
@@ -670,6 +670,21 @@ fn excluded_directories_of_an_image() {
     let options = Options { exclude: vec!["opt".into()], ..options };
     let error = generate(&options, None, &Progress::default(), &mut Vec::new()).expect_err("not absolute");
     assert!(error.to_string().contains("cannot exclude"), "{error}");
+}
+
+#[test]
+fn what_is_no_archive_is_said_once_and_not_quoted_at_length() {
+    let place = tempfile::tempdir().expect("a directory");
+    for content in ["root:x:0:0:\u{1b}[31m\n".repeat(100), "x".repeat(4096), "\u{7f}ELF".repeat(512)] {
+        let file = place.path().join("archive");
+        fs::write(&file, &content).expect("a file");
+        let error = Store::open(&file).err().expect("it is none");
+        let text = format!("{:#}", anyhow::Error::from(GenerateError::from(error)));
+        let name = file.to_str().expect("text");
+        let reason = text.strip_prefix(name).expect("it names the file");
+        assert!(reason.starts_with(": expected an archive (tar) of an OCI image layout: "), "{text}");
+        assert!(reason.chars().count() < 300 && !reason.contains(char::is_control), "{text}");
+    }
 }
 
 #[test]
