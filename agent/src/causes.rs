@@ -26,6 +26,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::sbom::generate::GenerateError;
 
     #[test]
     fn each_cause_is_said_once() {
@@ -36,5 +37,7 @@ mod tests {
         let beside: anyhow::Result<()> = Err(io()).context("reading it").context("trying");
         assert_eq!(causes(&*beside.expect_err("an error")), "trying: reading it: entity not found");
         assert_eq!(causes(&io()), "entity not found");
+        let full = GenerateError::Write(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(causes(&full), "the SBOM could not be written: no storage space");
     }
 }

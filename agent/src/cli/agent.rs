@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use super::client::print;
+use super::output::tell;
 use crate::app::{self, Options, load};
 use crate::config::DEFAULT_FILE;
 
@@ -50,7 +50,7 @@ impl Args {
         let (file, config) = load(file, Path::new(DEFAULT_FILE))?;
         if check {
             app::check(&config)?;
-            print(match &file {
+            tell(match &file {
                 Some(file) => format!("{}: the configuration is good\n", file.display()),
                 None => format!("{DEFAULT_FILE} is not there: every key has its default, which is good\n"),
             })?;
