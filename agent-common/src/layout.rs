@@ -47,7 +47,7 @@ macro_rules! with_kernel_fields {
             OFF_FILE_FLAGS, "file", "f_flags", Offset, false;
             OFF_FILE_COUNT, "file", "f_count", Offset, true;
             OFF_FILE_REF, "file", "f_ref", Offset, true;
-            SIZE_FILE, "file", "", Size, false;
+            OFF_BACKING_USER_PATH, "backing_file", "user_path", Offset, true;
             OFF_PATH_MNT, "path", "mnt", Offset, false;
             OFF_PATH_DENTRY, "path", "dentry", Offset, false;
             OFF_DENTRY_PARENT, "dentry", "d_parent", Offset, false;

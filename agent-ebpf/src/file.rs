@@ -15,7 +15,7 @@ const WRITE: u32 = 1 << 1;
 const CREATED: u32 = 1 << 20;
 /// `FMODE_NOACCOUNT`: a file of the kernel's own, as overlayfs keeps for the layer below. The file that the program
 /// opened has its own event.
-const NOACCOUNT: u32 = 1 << 29;
+pub const NOACCOUNT: u32 = 1 << 29;
 /// `PROT_WRITE`
 pub const PROT_WRITE: u64 = 2;
 /// `MAP_SHARED`; `MAP_SHARED_VALIDATE` has the bit too, `MAP_PRIVATE` has not.

@@ -3,11 +3,11 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use muster_proto::v1::{Flavour, Kind::*, Severity, Verdict::*};
 
 use super::{Scenario, Stage, found, in_usr_bin};
-use crate::expect::Expect;
+use crate::expect::{Difference, Expect};
 use crate::world::{self, CONTAINER, run};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -20,6 +20,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown program on disk", unknown_disk),
         seen("unknown program on tmpfs", unknown_tmpfs),
         seen("unknown program in a memfd", memfd),
+        seen("unknown code mapped from a memfd", mapped_memfd),
         seen("program that unlinks itself while it runs", unlinked),
         seen("unknown script under an attested interpreter", script),
         seen("unknown program started by the dynamic linker", dynamic_linker),
@@ -43,13 +44,13 @@ fn attested(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     // `factor` is run by no other scenario.
     run(Command::new("/usr/bin/factor").arg("6"))?;
     let other = stage.settle()?;
-    anyhow::ensure!(
+    ensure!(
         other.is_empty(),
         "unexpected: {:?}",
         other.iter().map(crate::expect::describe).collect::<Vec<_>>()
     );
     let after = used(stage)?;
-    anyhow::ensure!(after > before, "files in use did not rise: {before} before, {after} after");
+    ensure!(after > before, "files in use did not rise: {before} before, {after} after");
     Ok(Vec::new())
 }
 
@@ -97,19 +98,38 @@ fn memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 fn unlinked(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let program = stage.world.disk.join("unlinks-itself");
-    let expected = vec![found(Exec, Unauthorized, &program)?.parent("suite")];
-    let mut child =
-        Command::new(&program).arg("unlink-self").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let expected = [found(Exec, Unauthorized, &program)?.parent("suite")];
+    while_it_runs(stage, Command::new(&program).arg("unlink-self"), &expected)?;
+    Ok(Vec::new())
+}
+
+/// What must come while a program runs that prints one line and waits for its input to close: all of it must have been judged
+/// before the program ends.
+fn while_it_runs(stage: &mut Stage, command: &mut Command, expected: &[Expect]) -> anyhow::Result<()> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
         BufReader::new(out).read_line(&mut line)?;
     }
-    let others = stage.settle();
+    let came = stage.settle();
     drop(child.stdin.take());
-    child.wait()?;
-    // What came while it ran is what is compared: it must have been judged before it ended.
-    let difference = crate::expect::Difference::of(&expected, &others?);
-    anyhow::ensure!(difference.is_empty(), "while it ran:{difference}");
+    let status = child.wait()?;
+    let difference = Difference::of(expected, &came?);
+    ensure!(difference.is_empty(), "while it ran:{difference}");
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+fn mapped_memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (tool, copied) = (stage.world.tool.clone(), stage.world.disk.join("libunknown.so"));
+    let expected = [
+        found(Exec, Unauthorized, &tool)?.parent("suite"),
+        Expect::new(Library, Unauthorized, "/memfd:unknown")
+            .sha256(world::sha256(&copied)?)
+            .severity(Severity::Critical)
+            .parent("suite"),
+    ];
+    while_it_runs(stage, Command::new(&tool).arg("map-memfd").arg(&copied), &expected)?;
     Ok(Vec::new())
 }
 
@@ -149,10 +169,10 @@ fn changed_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         BufReader::new(out).read_line(&mut line)?;
     }
     // The first run is judged by what it ran, before that is changed.
-    let difference = crate::expect::Difference::of(&[], &stage.settle()?);
+    let difference = Difference::of(&[], &stage.settle()?);
     child.stdin.take().context("a pipe")?.write_all(b"next\n")?;
     let status = child.wait()?;
-    anyhow::ensure!(status.success() && difference.is_empty(), "{status}; before the change:{difference}");
+    ensure!(status.success() && difference.is_empty(), "{status}; before the change:{difference}");
     let exec = |verdict| Expect::new(Exec, verdict, program.display().to_string()).parent("sh");
     let ran = match stage.agent.status()?.flavour() {
         // The agent reads the file, and finds that it is not what the overlay's inode still says.
