@@ -81,6 +81,26 @@ pub fn writers(inode: u64) -> i32 {
     read(inode, &OFF_INODE_WRITECOUNT)
 }
 
+/// The inode of the upper layer that holds the content of an inode of overlayfs; 0 when it is in a lower layer.
+///
+/// ovl_mmap() moves the mapping from the overlay's file to that of the layer, and with it what counts as a writer: when the
+/// descriptor is closed the overlay's inode has none left.
+#[inline(always)]
+fn upper(inode: u64) -> u64 {
+    // struct ovl_inode: `struct inode vfs_inode; struct dentry *__upperdentry;`
+    let dentry: u64 = read_at(inode + off(&SIZE_INODE));
+    // Of nothing the walk reads zero.
+    pointer(dentry, &OFF_DENTRY_INODE)
+}
+
+/// A file of overlayfs that is mapped shared and writable, by whomever. With other file systems the mapping holds the file that was
+/// opened.
+#[inline(always)]
+pub fn is_mapped_beneath(inode: u64) -> bool {
+    let mapping = pointer(upper(inode), &OFF_INODE_MAPPING);
+    magic(inode) == OVERLAYFS && read::<i32>(mapping, &OFF_MAPPING_WRITABLE) > 0
+}
+
 /// The kernel's own file systems hold settings and not content: nothing there is a change of a file.
 #[inline(always)]
 pub fn is_pseudo(magic: u64) -> bool {
@@ -128,10 +148,11 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
     let sb = pointer(inode, &OFF_INODE_SB);
     let magic: u64 = read(sb, &OFF_SB_MAGIC);
     let mut flags = file_flag::PRESENT;
+    let mut writing = writers(inode) > 0;
     if magic == OVERLAYFS {
-        // struct ovl_inode: `struct inode vfs_inode; struct dentry *__upperdentry;`
-        let upper: u64 = read_at(inode + off(&SIZE_INODE));
+        let upper = upper(inode);
         flags |= if upper != 0 { file_flag::OVERLAY_UPPER } else { file_flag::OVERLAY_LOWER };
+        writing |= writers(upper) > 0;
     }
     if magic == TMPFS || magic == RAMFS || magic == HUGETLBFS {
         flags |= file_flag::TMPFS;
@@ -142,7 +163,7 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
             flags |= file_flag::MEMFD;
         }
     }
-    if writers(inode) > 0 || changes_beneath(sb, magic) {
+    if writing || changes_beneath(sb, magic) {
         flags |= file_flag::WRITERS;
     }
     // SAFETY: the caller's promise.

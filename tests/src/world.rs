@@ -188,12 +188,22 @@ impl World {
     /// # Errors
     /// It could not be run or did not end with status 0.
     pub fn in_container(&self, program: &str, args: &[&str]) -> anyhow::Result<Output> {
+        run(&mut self.container_command(program, args)?)
+    }
+
+    /// The command that runs a program in the test container.
+    ///
+    /// # Errors
+    /// The container's first process is not known.
+    pub fn container_command(&self, program: &str, args: &[&str]) -> anyhow::Result<Command> {
         let script = format!(
             "echo $$ > {}/cgroup.procs && exec nsenter --target {} --mount --root \"$@\"",
             self.cgroup().display(),
             fs::read_to_string(CONTAINER_PID)?
         );
-        run(Command::new("/bin/sh").args(["-c", &script, "sh", program]).args(args))
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, "sh", program]).args(args);
+        Ok(command)
     }
 
     /// Runs `tool` with these arguments.

@@ -34,6 +34,9 @@ enum Tool {
     MapMemfd { file: PathBuf },
     /// Change one byte of FILE through a shared writable mapping.
     MapWrite { file: PathBuf },
+    /// Store into FILE through a shared writable mapping that outlives its descriptor, run FILE, print one line, wait for standard
+    /// input to close, change one byte and unmap.
+    MapHeld { file: PathBuf },
     /// Fail to run FILE, and then map it executable in the same thread.
     FailedExec { file: PathBuf },
     /// Let this many threads fail to run FILE, and run PROGRAM while they are still there.
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Memfd { file, args } => memfd(&file, &args),
         Tool::MapMemfd { file } => map_memfd(&file),
         Tool::MapWrite { file } => map_write(&file),
+        Tool::MapHeld { file } => map_held(&file),
         Tool::FailedExec { file } => failed_exec(&file),
         Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
         Tool::MapBusy { file } => map_busy(&file),
@@ -144,16 +148,35 @@ fn map_executable(file: &std::fs::File) -> anyhow::Result<memmap2::Mmap> {
     Ok(map)
 }
 
-/// Changes one byte of padding (the last of the ELF identification) through a shared writable mapping.
-fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
+/// Byte of padding, the last of the ELF identification.
+const PADDING: usize = 15;
+
+/// A shared writable mapping of the file, which is not open any more.
+fn map_shared(file: &std::path::Path) -> anyhow::Result<memmap2::MmapMut> {
     let opened = OpenOptions::new().read(true).write(true).open(file)?;
-    #[expect(unsafe_code, reason = "a shared writable mapping is what this subcommand is for")]
+    #[expect(unsafe_code, reason = "a shared writable mapping is what some subcommands are for")]
     // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
-    let mut map = unsafe { memmap2::MmapMut::map_mut(&opened)? };
-    drop(opened);
-    *map.get_mut(15).context("the file is shorter than an ELF identification")? ^= 1;
+    let map = unsafe { memmap2::MmapMut::map_mut(&opened)? };
+    ensure!(map.len() > PADDING, "{} is shorter than an ELF identification", file.display());
+    Ok(map)
+}
+
+fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
+    let mut map = map_shared(file)?;
+    map[PADDING] ^= 1;
     map.flush()?;
     Ok(())
+}
+
+fn map_held(file: &std::path::Path) -> anyhow::Result<()> {
+    let mut map = map_shared(file)?;
+    // The page is dirty from here on: what is stored into it later sets no time stamp.
+    map.copy_within(PADDING..=PADDING, PADDING);
+    let status = Command::new(file).status()?;
+    ensure!(status.success(), "{} ended with {status}", file.display());
+    let waited = wait();
+    map[PADDING] ^= 1;
+    waited
 }
 
 /// The kernel's loader refuses `file` for its interpreter, after the check of its credentials.

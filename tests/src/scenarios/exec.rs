@@ -32,6 +32,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
         seen("attested and unknown programs in a container", container),
+        seen("program of a container run while a mapping of it outlives its descriptor", mapped_beneath),
         seen("program changed beneath a user's overlay", changed_beneath),
     ]
 }
@@ -149,6 +150,29 @@ fn preload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let library = stage.world.disk.join("libunknown.so");
     run(Command::new("/usr/bin/true").env("LD_PRELOAD", &library))?;
     Ok(vec![found(Library, Unauthorized, &library)?.parent("suite")])
+}
+
+/// ovl_mmap() moves the mapping to the layer's file. While it is there, the overlay's inode has no writer, the kernel does not
+/// refuse the exec, and stores into a page that is dirty leave no trace.
+fn mapped_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let program = in_usr_bin("users");
+    let in_container = |expect: Expect| expect.workload(format!("docker://{CONTAINER}"));
+    let seen = world::sha256(&program)?;
+    let expected = [
+        in_container(Expect::new(Exec, Unauthorized, "/opt/in-container")),
+        in_container(Expect::new(Exec, Undetermined, program.display().to_string()).parent("in-container")),
+    ];
+    let args = ["map-held", &program.display().to_string()];
+    let mut command = stage.world.container_command("/opt/in-container", &args)?;
+    while_it_runs(stage, &mut command, &expected)?;
+    let changed = stage.world.container_root.join("usr/bin/users");
+    let digest = world::sha256(&changed)?;
+    ensure!(digest != seen, "{} did not change", changed.display());
+    let closed = Expect::new(File, Modified, program.display().to_string())
+        .operation("close_write")
+        .sha256(digest)
+        .severity(Severity::High);
+    Ok(vec![in_container(closed)])
 }
 
 /// Whoever mounts an overlay over files of their own can change them beneath it, and nothing of the overlay's inode shows it.
