@@ -72,20 +72,26 @@ pub unsafe fn check(bprm: *const u8) {
     if file.is_null() {
         return;
     }
-    let id = task::current_id();
-    let first = !is_interpreted(bprm as u64);
-    if first && PENDING.insert(id, &EMPTY, u64::from(BPF_ANY)).is_err() {
-        return;
-    }
-    let Some(pending) = PENDING.get_ptr_mut(id) else { return };
     let inode = file_info::inode(file as u64);
     let path = Path::of_file(file as u64);
     let mut info = file_info::NONE;
     let mut found = digest::NONE;
-    // SAFETY: `info` is ours; `file` is typed; `pending` is a map value of this thread alone.
+    // SAFETY: `info` is ours; `file` is typed.
     unsafe {
         file_info::fill(inode, path.mnt, &raw mut info);
         digest::of(file, inode, &info, &mut found);
+    }
+    // Only now: hashing sleeps, and meanwhile the entry could go and its memory become another thread's.
+    let id = task::current_id();
+    let first = !is_interpreted(bprm as u64);
+    if first && PENDING.insert(id, &EMPTY, u64::from(BPF_ANY)).is_err() {
+        // What an exec before it left is not this one's.
+        let _ = PENDING.remove(id);
+        return;
+    }
+    let Some(pending) = PENDING.get_ptr_mut(id) else { return };
+    // SAFETY: a map value of this thread alone; `info` is ours.
+    unsafe {
         if first {
             let task = task::current();
             (*pending).first_inode = inode;
