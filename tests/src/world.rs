@@ -76,6 +76,15 @@ impl World {
         symlink(attested, self.disk.join("symlinked-true"))?;
         fs::write(self.disk.join("unknown.sh"), "#!/bin/sh\nexit 0\n")?;
         fs::set_permissions(self.disk.join("unknown.sh"), fs::Permissions::from_mode(0o755))?;
+        // The kernel follows interpreters of interpreters; the last one runs the one before it.
+        for (name, interpreter) in [("first.sh", "second.sh"), ("second.sh", "third.sh"), ("third.sh", "")] {
+            let interpreter = match interpreter {
+                "" => "/bin/sh".to_owned(),
+                name => self.disk.join(name).display().to_string(),
+            };
+            fs::write(self.disk.join(name), format!("#!{interpreter}\nexit 0\n"))?;
+            fs::set_permissions(self.disk.join(name), fs::Permissions::from_mode(0o755))?;
+        }
         fs::write(self.disk.join("not-executable"), "#!/bin/sh\nexit 0\n")?;
         fs::set_permissions(self.disk.join("not-executable"), fs::Permissions::from_mode(0o644))?;
         // One byte after the end of an ELF file changes its digest and nothing else.

@@ -271,6 +271,7 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
             "a descriptor that another thread closed or replaced before the call that uses it came back",
             "scripts: known by the name that the caller passed, resolved after the exec; undetermined where it is \
              gone, or a link or a file on the way changed by then, but a mount that is gone again leaves no trace",
+            "a script whose interpreter is itself a script: the first file and the last are judged, those between are not",
             "32-bit system calls of a 64-bit kernel: file changes and datagram destinations made through them",
             "digests in the kernel: the agent hashes a file after the event, and says so when it changed",
             "events are reported after the fact: the kernel cannot refuse anything",
@@ -368,12 +369,13 @@ mod tests {
         let lsm = blind_spots(Flavour::Lsm, &kernel());
         let without_ima = blind_spots(Flavour::Lsm, &Kernel { has_ima_file_hash: false, ..kernel() });
         let tracepoint = blind_spots(Flavour::Tracepoint, &kernel());
-        assert_eq!((lsm.len() + 1, lsm.len() + 9), (without_ima.len(), tracepoint.len()));
+        assert_eq!((lsm.len() + 1, lsm.len() + 10), (without_ima.len(), tracepoint.len()));
         for words in [
             "io_uring",
             "mprotect",
             "ELF loader",
             "after the eighth",
+            "itself a script",
             "another thread changed",
             "another thread closed",
         ] {

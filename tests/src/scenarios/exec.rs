@@ -1,6 +1,7 @@
 //! Programs, scripts and libraries that run.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -23,6 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown code mapped from a memfd", mapped_memfd),
         seen("program that unlinks itself while it runs", unlinked),
         seen("unknown script under an attested interpreter", script),
+        seen("unknown scripts that are interpreters of scripts", interpreters),
         seen("unknown program started by the dynamic linker", dynamic_linker),
         seen("unknown library by LD_PRELOAD", preload),
         seen("unknown file mapped executable after its exec failed", failed_exec),
@@ -138,6 +140,17 @@ fn script(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let script = stage.world.disk.join("unknown.sh");
     run(&mut Command::new(&script))?;
     Ok(vec![found(Exec, Unauthorized, &script)?.parent("suite")])
+}
+
+/// The kernel runs the shell with the third, and it ends before it would run the others.
+fn interpreters(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let [first, second, third] =
+        ["first.sh", "second.sh", "third.sh"].map(|name| stage.world.disk.join(name));
+    run(&mut Command::new(&first))?;
+    let between = |file: &Path| -> anyhow::Result<Expect> {
+        Ok(found(Library, Unauthorized, file)?.parent("suite").blind("itself a script"))
+    };
+    Ok(vec![found(Exec, Unauthorized, &first)?.parent("suite"), between(&second)?, between(&third)?])
 }
 
 fn dynamic_linker(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
