@@ -215,7 +215,7 @@ pub struct FileInfo {
     pub i_version: u64,
     /// Device of the superblock in the kernel's encoding: `major << 20 | minor`.
     pub dev: u32,
-    /// Inode generation.
+    /// Inode generation; on file systems with subvolumes mixed with what tells these apart.
     pub generation: u32,
     /// Type and permissions (`S_IF*`, `S_I*`).
     pub mode: u32,
