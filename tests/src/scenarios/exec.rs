@@ -205,12 +205,12 @@ fn changed_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     if let Some(out) = child.stdout.take() {
         BufReader::new(out).read_line(&mut line)?;
     }
+    let exec = |verdict| Expect::new(Exec, verdict, program.display().to_string()).parent("sh");
     // The first run is judged by what it ran, before that is changed.
-    let difference = Difference::of(&[], &stage.settle()?);
+    let difference = Difference::of(&[exec(Undetermined)], &stage.settle()?);
     child.stdin.take().context("a pipe")?.write_all(b"next\n")?;
     let status = child.wait()?;
     ensure!(status.success() && difference.is_empty(), "{status}; before the change:{difference}");
-    let exec = |verdict| Expect::new(Exec, verdict, program.display().to_string()).parent("sh");
     let ran = match stage.agent.status()?.flavour() {
         // The agent reads the file, and finds that it is not what the overlay's inode still says.
         Flavour::Tracepoint => exec(Undetermined),
