@@ -95,6 +95,10 @@ const fn sleepable(name: &'static str, hook: &'static str, sees: &'static str) -
     Program { attach: Attach::Lsm { hook, sleepable: true }, ..lsm(name, hook, sees) }
 }
 
+const fn fexit(name: &'static str, function: &'static str, sees: &'static str) -> Program {
+    Program { name, attach: Attach::Fexit { function }, flavours: LSM, optional: false, sees }
+}
+
 const fn syscall(name: &'static str, points: &'static [Point], sees: &'static str) -> Program {
     let attach = Attach::Tracepoint { category: "syscalls", points };
     Program { name, attach, flavours: TRACEPOINT, optional: false, sees }
@@ -124,19 +128,17 @@ pub const PROGRAMS: &[Program] = &[
         optional: false,
         sees: "file: close by the last writer",
     },
-    lsm("file_rename", "path_rename", "file: rename"),
-    lsm("file_link", "path_link", "file: link"),
-    lsm("file_unlink", "path_unlink", "file: unlink"),
+    lsm("file_rename", "path_rename", "file: rename is about to come"),
+    fexit("file_renamed", "vfs_rename", "file: rename"),
+    lsm("file_link", "path_link", "file: link is about to come"),
+    fexit("file_linked", "vfs_link", "file: link"),
+    lsm("file_unlink", "path_unlink", "file: unlink is about to come"),
+    fexit("file_unlinked", "vfs_unlink", "file: unlink"),
     lsm("file_symlink", "path_symlink", "file: symlink"),
-    lsm("file_chmod", "path_chmod", "file: chmod to executable"),
+    lsm("file_chmod", "path_chmod", "file: chmod to executable is about to come"),
+    fexit("file_chmoded", "notify_change", "file: chmod to executable"),
     lsm("file_truncate", "path_truncate", "file: truncate is about to come; its digest is forgotten"),
-    Program {
-        name: "file_truncated",
-        attach: Attach::Fexit { function: "vfs_truncate" },
-        flavours: LSM,
-        optional: false,
-        sees: "file: truncate",
-    },
+    fexit("file_truncated", "vfs_truncate", "file: truncate"),
     Program {
         // Until 6.2 `path_truncate` is called for descriptors too.
         optional: true,

@@ -1,9 +1,13 @@
 //! File changes: one body for each thing that can be done to a file.
 
-use muster_common::{FileInfo, FileRecord, file_flag, file_op, hook};
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use muster_common::{FileInfo, FileRecord, file_flag, file_op, hook, kind};
 
 use crate::digest;
-use crate::emit::emit;
+use crate::emit::{emit, lost};
 use crate::file_info::{self, S_IFDIR, S_IFLNK, S_IFREG};
 use crate::layout::*;
 use crate::path::{self, Path, Spelling};
@@ -52,34 +56,95 @@ fn report(info: &FileInfo, path: Path, op: u8, arg: u32, open_flags: u32) {
     let task = task::current();
     emit::<FileRecord>(task, |record| {
         // SAFETY: the record is reserved.
-        unsafe {
-            (*record).file = *info;
-            (*record).op = op;
-            (*record).reserved = [0; 3];
-            (*record).arg = arg;
-            (*record).target_len = 0;
-            (*record).target_flags = 0;
-            (*record).open_flags = open_flags;
-            let buffer = &raw mut (*record).path;
-            file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
-        }
+        unsafe { fill(record, task, info, path, op, arg, open_flags) };
     });
 }
 
+/// # Safety
+/// `record` is valid for writes.
 #[inline(always)]
-fn report_pair(inode: u64, old: Path, new: Path, op: u8) {
+unsafe fn fill(
+    record: *mut FileRecord,
+    task: u64,
+    info: &FileInfo,
+    path: Path,
+    op: u8,
+    arg: u32,
+    open_flags: u32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*record).file = *info;
+        (*record).op = op;
+        (*record).reserved = [0; 3];
+        (*record).arg = arg;
+        (*record).target_len = 0;
+        (*record).target_flags = 0;
+        (*record).open_flags = open_flags;
+        let buffer = &raw mut (*record).path;
+        file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
+    }
+}
+
+/// Something that is about to be done to a name, by which thread. Overlayfs does the same to names of its layers meanwhile.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Deed {
+    thread: u64,
+    dentry: u64,
+    /// One of [`file_op`].
+    op: u64,
+}
+
+/// Lies in `.rodata`, as a new entry has to come from somewhere.
+// SAFETY: the record is integers.
+static NO_DEED: FileRecord = unsafe { core::mem::zeroed() };
+
+/// What the `path_*` hooks of the lsm flavour found: they come before the kernel asks whether the task may do it at all. When it is
+/// full the oldest goes; few threads are between the two at once.
+#[map]
+static DEEDS: LruHashMap<Deed, FileRecord> = LruHashMap::with_max_entries(1024, 0);
+
+/// Keeps a record until it is [`done`].
+#[inline(always)]
+fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut FileRecord)) {
+    let deed = Deed { thread: task::current_id(), dentry, op: u64::from(op) };
+    let _ = DEEDS.insert(&deed, &NO_DEED, u64::from(BPF_ANY));
+    match DEEDS.get_ptr_mut(&deed) {
+        Some(record) => fill(task::current(), record),
+        None => lost(kind::FILE),
+    }
+}
+
+/// The kernel did it, or did not.
+#[inline(always)]
+pub fn done(dentry: u64, op: u8, result: i32) {
+    let deed = Deed { thread: task::current_id(), dentry, op: u64::from(op) };
+    let Some(kept) = DEEDS.get_ptr(&deed) else { return };
+    if result == 0 {
+        const HEAD: usize = core::mem::offset_of!(FileRecord, file);
+        emit::<FileRecord>(task::current(), |record| {
+            // SAFETY: the record is reserved, and `kept` a map value, of the same size.
+            unsafe {
+                let (to, from) = (record.cast::<u8>().add(HEAD), kept.cast::<u8>().add(HEAD));
+                bpf_probe_read_kernel(to.cast(), (size_of::<FileRecord>() - HEAD) as u32, from.cast());
+            }
+        });
+    }
+    let _ = DEEDS.remove(&deed);
+}
+
+#[inline(always)]
+fn announce_pair(old: Path, new: Path, op: u8) {
+    let inode = pointer(old.dentry, &OFF_DENTRY_INODE);
     if task::is_own() || !is_name(inode) {
         return;
     }
-    let task = task::current();
-    emit::<FileRecord>(task, |record| {
-        // SAFETY: the record is reserved.
+    announce(old.dentry, op, |task, record| {
+        // SAFETY: a map value of this thread alone.
         unsafe {
             file_info::fill(inode, old.mnt, &raw mut (*record).file);
             (*record).op = op;
-            (*record).reserved = [0; 3];
-            (*record).arg = 0;
-            (*record).open_flags = 0;
             let buffer = &raw mut (*record).path;
             file_info::set_path(&raw mut (*record).file, path::of_name(task, old, buffer.cast()));
             let target = &raw mut (*record).target_path;
@@ -267,25 +332,44 @@ pub fn mode_set(path: Path, mode: u32) {
     report(&now(inode, path.mnt), path, file_op::CHMOD, mode & 0o7777, 0);
 }
 
-/// A name is moved.
+/// The mode is about to be set.
 #[inline(always)]
-pub fn renamed(old: Path, new: Path) {
-    report_pair(pointer(old.dentry, &OFF_DENTRY_INODE), old, new, file_op::RENAME);
-}
-
-/// A file gets a further name.
-#[inline(always)]
-pub fn linked(old: Path, new: Path) {
-    report_pair(pointer(old.dentry, &OFF_DENTRY_INODE), old, new, file_op::LINK);
-}
-
-/// A name is removed.
-#[inline(always)]
-pub fn unlinked(path: Path) {
+pub fn setting_mode(path: Path, mode: u32) {
     let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
-    if is_name(inode) {
-        report(&info(inode, path.mnt), path, file_op::UNLINK, 0, 0);
+    if mode & X == 0 || !is_content(inode) || task::is_own() {
+        return;
     }
+    let info = now(inode, path.mnt);
+    announce(path.dentry, file_op::CHMOD, |task, record| {
+        // SAFETY: a map value of this thread alone.
+        unsafe { fill(record, task, &info, path, file_op::CHMOD, mode & 0o7777, 0) };
+    });
+}
+
+/// A name is about to be moved.
+#[inline(always)]
+pub fn renaming(old: Path, new: Path) {
+    announce_pair(old, new, file_op::RENAME);
+}
+
+/// A file is about to get a further name.
+#[inline(always)]
+pub fn linking(old: Path, new: Path) {
+    announce_pair(old, new, file_op::LINK);
+}
+
+/// A name is about to be removed.
+#[inline(always)]
+pub fn unlinking(path: Path) {
+    let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
+    if !is_name(inode) || task::is_own() {
+        return;
+    }
+    let info = info(inode, path.mnt);
+    announce(path.dentry, file_op::UNLINK, |task, record| {
+        // SAFETY: a map value of this thread alone.
+        unsafe { fill(record, task, &info, path, file_op::UNLINK, 0, 0) };
+    });
 }
 
 /// A symbolic link is made. It has no inode yet.

@@ -1,11 +1,14 @@
 //! Hooks of the `lsm` flavour. Each is a thin shell around a body that other flavours share. A program of this
 //! flavour attaches and never fires when `bpf` is not in `/sys/kernel/security/lsm`. The hooks come before what they
-//! announce, which can still fail; only the exec is confirmed.
+//! announce, which can still fail; the exec, and what is done to names and modes, is confirmed by another.
 
 use aya_ebpf::macros::{fentry, fexit, lsm};
 use aya_ebpf::programs::{FEntryContext, FExitContext, LsmContext};
 
+use muster_common::file_op;
+
 use crate::connect::Address;
+use crate::layout::{OFF_RENAME_NEW, OFF_RENAME_OLD, pointer};
 use crate::path::Path;
 use crate::{connect, exec, file, library};
 
@@ -62,7 +65,7 @@ pub fn file_close(ctx: FEntryContext) -> i32 {
 pub fn file_rename(ctx: LsmContext) -> i32 {
     let (old_dir, new_dir): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(2));
     let (old, new): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(3));
-    file::renamed(in_dir(old_dir, old), in_dir(new_dir, new));
+    file::renaming(in_dir(old_dir, old), in_dir(new_dir, new));
     0
 }
 
@@ -71,7 +74,7 @@ pub fn file_rename(ctx: LsmContext) -> i32 {
 pub fn file_link(ctx: LsmContext) -> i32 {
     let (old, new_dir, new): (*const u8, *const u8, *const u8) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     // The old name is on the same mount: link() refuses any other with EXDEV.
-    file::linked(in_dir(new_dir, old), in_dir(new_dir, new));
+    file::linking(in_dir(new_dir, old), in_dir(new_dir, new));
     0
 }
 
@@ -80,7 +83,7 @@ pub fn file_link(ctx: LsmContext) -> i32 {
 #[lsm(hook = "path_unlink")]
 pub fn file_unlink(ctx: LsmContext) -> i32 {
     let (dir, name): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
-    file::unlinked(in_dir(dir, name));
+    file::unlinking(in_dir(dir, name));
     0
 }
 
@@ -98,7 +101,42 @@ pub fn file_symlink(ctx: LsmContext) -> i32 {
 pub fn file_chmod(ctx: LsmContext) -> i32 {
     let path: *const u8 = ctx.arg(0);
     let mode: u32 = ctx.arg(1);
-    file::mode_set(Path::read(path as u64), mode);
+    file::setting_mode(Path::read(path as u64), mode);
+    0
+}
+
+/// vfs_rename() returns, in do_renameat2(); the kernel has asked for permission by then. One argument since 5.12.
+#[fexit(function = "vfs_rename")]
+pub fn file_renamed(ctx: FExitContext) -> i32 {
+    let data: *const u8 = ctx.arg(0);
+    let result: i32 = ctx.arg(1);
+    file::done(pointer(data as u64, &OFF_RENAME_OLD), file_op::RENAME, result);
+    // RENAME_EXCHANGE moves both.
+    file::done(pointer(data as u64, &OFF_RENAME_NEW), file_op::RENAME, result);
+    0
+}
+
+/// vfs_link() returns, in do_linkat(). Five arguments since 5.12.
+#[fexit(function = "vfs_link")]
+pub fn file_linked(ctx: FExitContext) -> i32 {
+    let old: *const u8 = ctx.arg(0);
+    file::done(old as u64, file_op::LINK, ctx.arg(5));
+    0
+}
+
+/// vfs_unlink() returns, in do_unlinkat(). Four arguments since 5.12.
+#[fexit(function = "vfs_unlink")]
+pub fn file_unlinked(ctx: FExitContext) -> i32 {
+    let name: *const u8 = ctx.arg(2);
+    file::done(name as u64, file_op::UNLINK, ctx.arg(4));
+    0
+}
+
+/// notify_change() returns, in chmod_common(). Four arguments since 5.12.
+#[fexit(function = "notify_change")]
+pub fn file_chmoded(ctx: FExitContext) -> i32 {
+    let name: *const u8 = ctx.arg(1);
+    file::done(name as u64, file_op::CHMOD, ctx.arg(4));
     0
 }
 

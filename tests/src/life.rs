@@ -134,7 +134,7 @@ fn without_lsm(setting: &Setting) -> anyhow::Result<()> {
              `lsm=lockdown,apparmor,bpf`",
         )
     } else {
-        ("true".to_owned(), "sleepable LSM programs need 5.11 or newer")
+        ("true".to_owned(), "the lsm flavour needs 5.12 or newer")
     };
     let log = log("without-lsm");
     let mut agent = Agent::spawn(hidden(&hide, setting), &setting.socket, &log)?;

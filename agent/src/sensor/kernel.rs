@@ -171,8 +171,9 @@ impl Kernel {
     /// fire when `bpf` is not in the list of active modules.
     pub fn lsm_obstacle(&self) -> Option<String> {
         match &self.lsm {
-            _ if self.version < (Version { major: 5, minor: 11 }) => {
-                Some(format!("the kernel is {}; sleepable LSM programs need 5.11 or newer", self.version))
+            // Sleepable LSM programs are of 5.11; vfs_unlink() and its like have had their arguments since 5.12.
+            _ if self.version < (Version { major: 5, minor: 12 }) => {
+                Some(format!("the kernel is {}; the lsm flavour needs 5.12 or newer", self.version))
             }
             _ if !self.has_bpf_lsm => Some("the kernel is built without CONFIG_BPF_LSM".into()),
             Err(reason) => Some(format!("the list of security modules cannot be read ({reason})")),

@@ -345,7 +345,7 @@ mod tests {
             (Auto, without_bpf(), Ok(()), Ok(Flavour::Tracepoint)),
             (Lsm, without_bpf(), Ok(()), Err("boot with `lsm=apparmor,bpf`")),
             (Auto, old(), Ok(()), Ok(Flavour::Tracepoint)),
-            (Lsm, old(), Ok(()), Err("need 5.11 or newer")),
+            (Lsm, old(), Ok(()), Err("needs 5.12 or newer")),
             (Lsm, Kernel { has_bpf_lsm: false, ..kernel() }, Ok(()), Err("CONFIG_BPF_LSM")),
             (Lsm, Kernel { lsm: Err("no securityfs".into()), ..kernel() }, Ok(()), Err("no securityfs")),
             (Auto, Kernel { capabilities: 1 << CAP_SYS_ADMIN.bit, ..kernel() }, Ok(()), Ok(Flavour::Lsm)),

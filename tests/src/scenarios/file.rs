@@ -23,6 +23,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("file of the SBOM changed through a writable mapping", mapped),
         seen("file of the SBOM changed, closed by an exit", closed_by_exit),
         seen("file of the SBOM unlinked", unlinked),
+        seen("file of the SBOM that its user may not remove, move or change", denied),
         seen("directory of the SBOM renamed, and put back", directory),
         seen("unknown program written before its only name is made", nameless),
         seen("new executable dropped and never run", dropped),
@@ -86,6 +87,17 @@ fn unlinked(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = in_usr_bin("shuf");
     fs::remove_file(&file)?;
     by_suite(Expect::new(File, Modified, file.display().to_string()).operation("unlink"), Severity::High)
+}
+
+/// The hooks of the LSM come before the kernel asks for permission.
+fn denied(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    for deed in ["rm -f /usr/bin/ls", "mv -f /usr/bin/ls /usr/bin/ls.old", "chmod u+s /usr/bin/ls"] {
+        let output = Command::new("/usr/bin/setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c", deed])
+            .output()?;
+        ensure!(!output.status.success(), "nobody may {deed}");
+    }
+    Ok(Vec::new())
 }
 
 fn directory(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
