@@ -47,7 +47,7 @@ macro_rules! with_kernel_fields {
             OFF_FILE_FLAGS, "file", "f_flags", Offset, false;
             OFF_FILE_COUNT, "file", "f_count", Offset, true;
             OFF_FILE_REF, "file", "f_ref", Offset, true;
-            SIZE_FILE, "file", "", Size, false;
+            OFF_BACKING_USER_PATH, "backing_file", "user_path", Offset, true;
             OFF_PATH_MNT, "path", "mnt", Offset, false;
             OFF_PATH_DENTRY, "path", "dentry", Offset, false;
             OFF_DENTRY_PARENT, "dentry", "d_parent", Offset, false;
@@ -72,7 +72,9 @@ macro_rules! with_kernel_fields {
             OFF_INODE_CTIME_SPLIT, "inode", "__i_ctime", Offset, true;
             OFF_INODE_CTIME_SEC, "inode", "i_ctime_sec", Offset, true;
             OFF_INODE_CTIME_NSEC, "inode", "i_ctime_nsec", Offset, true;
+            OFF_INODE_MAPPING, "inode", "i_mapping", Offset, false;
             SIZE_INODE, "inode", "", Size, false;
+            OFF_MAPPING_WRITABLE, "address_space", "i_mmap_writable", Offset, false;
             OFF_SB_DEV, "super_block", "s_dev", Offset, false;
             OFF_SB_MAGIC, "super_block", "s_magic", Offset, false;
             OFF_SB_IFLAGS, "super_block", "s_iflags", Offset, false;

@@ -61,7 +61,7 @@ pub mod global {
 pub mod kind {
     /// A program replaced a process's image: [`ExecRecord`](crate::ExecRecord).
     pub const EXEC: u16 = 1;
-    /// A file was mapped executable: [`LibraryRecord`](crate::LibraryRecord).
+    /// A file was mapped executable, or is an interpreter with one of its own: [`LibraryRecord`](crate::LibraryRecord).
     pub const LIBRARY: u16 = 2;
     /// A file was changed, or is about to be: [`FileRecord`](crate::FileRecord).
     pub const FILE: u16 = 3;
@@ -215,7 +215,7 @@ pub struct FileInfo {
     pub i_version: u64,
     /// Device of the superblock in the kernel's encoding: `major << 20 | minor`.
     pub dev: u32,
-    /// Inode generation.
+    /// Inode generation; on file systems with subvolumes mixed with what tells these apart.
     pub generation: u32,
     /// Type and permissions (`S_IF*`, `S_I*`).
     pub mode: u32,
@@ -269,7 +269,8 @@ pub struct ExecRecord {
     pub script_path: [u8; PATH_BUF],
 }
 
-/// A file was mapped executable, or a mapping of a file was made executable.
+/// A file was mapped executable, or a mapping of a file was made executable. Or it is an interpreter, of a script, that is itself a
+/// script: the exec says only what is first and what is last.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct LibraryRecord {

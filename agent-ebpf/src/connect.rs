@@ -20,6 +20,9 @@ const MPTCP: u16 = 262;
 /// `MSG_FASTOPEN`: a send that connects.
 const FASTOPEN: u32 = 0x2000_0000;
 
+/// The key is in the map.
+const EEXIST: i32 = -17;
+
 /// A destination.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -100,7 +103,7 @@ fn destination(address: Address, len: u32) -> Option<Destination> {
 }
 
 #[inline(always)]
-fn report(sk: u64, protocol: u8, to: &Destination, sendto: bool) {
+fn report(sk: u64, protocol: u8, to: &Destination, sendto: bool) -> bool {
     emit::<ConnectRecord>(task::current(), |record| {
         // SAFETY: the record is reserved.
         unsafe {
@@ -111,7 +114,7 @@ fn report(sk: u64, protocol: u8, to: &Destination, sendto: bool) {
             (*record).source_port = read(sk, &OFF_SK_NUM);
             (*record).address = to.address;
         }
-    });
+    })
 }
 
 /// The hook before a connect.
@@ -155,10 +158,18 @@ pub fn sent(sk: u64, address: Address, len: u32, fastopen: bool) {
         tgid: (task::current_id() >> 32) as u32,
         to,
     };
-    if protocol == protocol::UDP && SENDERS.insert(&sender, &1, u64::from(BPF_NOEXIST)).is_err() {
+    if protocol != protocol::UDP {
+        report(sk, protocol, &to, false);
         return;
     }
-    report(sk, protocol, &to, protocol == protocol::UDP);
+    // With any other error it is not known, and reported.
+    if SENDERS.insert(&sender, &1, u64::from(BPF_NOEXIST)) == Err(EEXIST) {
+        return;
+    }
+    if !report(sk, protocol, &to, true) {
+        // The next one is reported.
+        let _ = SENDERS.remove(&sender);
+    }
 }
 
 /// A socket has its destination: reported from the socket itself.

@@ -175,6 +175,16 @@ pub fn changed(info: &FileInfo) {
     let _ = WRITERS.insert(inode, &Writer { at_ns, opener: 0 }, u64::from(BPF_ANY));
 }
 
+/// The inode was opened for write, and its last writer has not closed it.
+#[inline(always)]
+pub fn is_open(info: &FileInfo) -> bool {
+    match WRITERS.get_ptr(Inode::of(info)) {
+        // SAFETY: a map value.
+        Some(writer) => unsafe { (*writer).opener != 0 },
+        None => false,
+    }
+}
+
 /// The last writer closed the file: the next open is reported again.
 #[inline(always)]
 pub fn closed(info: &FileInfo) {

@@ -19,7 +19,7 @@ static RING_FILE: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 /// Connects.
 #[map]
 static RING_NET: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
-/// Records that found no room, by kind.
+/// Records that found no room, and those whose call found none in a map on the way, by kind.
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(kind::COUNT, 0);
 /// Records submitted, by kind.
@@ -56,12 +56,12 @@ records! {
 
 /// Reserves a record, writes its header and task (of the `task_struct` at `task`), lets `fill` write the rest in
 /// place, and submits it. Nothing may wait between reserve and submit: the ring is read in order, so one record
-/// that is not finished holds up all that come after it.
+/// that is not finished holds up all that come after it. `false`: there was no room, which is counted.
 #[inline(always)]
-pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) {
+pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> bool {
     let Some(mut entry) = R::ring().reserve::<R>(0) else {
-        count(&LOST, R::KIND);
-        return;
+        lost(R::KIND);
+        return false;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is `size_of::<R>()` bytes; every record starts with a `Header` and a `Task` (`repr(C)`,
@@ -78,6 +78,13 @@ pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) {
     fill(record);
     entry.submit(0);
     count(&SENT, R::KIND);
+    true
+}
+
+/// A record of this [`kind`] will never be made.
+#[inline(always)]
+pub fn lost(kind: u16) {
+    count(&LOST, kind);
 }
 
 #[inline(always)]

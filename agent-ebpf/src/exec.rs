@@ -4,6 +4,9 @@
 //! it is known whether the exec will succeed; `sched_process_exec` confirms and emits. Between the two, what was
 //! found of the first file waits in `PENDING`, because by then a script's file is closed. The tracepoint flavour has
 //! only the second: it knows a script by the name that was asked for.
+//!
+//! An interpreter may itself be a script, five deep. The exec has the first file and the last; each one between is reported as
+//! code that came to the process, before it is known whether the exec will succeed.
 
 use core::ffi::c_void;
 
@@ -11,7 +14,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use muster_common::{Digest, ExecRecord, FileInfo, PATH_BUF, file_flag, hook};
+use muster_common::{Digest, ExecRecord, FileInfo, LibraryRecord, PATH_BUF, file_flag, hook};
 
 use crate::digest;
 use crate::emit::emit;
@@ -20,32 +23,33 @@ use crate::layout::*;
 use crate::path::{self, Path, Spelling};
 use crate::task;
 
+/// A file that `bprm_check_security` was asked about.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Checked {
+    /// Address of its inode; compared while the file is open only. 0: no file.
+    inode: u64,
+    info: FileInfo,
+    digest: Digest,
+    path: [u8; PATH_BUF],
+}
+
 /// What `bprm_check_security` found for one thread.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Pending {
-    /// Address of the first file's inode; compared while the file is open only.
-    first_inode: u64,
-    /// Address of the last interpreter's inode.
-    last_inode: u64,
     /// Address of the memory map that the task had, which it keeps when the exec fails.
     mm: u64,
-    first: FileInfo,
-    first_digest: Digest,
-    last_digest: Digest,
-    first_path: [u8; PATH_BUF],
+    /// The file that was asked for.
+    first: Checked,
+    /// The last interpreter.
+    last: Checked,
 }
 
+const NOT_CHECKED: Checked =
+    Checked { inode: 0, info: file_info::NONE, digest: digest::NONE, path: [0; PATH_BUF] };
 /// Lies in `.rodata`: too large for the stack, and a new entry has to come from somewhere.
-static EMPTY: Pending = Pending {
-    first_inode: 0,
-    last_inode: 0,
-    mm: 0,
-    first: file_info::NONE,
-    first_digest: digest::NONE,
-    last_digest: digest::NONE,
-    first_path: [0; PATH_BUF],
-};
+static EMPTY: Pending = Pending { mm: 0, first: NOT_CHECKED, last: NOT_CHECKED };
 
 /// Execs under way, by `tgid << 32 | tid`. An exec that fails leaves its entry for the thread's next exec or exit.
 /// Allocated before use, as sleepable programs of 6.1 demand. When it is full the oldest entry goes, so that threads whose execs
@@ -72,33 +76,69 @@ pub unsafe fn check(bprm: *const u8) {
     if file.is_null() {
         return;
     }
-    let id = task::current_id();
-    let first = !is_interpreted(bprm as u64);
-    if first && PENDING.insert(id, &EMPTY, u64::from(BPF_ANY)).is_err() {
-        return;
-    }
-    let Some(pending) = PENDING.get_ptr_mut(id) else { return };
     let inode = file_info::inode(file as u64);
     let path = Path::of_file(file as u64);
     let mut info = file_info::NONE;
     let mut found = digest::NONE;
-    // SAFETY: `info` is ours; `file` is typed; `pending` is a map value of this thread alone.
+    // SAFETY: `info` is ours; `file` is typed.
     unsafe {
         file_info::fill(inode, path.mnt, &raw mut info);
         digest::of(file, inode, &info, &mut found);
-        if first {
-            let task = task::current();
-            (*pending).first_inode = inode;
-            (*pending).mm = pointer(task, &OFF_TASK_MM);
-            let buffer = &raw mut (*pending).first_path;
-            file_info::set_path(&raw mut info, path::of(task, path, buffer.cast()));
-            (*pending).first = info;
-            (*pending).first_digest = found;
-        } else {
-            (*pending).last_inode = inode;
-            (*pending).last_digest = found;
-        }
     }
+    // Only now: hashing sleeps, and meanwhile the entry could go and its memory become another thread's.
+    let id = task::current_id();
+    let first = !is_interpreted(bprm as u64);
+    if first && PENDING.insert(id, &EMPTY, u64::from(BPF_ANY)).is_err() {
+        // What an exec before it left is not this one's.
+        let _ = PENDING.remove(id);
+        return;
+    }
+    let Some(pending) = PENDING.get_ptr_mut(id) else { return };
+    let task = task::current();
+    // SAFETY: a map value of this thread alone; `info` is ours.
+    unsafe {
+        let checked = if first { &raw mut (*pending).first } else { &raw mut (*pending).last };
+        if first {
+            (*pending).mm = pointer(task, &OFF_TASK_MM);
+        } else if (*checked).inode != 0 {
+            between(task, checked);
+        }
+        let buffer = &raw mut (*checked).path;
+        file_info::set_path(&raw mut info, path::of(task, path, buffer.cast()));
+        (*checked).inode = inode;
+        (*checked).info = info;
+        (*checked).digest = found;
+    }
+}
+
+/// An interpreter that has one of its own.
+///
+/// # Safety
+/// `checked` is a map value.
+#[inline(always)]
+unsafe fn between(task: u64, checked: *const Checked) {
+    if task::is_own() {
+        return;
+    }
+    emit::<LibraryRecord>(task, |record| {
+        // SAFETY: the record is reserved; the caller's promise.
+        unsafe {
+            (*record).file = (*checked).info;
+            (*record).digest = (*checked).digest;
+            (*record).prot = 0;
+            (*record).mprotect = 0;
+            (*record).address = 0;
+            copy_path(&raw mut (*record).path, &raw const (*checked).path);
+        }
+    });
+}
+
+/// # Safety
+/// Both are valid.
+#[inline(always)]
+unsafe fn copy_path(to: *mut [u8; PATH_BUF], from: *const [u8; PATH_BUF]) {
+    // SAFETY: the caller's promise.
+    unsafe { bpf_probe_read_kernel(to.cast(), PATH_BUF as u32, from.cast()) };
 }
 
 /// `sched_process_exec(task, old_pid, bprm)`.
@@ -130,19 +170,18 @@ unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, record: *m
         file_info::none(&raw mut (*record).script);
         if !is_interpreted(bprm) {
             if let Some(pending) = pending
-                && (*pending).first_inode == inode
+                && (*pending).first.inode == inode
             {
-                (*record).exe_digest = (*pending).first_digest;
+                (*record).exe_digest = (*pending).first.digest;
             }
             return;
         }
         if let Some(pending) = pending {
-            (*record).script = (*pending).first;
-            (*record).script_digest = (*pending).first_digest;
-            let (to, from) = (&raw mut (*record).script_path, &raw const (*pending).first_path);
-            bpf_probe_read_kernel(to.cast(), PATH_BUF as u32, from.cast());
-            if (*pending).last_inode == inode {
-                (*record).exe_digest = (*pending).last_digest;
+            (*record).script = (*pending).first.info;
+            (*record).script_digest = (*pending).first.digest;
+            copy_path(&raw mut (*record).script_path, &raw const (*pending).first.path);
+            if (*pending).last.inode == inode {
+                (*record).exe_digest = (*pending).last.digest;
             }
             return;
         }
@@ -161,7 +200,7 @@ unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, record: *m
 pub fn is_loading(inode: u64) -> bool {
     let Some(pending) = PENDING.get_ptr(task::current_id()) else { return false };
     // SAFETY: a map value of this thread alone.
-    let (mm, first, last) = unsafe { ((*pending).mm, (*pending).first_inode, (*pending).last_inode) };
+    let (mm, first, last) = unsafe { ((*pending).mm, (*pending).first.inode, (*pending).last.inode) };
     (first == inode || last == inode) && pointer(task::current(), &OFF_TASK_MM) != mm
 }
 

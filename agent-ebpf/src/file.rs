@@ -1,6 +1,6 @@
 //! File changes: one body for each thing that can be done to a file.
 
-use muster_common::{FileInfo, FileRecord, file_flag, file_op};
+use muster_common::{FileInfo, FileRecord, file_flag, file_op, hook};
 
 use crate::digest;
 use crate::emit::emit;
@@ -15,7 +15,7 @@ const WRITE: u32 = 1 << 1;
 const CREATED: u32 = 1 << 20;
 /// `FMODE_NOACCOUNT`: a file of the kernel's own, as overlayfs keeps for the layer below. The file that the program
 /// opened has its own event.
-const NOACCOUNT: u32 = 1 << 29;
+pub const NOACCOUNT: u32 = 1 << 29;
 /// `PROT_WRITE`
 pub const PROT_WRITE: u64 = 2;
 /// `MAP_SHARED`; `MAP_SHARED_VALIDATE` has the bit too, `MAP_PRIVATE` has not.
@@ -163,19 +163,30 @@ pub fn opened(file: u64) {
     report(&info, path, op, 0, read(file, &OFF_FILE_FLAGS));
 }
 
-/// The last reference to a file goes. Reported when it is the inode's last writer.
+/// The last reference to a file goes. Reported when it is the inode's last writer. A mapping of a file of overlayfs outlives the
+/// file that was opened: then it is the mapping's, the layer's file, whose last reference counts, as with any other file
+/// system.
 #[inline(always)]
 pub fn closing(file: u64) {
     let mode: u32 = read(file, &OFF_FILE_MODE);
-    if mode & WRITE == 0 || mode & NOACCOUNT != 0 {
+    let of_layer = mode & NOACCOUNT != 0;
+    // Only the lsm flavour comes by the files of layers.
+    if mode & WRITE == 0 || of_layer && global(&FLAVOUR) != u32::from(hook::LSM) {
         return;
     }
-    let inode = file_info::inode(file);
-    if file_info::writers(inode) != 1 || !is_content(inode) {
+    if file_info::writers(file_info::inode(file)) != 1 {
         return;
     }
     let path = Path::of_file(file);
+    // The name's inode: for the layer's file it is that of the overlay.
+    let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
+    if !is_content(inode) || file_info::is_mapped_beneath(inode) {
+        return;
+    }
     let mut info = info(inode, path.mnt);
+    if of_layer && (file_info::writers(inode) > 0 || !digest::is_open(&info)) {
+        return;
+    }
     // The writer that is counted is the one that goes.
     info.flags &= !file_flag::WRITERS;
     digest::closed(&info);

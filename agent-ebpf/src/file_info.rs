@@ -10,6 +10,10 @@ const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const FUSE: u64 = 0x6573_5546;
+const BTRFS: u64 = 0x9123_683e;
+const BCACHEFS: u64 = 0xca45_1a4e;
+/// 2^32 divided by the golden ratio, odd: multiplying by it spreads what differs over all bits.
+const SPREAD: u64 = 0x9e37_79b9;
 /// `SB_I_NODEV`: alloc_super() sets it for what is mounted from a user namespace; of the file systems that have it for another
 /// reason, none is an overlay.
 const NODEV: u64 = 4;
@@ -81,6 +85,26 @@ pub fn writers(inode: u64) -> i32 {
     read(inode, &OFF_INODE_WRITECOUNT)
 }
 
+/// The inode of the upper layer that holds the content of an inode of overlayfs; 0 when it is in a lower layer.
+///
+/// ovl_mmap() moves the mapping from the overlay's file to that of the layer, and with it what counts as a writer: when the
+/// descriptor is closed the overlay's inode has none left.
+#[inline(always)]
+fn upper(inode: u64) -> u64 {
+    // struct ovl_inode: `struct inode vfs_inode; struct dentry *__upperdentry;`
+    let dentry: u64 = read_at(inode + off(&SIZE_INODE));
+    // Of nothing the walk reads zero.
+    pointer(dentry, &OFF_DENTRY_INODE)
+}
+
+/// A file of overlayfs that is mapped shared and writable, by whomever. With other file systems the mapping holds the file that was
+/// opened.
+#[inline(always)]
+pub fn is_mapped_beneath(inode: u64) -> bool {
+    let mapping = pointer(upper(inode), &OFF_INODE_MAPPING);
+    magic(inode) == OVERLAYFS && read::<i32>(mapping, &OFF_MAPPING_WRITABLE) > 0
+}
+
 /// The kernel's own file systems hold settings and not content: nothing there is a change of a file.
 #[inline(always)]
 pub fn is_pseudo(magic: u64) -> bool {
@@ -119,6 +143,16 @@ fn ctime_ns(inode: u64) -> u64 {
     sec.wrapping_mul(1_000_000_000).wrapping_add(u64::from(nsec))
 }
 
+/// `i_generation`. All subvolumes of btrfs and bcachefs have one `s_dev`, and a snapshot repeats inode numbers and generations, so
+/// theirs is mixed with where the inode is in memory. It stays there while it is open or mapped; read in again it is another file
+/// to whoever remembers it, which costs a digest and proves nothing wrongly.
+#[inline(always)]
+fn generation(inode: u64, magic: u64) -> u32 {
+    let generation: u32 = read(inode, &OFF_INODE_GENERATION);
+    let place = if magic == BTRFS || magic == BCACHEFS { inode.wrapping_mul(SPREAD) >> 32 } else { 0 };
+    opaque(generation ^ place as u32)
+}
+
 /// Fills in what the inode says. The path members are left for [`set_path`].
 ///
 /// # Safety
@@ -128,10 +162,11 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
     let sb = pointer(inode, &OFF_INODE_SB);
     let magic: u64 = read(sb, &OFF_SB_MAGIC);
     let mut flags = file_flag::PRESENT;
+    let mut writing = writers(inode) > 0;
     if magic == OVERLAYFS {
-        // struct ovl_inode: `struct inode vfs_inode; struct dentry *__upperdentry;`
-        let upper: u64 = read_at(inode + off(&SIZE_INODE));
+        let upper = upper(inode);
         flags |= if upper != 0 { file_flag::OVERLAY_UPPER } else { file_flag::OVERLAY_LOWER };
+        writing |= writers(upper) > 0;
     }
     if magic == TMPFS || magic == RAMFS || magic == HUGETLBFS {
         flags |= file_flag::TMPFS;
@@ -142,7 +177,7 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
             flags |= file_flag::MEMFD;
         }
     }
-    if writers(inode) > 0 || changes_beneath(sb, magic) {
+    if writing || changes_beneath(sb, magic) {
         flags |= file_flag::WRITERS;
     }
     // SAFETY: the caller's promise.
@@ -152,7 +187,7 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
         (*out).ctime_ns = ctime_ns(inode);
         (*out).i_version = read(inode, &OFF_INODE_VERSION);
         (*out).dev = read(sb, &OFF_SB_DEV);
-        (*out).generation = read(inode, &OFF_INODE_GENERATION);
+        (*out).generation = generation(inode, magic);
         (*out).mode = u32::from(read::<u16>(inode, &OFF_INODE_MODE));
         (*out).nlink = read(inode, &OFF_INODE_NLINK);
         (*out).uid = read(inode, &OFF_INODE_UID);

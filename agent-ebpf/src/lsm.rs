@@ -47,7 +47,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
 }
 
 /// locks_remove_file(), in __fput() on every version: the last reference to an open file goes, by close, exec, exit or
-/// munmap. The LSM has no hook there before 6.10. Cannot see: which of two last writers that close at the same moment
+/// munmap; of a mapping through overlayfs it is the layer's file. The LSM has no hook there before 6.10. Cannot see: which of two last writers that close at the same moment
 /// is the last.
 #[fentry(function = "locks_remove_file")]
 pub fn file_close(ctx: FEntryContext) -> i32 {

@@ -11,14 +11,13 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
 use muster_common::{NAME_CAP, PATH_CAP, path_flag};
 
+use crate::file::NOACCOUNT;
 use crate::file_info::MNT_NS_INTERNAL;
 use crate::layout::*;
 
 /// Names and mounts that one walk passes at most: the verifier follows each step, and older ones take long. A longer walk is
 /// marked truncated.
 const STEPS: u32 = 48;
-/// `FMODE_BACKING`
-const FMODE_BACKING: u32 = 1 << 25;
 /// The working directory, where a descriptor of a directory is expected.
 pub const AT_FDCWD: i32 = -100;
 
@@ -41,10 +40,14 @@ impl Path {
     /// Of a `struct file`.
     #[inline(always)]
     pub fn of_file(file: u64) -> Self {
-        // struct backing_file, since 6.8: `struct file file; struct path user_path;`. A mapping of a file of overlayfs
-        // holds the file of the layer, which keeps the name that the program used.
-        let backing = read::<u32>(file, &OFF_FILE_MODE) & FMODE_BACKING != 0;
-        Self::read(file.wrapping_add(off(if backing { &SIZE_FILE } else { &OFF_FILE_PATH })))
+        // A mapping of a file of overlayfs holds the file of the layer, a `struct backing_file` since 6.5. Before 6.7 its path is
+        // the name that the program used; since then that is `user_path`. FMODE_BACKING, which says that there is one, is
+        // another bit on 6.14, where its old one is on every memfd (FMODE_NONOTIFY). But alloc_empty_backing_file() sets
+        // FMODE_NOACCOUNT too, and the other files that have it (kernel_file_open()) are neither mapped by programs nor behind
+        // their descriptors.
+        let mode: u32 = read(file, &OFF_FILE_MODE);
+        let backing = has(&OFF_BACKING_USER_PATH) && mode & NOACCOUNT != 0;
+        Self::read(file.wrapping_add(off(if backing { &OFF_BACKING_USER_PATH } else { &OFF_FILE_PATH })))
     }
 
     /// The task's root.

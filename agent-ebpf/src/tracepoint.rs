@@ -10,9 +10,10 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
-use muster_common::{file_op, protocol};
+use muster_common::{file_op, kind, protocol};
 
 use crate::connect::{self, Address, read_user};
+use crate::emit::lost;
 use crate::file::{self, Named};
 use crate::file_info::{self, S_IFSOCK};
 use crate::layout::*;
@@ -20,7 +21,8 @@ use crate::library::{self, PROT_EXEC};
 use crate::path::{self, AT_FDCWD, Path};
 use crate::task;
 
-/// Arguments of the call that each thread is in, by `tgid << 32 | tid`.
+/// Arguments of the call that each thread is in, by `tgid << 32 | tid`. When it is full the call that is under way for longest is
+/// forgotten.
 #[map]
 static CALLS: LruHashMap<u64, Named> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -43,9 +45,12 @@ fn result(ctx: &TracePointContext) -> i64 {
     unsafe { ctx.as_ptr().cast::<i64>().add(2).read_volatile() }
 }
 
+/// `kind`: one of [`kind`], of the record that the call will give.
 #[inline(always)]
-fn enter(call: &Named) -> u32 {
-    let _ = CALLS.insert(task::current_id(), call, u64::from(BPF_ANY));
+fn enter(kind: u16, call: &Named) -> u32 {
+    if CALLS.insert(task::current_id(), call, u64::from(BPF_ANY)).is_err() {
+        lost(kind);
+    }
     0
 }
 
@@ -67,7 +72,7 @@ macro_rules! by_name {
         pub fn $name(ctx: TracePointContext) -> u32 {
             let argument = |n: Option<usize>| n.map_or(0, |n| arg(&ctx, n));
             let directory = |n: Option<usize>| n.map_or(AT_FDCWD, |n| arg(&ctx, n) as i32);
-            enter(&Named {
+            enter(kind::FILE, &Named {
                 op: u32::from(file_op::$op),
                 arg: argument($arg) as u32 & 0o7777,
                 dirfd: directory($dirfd),
@@ -160,14 +165,17 @@ pub fn ftruncate_enter(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn by_descriptor(op: u8, fd: u64, arg: u64) -> u32 {
-    enter(&Named {
-        op: u32::from(op),
-        arg: arg as u32,
-        dirfd: fd as i32,
-        target_dirfd: AT_FDCWD,
-        name: 0,
-        target: 0,
-    })
+    enter(
+        kind::FILE,
+        &Named {
+            op: u32::from(op),
+            arg: arg as u32,
+            dirfd: fd as i32,
+            target_dirfd: AT_FDCWD,
+            name: 0,
+            target: 0,
+        },
+    )
 }
 
 /// Exit of fchmod(2) and ftruncate(2).
@@ -195,7 +203,8 @@ pub fn mmap_enter(ctx: TracePointContext) -> u32 {
     if fd < 0 || prot & PROT_EXEC == 0 && !writable {
         return 0;
     }
-    enter(&Named { op: 0, arg: prot as u32, dirfd: fd, target_dirfd: 0, name: flags, target: 0 })
+    let kind = if prot & PROT_EXEC != 0 { kind::LIBRARY } else { kind::FILE };
+    enter(kind, &Named { op: 0, arg: prot as u32, dirfd: fd, target_dirfd: 0, name: flags, target: 0 })
 }
 
 /// Exit of mmap(2). Cannot see: mappings that the ELF loader makes (the program, which is the exec's, and its dynamic
@@ -227,7 +236,10 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
 /// Entry of connect(2), sendto(2) with an address, sendmsg(2), sendmmsg(2): `op` says which.
 #[inline(always)]
 fn on_socket(op: u32, fd: u64, address: u64, arg: u64) -> u32 {
-    enter(&Named { op, arg: arg as u32, dirfd: fd as i32, target_dirfd: 0, name: address, target: 0 })
+    enter(
+        kind::CONNECT,
+        &Named { op, arg: arg as u32, dirfd: fd as i32, target_dirfd: 0, name: address, target: 0 },
+    )
 }
 
 const CONNECT: u32 = 1;

@@ -79,8 +79,10 @@ fn main() -> anyhow::Result<()> {
             continue;
         }
         done.push(field.structure);
-        let structure =
-            btf.structure(field.structure).with_context(|| format!("no struct {}", field.structure))?;
+        let structure = match btf.structure(field.structure) {
+            None if field.optional => continue,
+            found => found.with_context(|| format!("no struct {}", field.structure))?,
+        };
         let paths: Vec<&str> =
             FIELDS.iter().filter(|f| f.structure == field.structure).map(|f| f.member).collect();
         output.aggregate(&btf, &structure, &paths)?;

@@ -149,7 +149,7 @@ pub struct Task {
 pub struct FileIdentity {
     /// Device, kernel encoding (`major << 20 | minor`).
     pub dev: u32,
-    /// Inode generation.
+    /// Inode generation; on file systems with subvolumes mixed with what tells these apart, so nothing that `stat` or `ioctl` give.
     pub generation: u32,
     /// Inode number.
     pub ino: u64,

@@ -76,6 +76,15 @@ impl World {
         symlink(attested, self.disk.join("symlinked-true"))?;
         fs::write(self.disk.join("unknown.sh"), "#!/bin/sh\nexit 0\n")?;
         fs::set_permissions(self.disk.join("unknown.sh"), fs::Permissions::from_mode(0o755))?;
+        // The kernel follows interpreters of interpreters; the last one runs the one before it.
+        for (name, interpreter) in [("first.sh", "second.sh"), ("second.sh", "third.sh"), ("third.sh", "")] {
+            let interpreter = match interpreter {
+                "" => "/bin/sh".to_owned(),
+                name => self.disk.join(name).display().to_string(),
+            };
+            fs::write(self.disk.join(name), format!("#!{interpreter}\nexit 0\n"))?;
+            fs::set_permissions(self.disk.join(name), fs::Permissions::from_mode(0o755))?;
+        }
         fs::write(self.disk.join("not-executable"), "#!/bin/sh\nexit 0\n")?;
         fs::set_permissions(self.disk.join("not-executable"), fs::Permissions::from_mode(0o644))?;
         // One byte after the end of an ELF file changes its digest and nothing else.
@@ -188,12 +197,22 @@ impl World {
     /// # Errors
     /// It could not be run or did not end with status 0.
     pub fn in_container(&self, program: &str, args: &[&str]) -> anyhow::Result<Output> {
+        run(&mut self.container_command(program, args)?)
+    }
+
+    /// The command that runs a program in the test container.
+    ///
+    /// # Errors
+    /// The container's first process is not known.
+    pub fn container_command(&self, program: &str, args: &[&str]) -> anyhow::Result<Command> {
         let script = format!(
             "echo $$ > {}/cgroup.procs && exec nsenter --target {} --mount --root \"$@\"",
             self.cgroup().display(),
             fs::read_to_string(CONTAINER_PID)?
         );
-        run(Command::new("/bin/sh").args(["-c", &script, "sh", program]).args(args))
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, "sh", program]).args(args);
+        Ok(command)
     }
 
     /// Runs `tool` with these arguments.

@@ -125,7 +125,7 @@ impl Facts for Live {
             Body::Fork { parent } => self.processes.on_fork(task, *parent, workload),
             Body::Exit { .. } => {
                 self.processes.on_exit(task.process);
-                self.workloads.forget(task.process);
+                self.workloads.ended(task.process);
             }
             Body::File { file, .. } => {
                 self.processes.note(task, workload);

@@ -28,6 +28,7 @@ fn offsets_of_five_kernels() {
         ("OFF_INODE_CTIME",          [Some(120),  Some(120),  None,       None,       None]),
         ("OFF_INODE_CTIME_SEC",      [None,       None,       Some(104),  Some(104),  Some(104)]),
         ("OFF_INODE_CTIME_NSEC",     [None,       None,       Some(120),  Some(120),  Some(120)]),
+        ("OFF_BACKING_USER_PATH",    [None,       None,       Some(184),  Some(184),  Some(176)]),
         ("SIZE_INODE",               [Some(600),  Some(632),  Some(624),  Some(616),  Some(560)]),
         ("OFF_TASK_TGID",            [Some(2236), Some(2420), Some(2436), Some(1268), Some(2812)]),
         ("OFF_TASK_START_BOOTTIME",  [Some(2544), Some(2784), Some(2784), Some(1560), Some(3160)]),

@@ -243,6 +243,8 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "changes made beneath an overlay, by whoever may write into its layers: they are of the layers' own file system, and \
          nothing says that a container sees them",
         "what the server of a FUSE or network file system changes, and that it may give each reader other bytes",
+        "two last writers of a file that close it at the same moment: neither close is reported, and what was written is judged \
+         when it is run, mapped or written again",
         "writes to the block device under a file system, renames that the kernel makes by itself, changes of ACLs",
     ];
     if !kernel.initial_pid_namespace {
@@ -266,11 +268,15 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
             "a file that mprotect makes executable after it was mapped, and the mappings that the kernel's ELF loader makes \
              (the dynamic linker's own)",
             "messages of one sendmmsg call after the eighth",
+            "the close of a descriptor that a child inherited, when the child writes after its parent has ended",
+            "of more than 256 files that one process has open for write the oldest are judged before they are closed",
+            "of more than 16384 system calls under way at once those that began first",
             "names and addresses of a system call whose memory another thread changed before the look: what it says then \
              is what is reported",
             "a descriptor that another thread closed or replaced before the call that uses it came back",
             "scripts: known by the name that the caller passed, resolved after the exec; undetermined where it is \
              gone, or a link or a file on the way changed by then, but a mount that is gone again leaves no trace",
+            "a script whose interpreter is itself a script: the first file and the last are judged, those between are not",
             "32-bit system calls of a 64-bit kernel: file changes and datagram destinations made through them",
             "digests in the kernel: the agent hashes a file after the event, and says so when it changed",
             "events are reported after the fact: the kernel cannot refuse anything",
@@ -368,19 +374,31 @@ mod tests {
         let lsm = blind_spots(Flavour::Lsm, &kernel());
         let without_ima = blind_spots(Flavour::Lsm, &Kernel { has_ima_file_hash: false, ..kernel() });
         let tracepoint = blind_spots(Flavour::Tracepoint, &kernel());
-        assert_eq!((lsm.len() + 1, lsm.len() + 9), (without_ima.len(), tracepoint.len()));
+        assert_eq!((lsm.len() + 1, lsm.len() + 13), (without_ima.len(), tracepoint.len()));
         for words in [
             "io_uring",
             "mprotect",
             "ELF loader",
             "after the eighth",
+            "itself a script",
+            "a child inherited",
+            "256 files",
+            "16384 system calls",
             "another thread changed",
             "another thread closed",
         ] {
             assert!(tracepoint.iter().any(|spot| spot.contains(words)), "{words}");
             assert!(!lsm.iter().any(|spot| spot.contains(words)), "{words}");
         }
-        for words in ["`sh x.sh`", "1 GiB", "beneath an overlay", "FUSE", "block device", "anonymous"] {
+        for words in [
+            "`sh x.sh`",
+            "1 GiB",
+            "beneath an overlay",
+            "FUSE",
+            "block device",
+            "anonymous",
+            "two last writers",
+        ] {
             for spots in [&lsm, &tracepoint] {
                 assert!(spots.iter().any(|spot| spot.contains(words)), "{words}");
             }

@@ -101,6 +101,8 @@ struct Known {
     pid_ns: u32,
     /// It may have moved since.
     stale: bool,
+    /// Its number may be another's.
+    ended: bool,
     workload: Arc<Workload>,
 }
 
@@ -192,10 +194,11 @@ impl Workloads {
         }
     }
 
-    /// Forgets what is known of a process: call it at exit.
-    pub fn forget(&mut self, process: ProcessId) {
-        if self.by_process.get(&process.tgid).is_some_and(|k| k.start_ns == process.start_ns) {
-            self.by_process.remove(&process.tgid);
+    /// A process ended: nothing is inherited from it any more. It is still known, for what its exit closes comes after it, when it has
+    /// left its namespaces (exit_task_work() in do_exit()).
+    pub fn ended(&mut self, process: ProcessId) {
+        if let Some(known) = self.by_process.get(&process.tgid).filter(|k| k.start_ns == process.start_ns) {
+            known.ended = true;
         }
     }
 
@@ -283,6 +286,7 @@ impl Workloads {
 
     fn of_parent(&mut self, task: &Task) -> Option<Arc<Workload>> {
         if let Some(parent) = self.by_process.get(&task.ppid)
+            && !parent.ended
             && parent.start_ns <= task.process.start_ns
             && (parent.mnt_ns, parent.pid_ns) == (task.mnt_ns, task.pid_ns)
         {
@@ -306,6 +310,7 @@ impl Workloads {
             mnt_ns: task.mnt_ns,
             pid_ns: task.pid_ns,
             stale: false,
+            ended: false,
             workload: Arc::clone(workload),
         };
         self.by_process.insert(task.process.tgid, known);

@@ -183,7 +183,11 @@ fn hybrid_by_process() {
     workloads.ask_again(gone.process);
     assert!(workloads.resolve(&Task { mnt_ns: 9, ..gone.clone() }).is_unknown());
     assert!(!workloads.resolve(&gone).is_unknown());
-    assert_eq!(workloads.stats().unresolved, 4);
+    // What its exit closes is still its own; its children are not there any more.
+    workloads.ended(gone.process);
+    assert!(Arc::ptr_eq(&container, &workloads.resolve(&Task { mnt_ns: 0, ..gone.clone() })));
+    assert!(workloads.resolve(&task(34, gone.process.tgid, 650, 1)).is_unknown());
+    assert_eq!(workloads.stats().unresolved, 5);
 }
 
 #[test]

@@ -30,8 +30,13 @@ enum Tool {
     UdpSend { to: SocketAddr },
     /// Put a copy of FILE into a memfd and run it from there.
     Memfd { file: PathBuf, args: Vec<String> },
+    /// Put a copy of FILE into a memfd, map it executable, print one line, then wait for standard input to close.
+    MapMemfd { file: PathBuf },
     /// Change one byte of FILE through a shared writable mapping.
     MapWrite { file: PathBuf },
+    /// Store into FILE through a shared writable mapping that outlives its descriptor, run FILE, print one line, wait for standard
+    /// input to close, change one byte and unmap.
+    MapHeld { file: PathBuf },
     /// Fail to run FILE, and then map it executable in the same thread.
     FailedExec { file: PathBuf },
     /// Let this many threads fail to run FILE, and run PROGRAM while they are still there.
@@ -65,7 +70,9 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Tool::Memfd { file, args } => memfd(&file, &args),
+        Tool::MapMemfd { file } => map_memfd(&file),
         Tool::MapWrite { file } => map_write(&file),
+        Tool::MapHeld { file } => map_held(&file),
         Tool::FailedExec { file } => failed_exec(&file),
         Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
         Tool::MapBusy { file } => map_busy(&file),
@@ -104,13 +111,19 @@ fn socket_for(to: SocketAddr) -> std::io::Result<UdpSocket> {
     UdpSocket::bind(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" })
 }
 
-fn memfd(file: &std::path::Path, args: &[String]) -> anyhow::Result<()> {
-    use std::os::fd::AsRawFd as _;
-    use std::os::unix::process::CommandExt as _;
+/// A memfd with the content of `file`.
+fn copy_to_memfd(file: &std::path::Path) -> anyhow::Result<std::fs::File> {
     let content = std::fs::read(file)?;
     let fd = nix::sys::memfd::memfd_create(c"unknown", nix::sys::memfd::MFdFlags::empty())?;
     let mut out = std::fs::File::from(fd);
     out.write_all(&content)?;
+    Ok(out)
+}
+
+fn memfd(file: &std::path::Path, args: &[String]) -> anyhow::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::process::CommandExt as _;
+    let out = copy_to_memfd(file)?;
     let path = format!("/proc/self/fd/{}", out.as_raw_fd());
     // Reopened for reading: the kernel refuses to run a file that is open for write.
     let reader = std::fs::File::open(&path)?;
@@ -119,16 +132,51 @@ fn memfd(file: &std::path::Path, args: &[String]) -> anyhow::Result<()> {
     Err(Command::new(path).args(args).exec().into())
 }
 
-/// Changes one byte of padding (the last of the ELF identification) through a shared writable mapping.
-fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
+/// By the descriptor that memfd_create() gave, which no open made.
+fn map_memfd(file: &std::path::Path) -> anyhow::Result<()> {
+    let out = copy_to_memfd(file)?;
+    let map = map_executable(&out)?;
+    let waited = wait();
+    drop(map);
+    waited
+}
+
+fn map_executable(file: &std::fs::File) -> anyhow::Result<memmap2::Mmap> {
+    #[expect(unsafe_code, reason = "an executable mapping is what some subcommands are for")]
+    // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.
+    let map = unsafe { memmap2::MmapOptions::new().map_exec(file)? };
+    Ok(map)
+}
+
+/// Byte of padding, the last of the ELF identification.
+const PADDING: usize = 15;
+
+/// A shared writable mapping of the file, which is not open any more.
+fn map_shared(file: &std::path::Path) -> anyhow::Result<memmap2::MmapMut> {
     let opened = OpenOptions::new().read(true).write(true).open(file)?;
-    #[expect(unsafe_code, reason = "a shared writable mapping is what this subcommand is for")]
+    #[expect(unsafe_code, reason = "a shared writable mapping is what some subcommands are for")]
     // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
-    let mut map = unsafe { memmap2::MmapMut::map_mut(&opened)? };
-    drop(opened);
-    *map.get_mut(15).context("the file is shorter than an ELF identification")? ^= 1;
+    let map = unsafe { memmap2::MmapMut::map_mut(&opened)? };
+    ensure!(map.len() > PADDING, "{} is shorter than an ELF identification", file.display());
+    Ok(map)
+}
+
+fn map_write(file: &std::path::Path) -> anyhow::Result<()> {
+    let mut map = map_shared(file)?;
+    map[PADDING] ^= 1;
     map.flush()?;
     Ok(())
+}
+
+fn map_held(file: &std::path::Path) -> anyhow::Result<()> {
+    let mut map = map_shared(file)?;
+    // The page is dirty from here on: what is stored into it later sets no time stamp.
+    map.copy_within(PADDING..=PADDING, PADDING);
+    let status = Command::new(file).status()?;
+    ensure!(status.success(), "{} ended with {status}", file.display());
+    let waited = wait();
+    map[PADDING] ^= 1;
+    waited
 }
 
 /// The kernel's loader refuses `file` for its interpreter, after the check of its credentials.
@@ -174,18 +222,12 @@ fn failed_execs(count: usize, file: &std::path::Path, program: &std::path::Path)
 /// A dynamic linker maps a file that the kernel does not run all the same.
 fn failed_exec(file: &std::path::Path) -> anyhow::Result<()> {
     fail_to_run(file)?;
-    map_executable(&std::fs::File::open(file)?)
+    drop(map_executable(&std::fs::File::open(file)?)?);
+    Ok(())
 }
 
 fn map_busy(file: &std::path::Path) -> anyhow::Result<()> {
-    map_executable(&OpenOptions::new().read(true).write(true).open(file)?)
-}
-
-fn map_executable(opened: &std::fs::File) -> anyhow::Result<()> {
-    #[expect(unsafe_code, reason = "an executable mapping is what this is for")]
-    // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.
-    let map = unsafe { memmap2::MmapOptions::new().map_exec(opened)? };
-    drop(map);
+    drop(map_executable(&OpenOptions::new().read(true).write(true).open(file)?)?);
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! Programs, scripts and libraries that run.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use muster_proto::v1::{Flavour, Kind::*, Severity, Verdict::*};
 
 use super::{Scenario, Stage, found, in_usr_bin};
-use crate::expect::Expect;
+use crate::expect::{Difference, Expect};
 use crate::world::{self, CONTAINER, run};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -20,8 +21,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("unknown program on disk", unknown_disk),
         seen("unknown program on tmpfs", unknown_tmpfs),
         seen("unknown program in a memfd", memfd),
+        seen("unknown code mapped from a memfd", mapped_memfd),
         seen("program that unlinks itself while it runs", unlinked),
         seen("unknown script under an attested interpreter", script),
+        seen("unknown scripts that are interpreters of scripts", interpreters),
         seen("unknown program started by the dynamic linker", dynamic_linker),
         seen("unknown library by LD_PRELOAD", preload),
         seen("unknown file mapped executable after its exec failed", failed_exec),
@@ -31,6 +34,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("hard link to an attested program", hard_link),
         seen("symlink and relative path to an attested program", other_spellings),
         seen("attested and unknown programs in a container", container),
+        seen("program of a container run while a mapping of it outlives its descriptor", mapped_beneath),
         seen("program changed beneath a user's overlay", changed_beneath),
     ]
 }
@@ -43,13 +47,13 @@ fn attested(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     // `factor` is run by no other scenario.
     run(Command::new("/usr/bin/factor").arg("6"))?;
     let other = stage.settle()?;
-    anyhow::ensure!(
+    ensure!(
         other.is_empty(),
         "unexpected: {:?}",
         other.iter().map(crate::expect::describe).collect::<Vec<_>>()
     );
     let after = used(stage)?;
-    anyhow::ensure!(after > before, "files in use did not rise: {before} before, {after} after");
+    ensure!(after > before, "files in use did not rise: {before} before, {after} after");
     Ok(Vec::new())
 }
 
@@ -97,19 +101,38 @@ fn memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 fn unlinked(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let program = stage.world.disk.join("unlinks-itself");
-    let expected = vec![found(Exec, Unauthorized, &program)?.parent("suite")];
-    let mut child =
-        Command::new(&program).arg("unlink-self").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let expected = [found(Exec, Unauthorized, &program)?.parent("suite")];
+    while_it_runs(stage, Command::new(&program).arg("unlink-self"), &expected)?;
+    Ok(Vec::new())
+}
+
+/// What must come while a program runs that prints one line and waits for its input to close: all of it must have been judged
+/// before the program ends.
+fn while_it_runs(stage: &mut Stage, command: &mut Command, expected: &[Expect]) -> anyhow::Result<()> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
         BufReader::new(out).read_line(&mut line)?;
     }
-    let others = stage.settle();
+    let came = stage.settle();
     drop(child.stdin.take());
-    child.wait()?;
-    // What came while it ran is what is compared: it must have been judged before it ended.
-    let difference = crate::expect::Difference::of(&expected, &others?);
-    anyhow::ensure!(difference.is_empty(), "while it ran:{difference}");
+    let status = child.wait()?;
+    let difference = Difference::of(expected, &came?);
+    ensure!(difference.is_empty(), "while it ran:{difference}");
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+fn mapped_memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (tool, copied) = (stage.world.tool.clone(), stage.world.disk.join("libunknown.so"));
+    let expected = [
+        found(Exec, Unauthorized, &tool)?.parent("suite"),
+        Expect::new(Library, Unauthorized, "/memfd:unknown")
+            .sha256(world::sha256(&copied)?)
+            .severity(Severity::Critical)
+            .parent("suite"),
+    ];
+    while_it_runs(stage, Command::new(&tool).arg("map-memfd").arg(&copied), &expected)?;
     Ok(Vec::new())
 }
 
@@ -117,6 +140,17 @@ fn script(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let script = stage.world.disk.join("unknown.sh");
     run(&mut Command::new(&script))?;
     Ok(vec![found(Exec, Unauthorized, &script)?.parent("suite")])
+}
+
+/// The kernel runs the shell with the third, and it ends before it would run the others.
+fn interpreters(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let [first, second, third] =
+        ["first.sh", "second.sh", "third.sh"].map(|name| stage.world.disk.join(name));
+    run(&mut Command::new(&first))?;
+    let between = |file: &Path| -> anyhow::Result<Expect> {
+        Ok(found(Library, Unauthorized, file)?.parent("suite").blind("itself a script"))
+    };
+    Ok(vec![found(Exec, Unauthorized, &first)?.parent("suite"), between(&second)?, between(&third)?])
 }
 
 fn dynamic_linker(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
@@ -129,6 +163,29 @@ fn preload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let library = stage.world.disk.join("libunknown.so");
     run(Command::new("/usr/bin/true").env("LD_PRELOAD", &library))?;
     Ok(vec![found(Library, Unauthorized, &library)?.parent("suite")])
+}
+
+/// ovl_mmap() moves the mapping to the layer's file. While it is there, the overlay's inode has no writer, the kernel does not
+/// refuse the exec, and stores into a page that is dirty leave no trace.
+fn mapped_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let program = in_usr_bin("users");
+    let in_container = |expect: Expect| expect.workload(format!("docker://{CONTAINER}"));
+    let seen = world::sha256(&program)?;
+    let expected = [
+        in_container(Expect::new(Exec, Unauthorized, "/opt/in-container")),
+        in_container(Expect::new(Exec, Undetermined, program.display().to_string()).parent("in-container")),
+    ];
+    let args = ["map-held", &program.display().to_string()];
+    let mut command = stage.world.container_command("/opt/in-container", &args)?;
+    while_it_runs(stage, &mut command, &expected)?;
+    let changed = stage.world.container_root.join("usr/bin/users");
+    let digest = world::sha256(&changed)?;
+    ensure!(digest != seen, "{} did not change", changed.display());
+    let closed = Expect::new(File, Modified, program.display().to_string())
+        .operation("close_write")
+        .sha256(digest)
+        .severity(Severity::High);
+    Ok(vec![in_container(closed)])
 }
 
 /// Whoever mounts an overlay over files of their own can change them beneath it, and nothing of the overlay's inode shows it.
@@ -148,12 +205,12 @@ fn changed_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     if let Some(out) = child.stdout.take() {
         BufReader::new(out).read_line(&mut line)?;
     }
+    let exec = |verdict| Expect::new(Exec, verdict, program.display().to_string()).parent("sh");
     // The first run is judged by what it ran, before that is changed.
-    let difference = crate::expect::Difference::of(&[], &stage.settle()?);
+    let difference = Difference::of(&[exec(Undetermined)], &stage.settle()?);
     child.stdin.take().context("a pipe")?.write_all(b"next\n")?;
     let status = child.wait()?;
-    anyhow::ensure!(status.success() && difference.is_empty(), "{status}; before the change:{difference}");
-    let exec = |verdict| Expect::new(Exec, verdict, program.display().to_string()).parent("sh");
+    ensure!(status.success() && difference.is_empty(), "{status}; before the change:{difference}");
     let ran = match stage.agent.status()?.flavour() {
         // The agent reads the file, and finds that it is not what the overlay's inode still says.
         Flavour::Tracepoint => exec(Undetermined),
