@@ -111,9 +111,10 @@ pub mod file_flag {
     pub const TMPFS: u32 = 8;
     /// A memfd: tmpfs on the kernel's internal mount.
     pub const MEMFD: u32 = 16;
-    /// Its content may change, or may have changed, without its inode showing it: some writer has it open (`i_writecount` > 0), or
-    /// it lies on FUSE, or on an overlay that was mounted from a user namespace.
+    /// Some writer has it open, or mapped shared and writable (`i_writecount` > 0).
     pub const WRITERS: u32 = 32;
+    /// Its content may change without its inode showing it: it lies on FUSE, or on an overlay that was mounted from a user namespace.
+    pub const BENEATH: u32 = 64;
 }
 
 /// Values of [`Digest::origin`].

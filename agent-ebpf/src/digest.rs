@@ -4,7 +4,7 @@
 //! here by the identity of the content. Three things keep an entry honest: ctime, size and `i_version` are part of
 //! the key; every open for write, truncate and writable mapping that the hooks see drops the entry and leaves the time
 //! in `WRITERS` (ctime alone has the grain of a timer tick); and a file that some writer has open, or whose content can
-//! change without its inode ([`file_flag::WRITERS`]), is neither looked up nor kept.
+//! change without its inode ([`UNSTEADY`]), is neither looked up nor kept.
 
 use core::ffi::c_void;
 
@@ -80,6 +80,9 @@ static WRITERS: LruHashMap<Inode, Writer> = LruHashMap::with_max_entries(16_384,
 pub const NONE: Digest =
     Digest { sha256: [0; SHA256_LEN], origin: digest_origin::NONE, reserved: [0; 3], error: 0 };
 
+/// What keeps an inode's identity from meaning its content.
+const UNSTEADY: u32 = file_flag::WRITERS | file_flag::BENEATH;
+
 /// `-EOPNOTSUPP`: the helper hashed with another algorithm.
 const OTHER_ALGORITHM: i32 = -95;
 /// `HASH_ALGO_SHA256`
@@ -88,7 +91,7 @@ const SHA256: i64 = 4;
 /// The digest that is kept for this content, if it can be trusted now.
 #[inline(always)]
 pub fn cached(info: &FileInfo, out: &mut Digest) -> bool {
-    if info.flags & file_flag::WRITERS != 0 {
+    if info.flags & UNSTEADY != 0 {
         return false;
     }
     let Some(known) = DIGESTS.get_ptr(ContentKey::of(info)) else { return false };
@@ -119,7 +122,7 @@ pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Diges
         return;
     }
     out.origin = digest_origin::IMA;
-    let unwritten = info.flags & file_flag::WRITERS == 0 && file_info::writers(inode) <= 0;
+    let unwritten = info.flags & UNSTEADY == 0 && file_info::writers(inode) <= 0;
     if unwritten && !written_since(info, began) {
         let _ = DIGESTS.insert(ContentKey::of(info), &out.sha256, u64::from(BPF_ANY));
     }

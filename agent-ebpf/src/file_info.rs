@@ -177,8 +177,11 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
             flags |= file_flag::MEMFD;
         }
     }
-    if writing || changes_beneath(sb, magic) {
+    if writing {
         flags |= file_flag::WRITERS;
+    }
+    if changes_beneath(sb, magic) {
+        flags |= file_flag::BENEATH;
     }
     // SAFETY: the caller's promise.
     unsafe {

@@ -144,7 +144,7 @@ pub struct Task {
 }
 
 /// Identity of a file's content. Two equal identities, at different times, mean unchanged content, unless
-/// [`FileRef::has_writers`].
+/// [`FileRef::has_writers`] or [`FileRef::changes_beneath`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Device, kernel encoding (`major << 20 | minor`).
@@ -209,8 +209,10 @@ pub struct FileRef {
     pub uid: u32,
     /// Where it lies.
     pub place: Place,
-    /// Some writer has it open.
+    /// Some writer has it open, or mapped shared and writable.
     pub has_writers: bool,
+    /// Its content may change without its identity: it lies on FUSE, or on an overlay that was mounted from a user namespace.
+    pub changes_beneath: bool,
     /// Its content comes from a program (FUSE), which may give each reader another, and may never answer.
     #[serde(skip)]
     pub served: bool,

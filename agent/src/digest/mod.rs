@@ -495,7 +495,8 @@ fn key(identity: &FileIdentity) -> Key {
 }
 
 fn may_cache(file: &FileRef) -> bool {
-    !file.has_writers && !file.by_name && file.identity.ino != 0 && file.place != Place::Tmpfs
+    let steady = !file.has_writers && !file.changes_beneath && file.place != Place::Tmpfs;
+    steady && !file.by_name && file.identity.ino != 0
 }
 
 /// Of a changed file its content now is asked for, whoever writes.

@@ -34,7 +34,12 @@ pub(super) fn resolve(
     if at.is_some() && descriptor(name).is_some() && resolved.place != Place::Memfd {
         return Err(uncertain("the descriptor may have been another file's"));
     }
-    Ok(FileRef { has_writers: file.has_writers, digest: file.digest, ..resolved })
+    Ok(FileRef {
+        has_writers: file.has_writers,
+        changes_beneath: file.changes_beneath,
+        digest: file.digest,
+        ..resolved
+    })
 }
 
 /// The program of a process, as it is now.
@@ -78,6 +83,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         uid: stat.st_uid,
         place,
         has_writers: false,
+        changes_beneath: false,
         served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,
         former: None,

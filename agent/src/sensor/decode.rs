@@ -243,6 +243,7 @@ fn file_ref(
         uid: info.uid,
         place,
         has_writers: has(file_flag::WRITERS),
+        changes_beneath: has(file_flag::BENEATH),
         served,
         // The kernel was a reader of its own.
         digest: match digest {

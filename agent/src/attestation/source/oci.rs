@@ -121,8 +121,8 @@ impl Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", shown(&self.os), shown(&self.architecture))?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{}", shown(variant)))
+        write!(f, "{}/{}", shown(&self.os).escape_debug(), shown(&self.architecture).escape_debug())?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{}", shown(variant).escape_debug()))
     }
 }
 
