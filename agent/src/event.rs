@@ -218,9 +218,6 @@ pub struct FileRef {
     pub served: bool,
     /// Digest from the kernel.
     pub digest: Option<KernelDigest>,
-    /// Of a rename or a link whose hook comes before it is done: the name that the file has until then.
-    #[serde(skip)]
-    pub former: Option<Box<FilePath>>,
 }
 
 /// What was done to a file.

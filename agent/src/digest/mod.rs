@@ -407,7 +407,6 @@ impl Digests {
         match way {
             Way::Exe => Some(self.ways.exe(pid)),
             Way::Root => Some(self.ways.in_root(pid, file.path.as_bytes(), false)),
-            Way::Former => Some(self.ways.in_root(pid, file.former.as_ref()?.as_bytes(), false)),
             Way::Mapped => Some(self.ways.mapped(pid, file)),
             Way::Opened => Some(self.ways.opened(pid, file)),
             Way::Peer => {
@@ -460,8 +459,6 @@ enum Way {
     Exe,
     /// Its path in the process's root.
     Root,
-    /// The name that it has until its rename or link is done, in the process's root.
-    Former,
     /// `/proc/<pid>/map_files`, by inode.
     Mapped,
     /// `/proc/<pid>/fd`, by inode.
@@ -481,10 +478,6 @@ fn ways(file: &FileRef, action: Action) -> &'static [Way] {
         (Action::Exec | Action::Interpreter | Action::Connect, true) => &[Way::Exe],
         (Action::Library, false) => &[Way::Root, Way::Mapped, Way::Opened, Way::Peer],
         (Action::Library, true) => &[Way::Mapped, Way::Opened],
-        // Not under its new name, and not under the former one any more: the rename was done in between.
-        (Action::Change(_), false) if file.former.is_some() => {
-            &[Way::Root, Way::Former, Way::Root, Way::Opened, Way::Peer]
-        }
         (Action::Script | Action::Change(_), false) => &[Way::Root, Way::Opened, Way::Peer],
         (Action::Script | Action::Change(_), true) => &[Way::Opened],
     }

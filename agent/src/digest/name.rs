@@ -86,7 +86,6 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         changes_beneath: false,
         served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,
-        former: None,
     })
 }
 

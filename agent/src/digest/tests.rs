@@ -456,30 +456,6 @@ fn renames_never_mix_contents_up() {
 }
 
 #[test]
-fn a_rename_that_is_not_done_yet() {
-    let dir = dir();
-    let (new, old) = (file(&dir, "new", "one"), file(&dir, "old", "two"));
-    let event = FileRef {
-        former: Some(Box::new(FilePath::from(new.to_str().expect("UTF-8")))),
-        ..event_of(&new, old.to_str().expect("UTF-8"))
-    };
-    let mut digests = digests();
-    for op in [FileOp::Rename, FileOp::Link] {
-        assert_eq!(answer(&digests.content(&me(), &event, Action::Change(op), false)), agent(ONE), "{op:?}");
-    }
-    assert_eq!(digests.starts_like_program(&me(), &event), Some(false));
-    fs::rename(&new, &old).expect("renamed");
-    assert_eq!(
-        answer(&digests.content(&me(), &event, Action::Change(FileOp::Rename), false)),
-        agent(ONE),
-        "done"
-    );
-    for reason in ["gone", "changed"] {
-        assert_eq!(counted(&digests, &format!("undetermined_total{{reason=\"{reason}\"}}")), 0);
-    }
-}
-
-#[test]
 fn a_program_deleted_while_it_runs() {
     let dir = dir();
     let path = dir.path().join("sleep");

@@ -398,10 +398,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 // A path that is cut or relative lacks its leading slash; a name alone (tracepoint flavour) says nothing of
                 // the file that has it.
                 file.by_name |= target.as_bytes().first() != Some(&b'/');
-                let former = std::mem::replace(&mut file.path, target.clone());
-                let is_whole = !file.truncated && former.as_bytes().first() == Some(&b'/');
-                // The hooks of the LSM come before what they announce: the agent may be there first.
-                file.former = (event.flavour == Flavour::Lsm && is_whole).then(|| Box::new(former));
+                file.path = target.clone();
                 file.truncated = false;
             }
             // Under this name nobody can run it any more, but it may have others.

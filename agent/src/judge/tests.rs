@@ -70,14 +70,7 @@ impl Facts for Shared {
     fn content(&mut self, _: &Task, file: &FileRef, _: Action, weak: bool) -> Content {
         let mut world = self.0.borrow_mut();
         world.asked += 1;
-        let former = file
-            .former
-            .as_ref()
-            .map(|path| path.to_string())
-            .filter(|f| world.files.contains_key(f.as_str()));
-        let path = file.path.to_string();
-        let is_there = world.files.contains_key(path.as_str());
-        world.holds(former.as_ref().filter(|_| !is_there).unwrap_or(&path), weak)
+        world.holds(&file.path.to_string(), weak)
     }
     fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
         self.0.borrow().owner(&file.path)
@@ -529,19 +522,6 @@ fn a_close_by_a_name_that_is_gone_is_judged_by_another() {
     assert_eq!(verdicts(&found), one(Kind::File, Verdict::Undetermined, "/opt/link"));
     // None is left.
     assert_eq!(verdicts(&b.event(1, close(FileRef { nlink: 0, ..program }))), []);
-}
-
-#[test]
-fn a_rename_over_a_file_of_the_sbom_is_judged_before_it_is_done() {
-    for (flavour, expected) in
-        [(Flavour::Lsm, Verdict::Modified), (Flavour::Tracepoint, Verdict::Undetermined)]
-    {
-        let mut b = Bench { flavour, ..Bench::new() };
-        b.world.0.borrow_mut().files.remove("/bin/true");
-        let target = Some(FilePath::from("/bin/true"));
-        let found = b.event(1, Body::File { op: FileOp::Rename, file: at("/opt/x"), target, mode: None });
-        assert_eq!(verdicts(&found), one(Kind::File, expected, "/bin/true"), "{flavour:?}");
-    }
 }
 
 #[test]

@@ -250,7 +250,6 @@ fn file_ref(
             Some(digest) => kernel_digest(kind, digest)?.filter(|_| !served),
             None => None,
         },
-        former: None,
     })
 }
 
