@@ -101,8 +101,9 @@ fn upper(inode: u64) -> u64 {
 /// opened.
 #[inline(always)]
 pub fn is_mapped_beneath(inode: u64) -> bool {
-    let mapping = pointer(upper(inode), &OFF_INODE_MAPPING);
-    magic(inode) == OVERLAYFS && read::<i32>(mapping, &OFF_MAPPING_WRITABLE) > 0
+    // Behind another file system's inode is no pointer: reading through what is there would fault, at each close.
+    magic(inode) == OVERLAYFS
+        && read::<i32>(pointer(upper(inode), &OFF_INODE_MAPPING), &OFF_MAPPING_WRITABLE) > 0
 }
 
 /// The kernel's own file systems hold settings and not content: nothing there is a change of a file.

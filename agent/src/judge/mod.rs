@@ -390,7 +390,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
         }
         // As it was until now, if that says where it is.
-        let former = (!file.deleted && !file.by_name).then(|| file.path.clone());
+        let former = (op == FileOp::Link && !file.deleted && !file.by_name).then(|| file.path.clone());
         let mut file = file.clone();
         match (op, target) {
             (FileOp::Unlink, _) => return,
