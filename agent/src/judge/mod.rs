@@ -45,6 +45,7 @@ use crate::workload::Workload;
 
 mod facts;
 mod live;
+mod program;
 mod silent;
 mod stage;
 #[cfg(test)]
@@ -53,6 +54,7 @@ mod updates;
 
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
+use program::{Program, Ran, culprit, is_harmless, worse};
 use silent::Silent;
 pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
@@ -107,28 +109,6 @@ impl Known {
     fn tempered(&self, judgement: Judgement) -> Judgement {
         if self.binding == Some(Binding::Unproven) { verdict::of_unproven(judgement) } else { judgement }
     }
-}
-
-/// What a process runs that is not attested: the worst of its binary, its script and its libraries.
-struct Culprit {
-    observation: Observation,
-    severity: Severity,
-}
-
-/// What a process was found to run.
-struct Program {
-    /// How often the images had changed by then.
-    epoch: u64,
-    culprit: Option<Arc<Culprit>>,
-}
-
-/// What came of judging a file that runs.
-#[derive(Default)]
-struct Ran {
-    /// What is to be held against its process.
-    culprit: Option<Arc<Culprit>>,
-    /// Where it was found attested by SHA-256, or as an attested package manager wrote it.
-    attested: Option<FilePath>,
 }
 
 /// Judges events.
@@ -313,24 +293,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             operation: None,
         };
         self.report(event, &workload.info, judgement, &about);
-    }
-
-    /// Judges the program of a process whose exec was not seen; it is not reported by itself.
-    fn program_before(&mut self, task: &Task, workload: &Workload, image: &Known) -> Option<Arc<Culprit>> {
-        let mut observation = match self.facts.program(task) {
-            Ok(file) => {
-                if self.silent.has(image.number, &file) {
-                    return None;
-                }
-                self.observe(task, workload, image, file, Action::Exec)
-            }
-            Err(why) => unobserved(Action::Exec, FileRef::default(), why, task, workload, image),
-        };
-        let (judgement, held) = self.consider(task, workload, image, &mut observation);
-        if held.is_some() {
-            return None;
-        }
-        culprit(observation, judgement.verdict, judgement.severity)
     }
 
     /// Looks at a file: what it holds, and where that may matter, which package owns it.
@@ -903,27 +865,6 @@ fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
         Place::Tmpfs | Place::Memfd => true,
         Place::UpperLayer => !workload.is_host || late,
         Place::Disk | Place::ImageLayer => late,
-    }
-}
-
-/// Nothing that is held against a process that runs it.
-fn is_harmless(verdict: Verdict, severity: Severity) -> bool {
-    match verdict {
-        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly | Verdict::PackageDerived => true,
-        Verdict::Updated => severity < Severity::Medium,
-        _ => false,
-    }
-}
-
-fn culprit(observation: Observation, verdict: Verdict, severity: Severity) -> Option<Arc<Culprit>> {
-    (!is_harmless(verdict, severity)).then(|| Arc::new(Culprit { observation, severity }))
-}
-
-/// The worse of the two; of equals the first.
-fn worse(one: Option<Arc<Culprit>>, other: Option<Arc<Culprit>>) -> Option<Arc<Culprit>> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(if other.severity > one.severity { other } else { one }),
-        (one, other) => one.or(other),
     }
 }
 

@@ -1,0 +1,80 @@
+//! What a process was found to run, and what of it is held against it.
+
+use std::sync::Arc;
+
+use super::{Facts, Judge, Known, unobserved};
+use crate::event::{Action, FilePath, FileRef, Observation, Task};
+use crate::finding::{Finding, Severity, Verdict};
+use crate::workload::Workload;
+
+/// What a process runs that is not attested: the worst of its binary, its script and its libraries.
+pub(super) struct Culprit {
+    pub(super) observation: Observation,
+    pub(super) severity: Severity,
+}
+
+/// What a process was found to run.
+pub(super) struct Program {
+    /// How often the images had changed by then.
+    pub(super) epoch: u64,
+    pub(super) culprit: Option<Arc<Culprit>>,
+}
+
+/// What came of judging a file that runs.
+#[derive(Default)]
+pub(super) struct Ran {
+    /// What is to be held against its process.
+    pub(super) culprit: Option<Arc<Culprit>>,
+    /// Where it was found attested by SHA-256, or as an attested package manager wrote it.
+    pub(super) attested: Option<FilePath>,
+}
+
+impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
+    /// Judges the program of a process whose exec was not seen; it is not reported by itself.
+    pub(super) fn program_before(
+        &mut self,
+        task: &Task,
+        workload: &Workload,
+        image: &Known,
+    ) -> Option<Arc<Culprit>> {
+        let mut observation = match self.facts.program(task) {
+            Ok(file) => {
+                if self.silent.has(image.number, &file) {
+                    return None;
+                }
+                self.observe(task, workload, image, file, Action::Exec)
+            }
+            Err(why) => unobserved(Action::Exec, FileRef::default(), why, task, workload, image),
+        };
+        let (judgement, held) = self.consider(task, workload, image, &mut observation);
+        if held.is_some() {
+            return None;
+        }
+        culprit(observation, judgement.verdict, judgement.severity)
+    }
+}
+
+/// Nothing that is held against a process that runs it.
+pub(super) fn is_harmless(verdict: Verdict, severity: Severity) -> bool {
+    match verdict {
+        Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly | Verdict::PackageDerived => true,
+        Verdict::Updated => severity < Severity::Medium,
+        _ => false,
+    }
+}
+
+pub(super) fn culprit(
+    observation: Observation,
+    verdict: Verdict,
+    severity: Severity,
+) -> Option<Arc<Culprit>> {
+    (!is_harmless(verdict, severity)).then(|| Arc::new(Culprit { observation, severity }))
+}
+
+/// The worse of the two; of equals the first.
+pub(super) fn worse(one: Option<Arc<Culprit>>, other: Option<Arc<Culprit>>) -> Option<Arc<Culprit>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.severity > one.severity { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
