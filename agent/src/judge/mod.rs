@@ -31,8 +31,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::event::{
-    Action, Body, Connect, Content, DigestOrigin, Event, FileOp, FilePath, FileRef, Flavour, Kind,
-    Observation, Place, ProcessId, Task,
+    Action, Body, Connect, Content, Event, FileOp, FilePath, FileRef, Flavour, Observation, Place, ProcessId,
+    Task,
 };
 use crate::finding::{Binding, Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
 use crate::identity::Digests;
@@ -46,6 +46,7 @@ use crate::workload::Workload;
 mod facts;
 mod live;
 mod program;
+mod report;
 mod silent;
 mod stage;
 #[cfg(test)]
@@ -55,6 +56,7 @@ mod updates;
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
 use program::{Program, Ran, culprit, is_harmless, worse};
+use report::{About, plain};
 use silent::Silent;
 pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
@@ -141,16 +143,6 @@ impl<F: fmt::Debug, S> fmt::Debug for Judge<F, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Judge").field("facts", &self.facts).finish_non_exhaustive()
     }
-}
-
-/// What a finding says beside its event and its judgement.
-#[derive(Default)]
-struct About<'a> {
-    file: Option<&'a FileRef>,
-    content: Option<&'a Content>,
-    operation: Option<FileOp>,
-    connect: Option<&'a Connect>,
-    image: Option<&'a Known>,
 }
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
@@ -602,26 +594,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         self.report(event, &workload.info, judgement, &About { file: Some(file), ..About::default() });
     }
 
-    fn lost(&mut self, event: &Event, kind: Kind, count: u64, since_ns: u64) {
-        let until = self.facts.time();
-        let since =
-            until.checked_sub(Duration::from_nanos(event.time_ns.saturating_sub(since_ns))).unwrap_or(until);
-        let reason = format!(
-            "between {} and {}, {count} {kind} {} lost in the kernel because the ring buffer was full; a larger \
-             sensor.{}_ring_bytes holds longer bursts",
-            crate::feed::time_text(since),
-            crate::feed::time_text(until),
-            if count == 1 { "record was" } else { "records were" },
-            match kind {
-                Kind::File => "file",
-                Kind::Connect => "network",
-                Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => "exec",
-            },
-        );
-        let judgement = plain(Verdict::Loss, Severity::High, reason);
-        self.report(event, &Arc::new(WorkloadInfo::default()), judgement, &About::default());
-    }
-
     /// The workload's image if it has a verified SBOM. Reports, once, why it has none.
     fn image_of(&mut self, event: &Event, workload: &Workload) -> Option<Arc<Known>> {
         let Some(digests) = &workload.image else {
@@ -771,73 +743,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         self.states.insert(key, reason);
     }
-
-    fn report(
-        &mut self,
-        event: &Event,
-        workload: &Arc<WorkloadInfo>,
-        judgement: Judgement,
-        about: &About<'_>,
-    ) {
-        let finding = self.complete(event, workload, judgement, about);
-        (self.sink)(finding);
-    }
-
-    /// A finding with the process that it is about.
-    fn complete(
-        &mut self,
-        event: &Event,
-        workload: &Arc<WorkloadInfo>,
-        judgement: Judgement,
-        about: &About<'_>,
-    ) -> Finding {
-        let mut finding = self.finding(event, workload, judgement, about);
-        if finding.verdict != Verdict::Loss {
-            let (process, ancestors) = self.facts.ancestry(&event.task);
-            finding.process = Some(process);
-            finding.ancestors = ancestors;
-        }
-        finding
-    }
-
-    fn finding(
-        &self,
-        event: &Event,
-        workload: &Arc<WorkloadInfo>,
-        judgement: Judgement,
-        about: &About<'_>,
-    ) -> Finding {
-        let Judgement { verdict, severity, reason, expected_sha256, attested_path, package, used: _ } =
-            judgement;
-        let (sha256, digest_origin): (_, Option<DigestOrigin>) = match about.content {
-            Some(Content::Known { sha256, origin, .. }) => (Some(*sha256), Some(*origin)),
-            Some(Content::Undetermined(_)) | None => (None, None),
-        };
-        Finding {
-            sequence: 0,
-            time: self.facts.time(),
-            verdict,
-            severity,
-            kind: event.kind(),
-            flavour: event.flavour,
-            workload: Arc::clone(workload),
-            process: None,
-            ancestors: Vec::new(),
-            path: about.file.map(|f| f.path.clone()).unwrap_or_default(),
-            path_truncated: about.file.is_some_and(|f| f.truncated),
-            sha256,
-            digest_origin,
-            expected_sha256,
-            attested_path,
-            package,
-            operation: about.operation,
-            connect: about.connect.cloned(),
-            coverage: about.image.map(|i| i.coverage),
-            binding: about.image.and_then(|i| i.binding),
-            documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
-            reason,
-        }
-    }
 }
 
 /// A file whose content cannot be looked at.
@@ -871,18 +776,6 @@ fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
 /// Under what an image's state is remembered.
 fn state_key(workload: &WorkloadInfo) -> &str {
     if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest }
-}
-
-fn plain(verdict: Verdict, severity: Severity, reason: String) -> Judgement {
-    Judgement {
-        verdict,
-        severity,
-        reason,
-        expected_sha256: None,
-        attested_path: None,
-        package: None,
-        used: None,
-    }
 }
 
 fn same_inode(a: &FileRef, b: &FileRef) -> bool {

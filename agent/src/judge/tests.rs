@@ -4,7 +4,7 @@ use std::rc::Rc;
 use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
 use crate::attestation::PredicateType;
-use crate::event::{FileIdentity, Flavour, Protocol};
+use crate::event::{DigestOrigin, FileIdentity, Flavour, Kind, Protocol};
 use crate::event::{Owner, PackageDigest, WeakDigests};
 use crate::finding::ProcessInfo;
 use crate::images::Document;

@@ -1,0 +1,120 @@
+//! Findings: what is said of an event and its judgement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Facts, Judge, Known};
+use crate::event::{Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind};
+use crate::finding::{Finding, Severity, Verdict, WorkloadInfo};
+use crate::verdict::Judgement;
+
+/// What a finding says beside its event and its judgement.
+#[derive(Default)]
+pub(super) struct About<'a> {
+    pub(super) file: Option<&'a FileRef>,
+    pub(super) content: Option<&'a Content>,
+    pub(super) operation: Option<FileOp>,
+    pub(super) connect: Option<&'a Connect>,
+    pub(super) image: Option<&'a Known>,
+}
+
+impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
+    pub(super) fn lost(&mut self, event: &Event, kind: Kind, count: u64, since_ns: u64) {
+        let until = self.facts.time();
+        let since =
+            until.checked_sub(Duration::from_nanos(event.time_ns.saturating_sub(since_ns))).unwrap_or(until);
+        let reason = format!(
+            "between {} and {}, {count} {kind} {} lost in the kernel because the ring buffer was full; a larger \
+             sensor.{}_ring_bytes holds longer bursts",
+            crate::feed::time_text(since),
+            crate::feed::time_text(until),
+            if count == 1 { "record was" } else { "records were" },
+            match kind {
+                Kind::File => "file",
+                Kind::Connect => "network",
+                Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => "exec",
+            },
+        );
+        let judgement = plain(Verdict::Loss, Severity::High, reason);
+        self.report(event, &Arc::new(WorkloadInfo::default()), judgement, &About::default());
+    }
+
+    pub(super) fn report(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) {
+        let finding = self.complete(event, workload, judgement, about);
+        (self.sink)(finding);
+    }
+
+    /// A finding with the process that it is about.
+    pub(super) fn complete(
+        &mut self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) -> Finding {
+        let mut finding = self.finding(event, workload, judgement, about);
+        if finding.verdict != Verdict::Loss {
+            let (process, ancestors) = self.facts.ancestry(&event.task);
+            finding.process = Some(process);
+            finding.ancestors = ancestors;
+        }
+        finding
+    }
+
+    pub(super) fn finding(
+        &self,
+        event: &Event,
+        workload: &Arc<WorkloadInfo>,
+        judgement: Judgement,
+        about: &About<'_>,
+    ) -> Finding {
+        let Judgement { verdict, severity, reason, expected_sha256, attested_path, package, used: _ } =
+            judgement;
+        let (sha256, digest_origin): (_, Option<DigestOrigin>) = match about.content {
+            Some(Content::Known { sha256, origin, .. }) => (Some(*sha256), Some(*origin)),
+            Some(Content::Undetermined(_)) | None => (None, None),
+        };
+        Finding {
+            sequence: 0,
+            time: self.facts.time(),
+            verdict,
+            severity,
+            kind: event.kind(),
+            flavour: event.flavour,
+            workload: Arc::clone(workload),
+            process: None,
+            ancestors: Vec::new(),
+            path: about.file.map(|f| f.path.clone()).unwrap_or_default(),
+            path_truncated: about.file.is_some_and(|f| f.truncated),
+            sha256,
+            digest_origin,
+            expected_sha256,
+            attested_path,
+            package,
+            operation: about.operation,
+            connect: about.connect.cloned(),
+            coverage: about.image.map(|i| i.coverage),
+            binding: about.image.and_then(|i| i.binding),
+            documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
+            reason,
+        }
+    }
+}
+
+pub(super) fn plain(verdict: Verdict, severity: Severity, reason: String) -> Judgement {
+    Judgement {
+        verdict,
+        severity,
+        reason,
+        expected_sha256: None,
+        attested_path: None,
+        package: None,
+        used: None,
+    }
+}
