@@ -572,6 +572,8 @@ pub struct Observation {
     pub fresh: bool,
     /// Effective user is root.
     pub root: bool,
+    /// The workload is the host.
+    pub on_host: bool,
     /// Containers: who owns the file by the package databases of the image's read-only layers. Asked only of a file that
     /// lies in one and is at no path of the SBOM.
     pub owner: Option<Owner>,

@@ -12,6 +12,12 @@ use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, Proce
 pub struct Sha256(pub [u8; 32]);
 
 impl Sha256 {
+    /// Of nothing: what every empty file has.
+    pub const EMPTY: Self = Self([
+        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27,
+        0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+    ]);
+
     /// All zero: what generators write when they have no digest.
     pub fn is_zero(&self) -> bool {
         self.0 == [0; 32]
@@ -176,6 +182,17 @@ pub enum Severity {
 impl Severity {
     /// Every severity, lowest first.
     pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// One step less, as long as there is one.
+    #[must_use]
+    pub fn below(self) -> Self {
+        match self {
+            Self::Critical => Self::High,
+            Self::High => Self::Medium,
+            Self::Medium => Self::Low,
+            Self::Low | Self::Info => Self::Info,
+        }
+    }
 
     /// The severity's name.
     pub fn as_str(self) -> &'static str {

@@ -9,12 +9,14 @@
 //! | path in the SBOM, SHA-256 differs | `modified` | high |
 //! | path in the SBOM, only SHA-1 or MD5 there, equal | `attested_weak` | info |
 //! | path in the SBOM, only SHA-1 or MD5 there, differs | `modified` | high |
+//! | path in the SBOM, only SHA-1 or MD5 there, which could not be computed | `undetermined` | medium |
+//! | path in the SBOM, no usable digest there; made or changed after the start, or just now, and not empty | `modified` | high |
 //! | path in the SBOM, no usable digest there | `path_only` | info |
-//! | SHA-256 in the SBOM at another path | `relocated` | low; high from `/tmp`, `/var/tmp`, `/dev/shm`, tmpfs, memfd |
+//! | SHA-256 in the SBOM at another path, and not that of nothing | `relocated` | by what happened ([`severity`]) |
 //! | in a read-only layer, untouched since; a package that the SBOM names owns it by its database, which has the same digest or none | `package_derived` | info |
-//! | made or changed after the start (see [`Observation::fresh`]), or just now | `unauthorized` | high; critical for root and for a connect |
+//! | made or changed after the start (see [`Observation::fresh`]), or just now | `unauthorized` | by what happened |
 //! | else | `unlisted` | medium |
-//! | `attested`, `attested_weak` or `package_derived` by these rows, but the content may not be what ran ([`Doubt`]) | `undetermined` | medium |
+//! | `attested`, `attested_weak`, `path_only` or `package_derived` by these rows, but the content may not be what ran ([`Doubt`]) | `undetermined` | medium |
 //! | `modified` or `unauthorized` by these rows, but written by the host's package manager (see [`Observation::update`]) | `updated` | info if its database agrees; low if nobody saw who wrote it; else medium |
 //!
 //! * The path's row comes before the digest's: `/bin/a` overwritten with the bytes of `/bin/b` is `modified`, not
@@ -39,11 +41,9 @@ use crate::event::{
 use crate::finding::{Coverage, Severity, Sha256, Verdict};
 use crate::sbom::{Entry, ImageIndex};
 
+mod severity;
 #[cfg(test)]
 mod tests;
-
-/// Set-user-id and set-group-id (`S_ISUID | S_ISGID`).
-const SET_ID: u32 = 0o6000;
 
 /// What is said of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// How bad it is. `attested` is reported nowhere.
     pub severity: Severity,
+    /// So little that it is counted and not reported.
+    pub quiet: bool,
     /// One sentence: what was expected, what was found. Empty for `attested`.
     pub reason: String,
     /// The digest that the SBOM has at this path (`modified`).
@@ -70,10 +72,17 @@ impl Judgement {
         self.verdict == Verdict::Attested
     }
 
-    fn new(verdict: Verdict, severity: Severity, reason: String) -> Self {
+    /// It is reported.
+    pub fn is_told(&self) -> bool {
+        !self.is_silent() && !self.quiet
+    }
+
+    /// A judgement that says no more than its reason.
+    pub fn new(verdict: Verdict, severity: Severity, reason: String) -> Self {
         Self {
             verdict,
             severity,
+            quiet: false,
             reason,
             expected_sha256: None,
             attested_path: None,
@@ -132,15 +141,23 @@ pub fn verdict(observation: &Observation, index: &ImageIndex) -> Judgement {
 fn doubted(mut judgement: Judgement, doubt: Doubt) -> Judgement {
     let doubt = doubt.as_str();
     match judgement.verdict {
-        Verdict::Attested | Verdict::AttestedWeak | Verdict::PackageDerived => {
-            let reason =
-                format!("the content that was found is as attested, but it may not be what ran: {doubt}");
+        Verdict::Attested | Verdict::AttestedWeak | Verdict::PackageDerived | Verdict::PathOnly => {
+            let found = match judgement.verdict {
+                Verdict::PathOnly => "nothing speaks against the content that was found",
+                _ => "the content that was found is as attested",
+            };
+            let reason = format!("{found}, but it may not be what ran: {doubt}");
             let package = judgement.package.take();
             Judgement { package, ..Judgement::new(Verdict::Undetermined, Severity::Medium, reason) }
         }
         Verdict::Relocated => {
             let reason = format!("{}; it may not be what ran: {doubt}", judgement.reason);
-            Judgement { severity: judgement.severity.max(Severity::Medium), reason, ..judgement }
+            Judgement {
+                severity: judgement.severity.max(Severity::Medium),
+                quiet: false,
+                reason,
+                ..judgement
+            }
         }
         _ => judgement,
     }
@@ -198,6 +215,7 @@ fn by_sbom(observation: &Observation, index: &ImageIndex) -> Judgement {
     };
     match path {
         Some(entry) => at_path(observation, entry, sha256, weak),
+        None if *sha256 == Sha256::EMPTY => empty(),
         None => match index.by_sha256(sha256).next() {
             Some(entry) => relocated(observation, entry),
             None => unknown(observation, index.coverage(), sha256, weak),
@@ -278,14 +296,12 @@ fn at_path(
     }
     let listed = entry.weak().unwrap_or_default();
     let (name, equal) = match (weak, listed.sha1, listed.md5) {
+        (_, None, None) => return without_digest(observation, entry, sha256),
         (Some(found), Some(expected), _) => ("SHA-1", found.sha1 == expected),
         (Some(found), None, Some(expected)) => ("MD5", found.md5 == expected),
-        (None, Some(_), _) | (None, None, Some(_)) | (_, None, None) => {
-            let reason = match listed.sha1.is_some() || listed.md5.is_some() {
-                true => "the SBOM has only a weak digest for this file, and that one was not computed",
-                false => "the SBOM has a file here but no digest for it, so its content cannot be judged",
-            };
-            return Judgement::new(Verdict::PathOnly, Severity::Info, reason.to_owned()).of(entry);
+        (None, _, _) => {
+            let reason = "the SBOM has only a weak digest for this file, and that one could not be computed";
+            return Judgement::new(Verdict::Undetermined, Severity::Medium, reason.to_owned()).of(entry);
         }
     };
     if equal {
@@ -299,14 +315,50 @@ fn at_path(
     }
 }
 
+/// The SBOM has the path and no digest of it, so only the time speaks: what is as old as the image may be the image's. An empty file
+/// holds nothing that could be held against it.
+fn without_digest(observation: &Observation, entry: Entry<'_>, sha256: &Sha256) -> Judgement {
+    let judgement = match whence(observation).filter(|_| *sha256 != Sha256::EMPTY) {
+        Some(whence) => {
+            let reason = format!("the SBOM has a file here but no digest for it, and {whence}");
+            Judgement::new(Verdict::Modified, Severity::High, reason)
+        }
+        None => {
+            let reason = "the SBOM has a file here but no digest for it, so its content cannot be judged";
+            Judgement::new(Verdict::PathOnly, Severity::Info, reason.to_owned())
+        }
+    };
+    judgement.of(entry)
+}
+
+/// The empty content is everybody's: that the SBOM has it somewhere says nothing of this file, and nothing can run of it.
+fn empty() -> Judgement {
+    let reason = "the file is empty, so there is nothing in it that could run".to_owned();
+    Judgement { quiet: true, ..Judgement::new(Verdict::Unlisted, Severity::Info, reason) }
+}
+
+/// Why the file is not what the image brought, if that is so.
+fn whence(observation: &Observation) -> Option<&'static str> {
+    let changed = matches!(observation.action, Action::Change(_));
+    match (observation.file.place, changed) {
+        _ if !observation.fresh && !changed => None,
+        (Place::Memfd, _) => Some("it exists in memory only"),
+        (_, true) => Some("it was made or changed just now"),
+        (Place::UpperLayer, false) => Some("it was made or changed after the container started"),
+        (Place::Tmpfs, false) => Some("it lies on a file system in memory"),
+        (Place::Disk | Place::ImageLayer, false) => {
+            Some("it was made or changed after the image was attested")
+        }
+    }
+}
+
 /// The content is as signed. An SBOM says nothing of modes, but a program that changes hands by becoming set-user-id is
 /// a change that no signature covers.
 fn attested(observation: &Observation, entry: Entry<'_>) -> Judgement {
-    let mode = observation.file.mode;
-    if observation.action == Action::Change(FileOp::Chmod) && mode & SET_ID != 0 {
+    if observation.action == Action::Change(FileOp::Chmod) && severity::grants_rights(&observation.file) {
         let reason = format!(
             "the content is the SBOM's, but the file was made set-user-id or set-group-id (mode {:04o})",
-            mode & 0o7777
+            observation.file.mode & 0o7777
         );
         return Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
     }
@@ -317,12 +369,12 @@ fn attested(observation: &Observation, entry: Entry<'_>) -> Judgement {
 
 fn relocated(observation: &Observation, entry: Entry<'_>) -> Judgement {
     let file = &observation.file;
-    let passing = matches!(file.place, Place::Tmpfs | Place::Memfd)
-        || [&b"/tmp/"[..], b"/var/tmp/", b"/dev/shm/"].iter().any(|d| file.path.as_bytes().starts_with(d));
-    let severity = if passing { Severity::High } else { Severity::Low };
+    let severity = severity::of_copy(observation);
     let attested_path = entry.path();
     let reason = format!("the SBOM has this content at {attested_path}, found at {}", name(file));
-    let mut judgement = Judgement::new(Verdict::Relocated, severity, reason).of(entry);
+    let mut judgement =
+        Judgement::new(Verdict::Relocated, severity.unwrap_or(Severity::Info), reason).of(entry);
+    judgement.quiet = severity.is_none();
     judgement.attested_path = Some(attested_path);
     judgement.used = in_use(observation, entry);
     judgement
@@ -365,8 +417,7 @@ fn unknown(
     sha256: &Sha256,
     weak: Option<&WeakDigests>,
 ) -> Judgement {
-    let changed = matches!(observation.action, Action::Change(_));
-    if !observation.fresh && !changed {
+    let Some(whence) = whence(observation) else {
         let contradiction = match derived(observation, sha256, weak) {
             Ok(judgement) => return judgement,
             Err(contradiction) => contradiction,
@@ -389,24 +440,12 @@ fn unknown(
             None => reason.to_owned(),
         };
         return Judgement::new(Verdict::Unlisted, severity, reason);
-    }
-    let grave = observation.root || observation.action == Action::Connect;
-    let severity = match (coverage, grave) {
-        (Coverage::Full | Coverage::Owned, true) => Severity::Critical,
-        (Coverage::Full | Coverage::Owned, false) | (Coverage::Packages, true) => Severity::High,
-        (Coverage::Packages, false) => Severity::Medium,
-    };
-    let whence = match (observation.file.place, changed) {
-        (Place::Memfd, _) => "it exists in memory only",
-        (_, true) => "it was made or changed just now",
-        (Place::UpperLayer, false) => "it was made or changed after the container started",
-        (Place::Tmpfs, false) => "it lies on a file system in memory",
-        (Place::Disk | Place::ImageLayer, false) => "it was made or changed after the image was attested",
     };
     let what = match coverage {
         Coverage::Full | Coverage::Owned => "neither the path nor the content is in the SBOM",
         Coverage::Packages => "the SBOM lists packages and no files",
     };
+    let severity = severity::of_new(observation, coverage);
     Judgement::new(Verdict::Unauthorized, severity, format!("{what}, and {whence}"))
 }
 

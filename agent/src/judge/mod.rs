@@ -13,7 +13,8 @@
 //!   that began before the agent is judged by its binary at its first connect.
 //!
 //! What is reported how often: every occurrence, with these exceptions. `path_only` and `package_derived` come once for an
-//! image and path, the use of an `updated` file once for its path and content.
+//! image and path, the use of an `updated` file once for its path and content, copies of attested content once for a process and
+//! directory of a container, and of a host not at all.
 //! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image),
 //! and again when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another
 //! one than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
@@ -25,7 +26,7 @@
 //! Events are judged one by one in the order in which they come, by one thread, so their order within a workload is
 //! kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -43,8 +44,10 @@ use crate::sbom::ImageIndex;
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
 
+mod bookkeeping;
 mod facts;
 mod live;
+mod once;
 mod program;
 mod report;
 mod silent;
@@ -55,16 +58,15 @@ mod updates;
 
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
 pub use live::{Live, since_boot};
+use once::Once;
 use program::{Program, Ran, culprit, is_harmless, worse};
-use report::{About, plain};
+use report::About;
 use silent::Silent;
 pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
 
 /// Processes whose programs are remembered.
 const PROCESSES: usize = 131_072;
-/// Pairs of image and path for which `path_only` or `package_derived` was reported.
-const PATH_ONLY: usize = 262_144;
 
 /// Images and workloads whose state is remembered as reported.
 const STATES: usize = 65_536;
@@ -130,7 +132,8 @@ pub struct Judge<F, S> {
     /// one.
     states: HashMap<String, String>,
     silent: Silent,
-    path_only: HashSet<(u32, FilePath)>,
+    /// Pairs of image and path for which `path_only` or `package_derived` was reported.
+    once: Once,
     programs: Recent<ProcessId, Program>,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
@@ -159,7 +162,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             numbers: HashMap::new(),
             states: HashMap::new(),
             silent: Silent::new(),
-            path_only: HashSet::new(),
+            once: Once::new(),
             programs: Recent::new(PROCESSES),
             writers: Recent::new(PROCESSES),
             links: Recent::new(LINKS),
@@ -260,7 +263,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 // What was found then is judged by what the SBOM says now; and what was attested then may not be now.
                 let found = before.and_then(|(_, found)| found).and_then(|c| {
                     let judgement = image.judge(&c.observation);
-                    culprit(c.observation.clone(), judgement.verdict, judgement.severity)
+                    culprit(c.observation.clone(), &judgement)
                 });
                 let culprit = worse(found, self.program_before(task, &workload, &image));
                 self.programs.insert(task.process, Program { epoch: self.epoch, culprit: culprit.clone() });
@@ -272,7 +275,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         observation.action = Action::Connect;
         observation.root = task.euid == 0;
         let mut judgement = image.judge(&observation);
-        if is_harmless(judgement.verdict, judgement.severity) {
+        if is_harmless(&judgement) {
             // The image's SBOM has come, or changed, since the program was started.
             return;
         }
@@ -304,7 +307,16 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             matches!(action, Action::Change(_)) && workload.is_host && self.updates.session(task).is_some();
         let weak = is_update || verdict::wants_weak(&image.index, &file, owner.as_ref());
         let content = self.facts.content(task, &file, action, weak);
-        Observation { action, file, content, fresh, root: task.euid == 0, owner, update: None }
+        Observation {
+            action,
+            file,
+            content,
+            fresh,
+            root: task.euid == 0,
+            on_host: workload.is_host,
+            owner,
+            update: None,
+        }
     }
 
     fn file(
@@ -390,7 +402,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Some(session) => {
                 self.hold(event, &workload, &image, session, judgement, Of::Observed(Box::new(observation)));
             }
-            None => self.found(event, &workload, &image, &observation, judgement),
+            None => self.found(event, &workload, &image, &observation, &judgement),
         }
     }
 
@@ -532,12 +544,11 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         {
             self.silent.add(image.number, &observation.file, sha256);
         }
-        let (verdict, severity) = (judgement.verdict, judgement.severity);
-        self.found(event, workload, image, &observation, judgement);
-        let is_attested =
-            verdict == Verdict::Attested || (verdict, severity) == (Verdict::Updated, Severity::Info);
+        let is_attested = judgement.is_silent()
+            || (judgement.verdict, judgement.severity) == (Verdict::Updated, Severity::Info);
         let attested = is_attested.then(|| observation.file.path.clone());
-        Ran { culprit: culprit(observation, verdict, severity), attested }
+        self.found(event, workload, image, &observation, &judgement);
+        Ran { culprit: culprit(observation, &judgement), attested }
     }
 
     /// Counts, and reports what is not silent.
@@ -547,7 +558,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         workload: &Workload,
         image: &Known,
         observation: &Observation,
-        judgement: Judgement,
+        judgement: &Judgement,
     ) {
         if let Some(used) = judgement.used {
             image.image.mark_used(used);
@@ -556,13 +567,23 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             self.metrics.verdict(Verdict::Attested, Severity::Info);
             return;
         }
-        if matches!(judgement.verdict, Verdict::PathOnly | Verdict::PackageDerived) {
-            if self.path_only.len() >= PATH_ONLY {
-                self.path_only.clear();
-            }
-            if !self.path_only.insert((image.number, observation.file.path.clone())) {
+        if judgement.quiet {
+            self.metrics.verdict(judgement.verdict, judgement.severity);
+            return;
+        }
+        if matches!(judgement.verdict, Verdict::PathOnly | Verdict::PackageDerived)
+            && !self.once.is_first((image.number, &observation.file.path))
+        {
+            return;
+        }
+        let mut judgement = judgement.clone();
+        if once::is_copy(observation, &judgement) {
+            let key = (&workload.info.id, event.task.process, once::directory(&observation.file.path));
+            if !self.once.is_first(key) {
+                self.metrics.verdict(judgement.verdict, judgement.severity);
                 return;
             }
+            judgement.reason.push_str("; others that this process makes in this directory are counted only");
         }
         if let (Verdict::Updated, Content::Known { sha256, .. }) = (judgement.verdict, &observation.content)
             && !self.updates.is_first_use(&observation.file.path, sha256)
@@ -590,7 +611,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return;
         }
         let reason = "the process ended before it was known which workload it belongs to, so no SBOM applies";
-        let judgement = plain(Verdict::Undetermined, Severity::Medium, reason.to_owned());
+        let judgement = Judgement::new(Verdict::Undetermined, Severity::Medium, reason.to_owned());
         self.report(event, &workload.info, judgement, &About { file: Some(file), ..About::default() });
     }
 
@@ -682,7 +703,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         self.remember(key, reason.clone());
         let about = About { image: known, ..About::default() };
-        let judgement = plain(Verdict::StaleTrustRoot, Severity::Medium, reason);
+        let judgement = Judgement::new(Verdict::StaleTrustRoot, Severity::Medium, reason);
         let finding = self.finding(event, workload, judgement, &about);
         (self.sink)(finding);
     }
@@ -705,7 +726,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Some(before) if *before == reason => {}
             Some(_) => {
                 let about = About { image: known, ..About::default() };
-                let judgement = plain(Verdict::Attested, Severity::Info, reason.clone());
+                let judgement = Judgement::new(Verdict::Attested, Severity::Info, reason.clone());
                 let finding = self.finding(event, workload, judgement, &about);
                 (self.sink)(finding);
                 self.states.insert(key.to_owned(), reason);
@@ -733,7 +754,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             _ => Severity::High,
         };
         let about = About { image, ..About::default() };
-        let finding = self.finding(event, workload, plain(verdict, severity, reason), &about);
+        let finding = self.finding(event, workload, Judgement::new(verdict, severity, reason), &about);
         (self.sink)(finding);
     }
 
@@ -756,7 +777,16 @@ fn unobserved(
 ) -> Observation {
     let fresh = is_fresh(&file, workload, image);
     let content = Content::Undetermined(why);
-    Observation { action, file, content, fresh, root: task.euid == 0, owner: None, update: None }
+    Observation {
+        action,
+        file,
+        content,
+        fresh,
+        root: task.euid == 0,
+        on_host: workload.is_host,
+        owner: None,
+        update: None,
+    }
 }
 
 fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Facts, Judge, Known, unobserved};
 use crate::event::{Action, FilePath, FileRef, Observation, Task};
 use crate::finding::{Finding, Severity, Verdict};
+use crate::verdict::Judgement;
 use crate::workload::Workload;
 
 /// What a process runs that is not attested: the worst of its binary, its script and its libraries.
@@ -50,25 +51,22 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if held.is_some() {
             return None;
         }
-        culprit(observation, judgement.verdict, judgement.severity)
+        culprit(observation, &judgement)
     }
 }
 
 /// Nothing that is held against a process that runs it.
-pub(super) fn is_harmless(verdict: Verdict, severity: Severity) -> bool {
-    match verdict {
+pub(super) fn is_harmless(judgement: &Judgement) -> bool {
+    match judgement.verdict {
         Verdict::Attested | Verdict::AttestedWeak | Verdict::PathOnly | Verdict::PackageDerived => true,
-        Verdict::Updated => severity < Severity::Medium,
-        _ => false,
+        Verdict::Updated => judgement.severity < Severity::Medium,
+        _ => judgement.quiet,
     }
 }
 
-pub(super) fn culprit(
-    observation: Observation,
-    verdict: Verdict,
-    severity: Severity,
-) -> Option<Arc<Culprit>> {
-    (!is_harmless(verdict, severity)).then(|| Arc::new(Culprit { observation, severity }))
+pub(super) fn culprit(observation: Observation, judgement: &Judgement) -> Option<Arc<Culprit>> {
+    let severity = judgement.severity;
+    (!is_harmless(judgement)).then(|| Arc::new(Culprit { observation, severity }))
 }
 
 /// The worse of the two; of equals the first.

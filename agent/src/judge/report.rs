@@ -35,7 +35,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => "exec",
             },
         );
-        let judgement = plain(Verdict::Loss, Severity::High, reason);
+        let judgement = Judgement::new(Verdict::Loss, Severity::High, reason);
         self.report(event, &Arc::new(WorkloadInfo::default()), judgement, &About::default());
     }
 
@@ -74,8 +74,16 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         judgement: Judgement,
         about: &About<'_>,
     ) -> Finding {
-        let Judgement { verdict, severity, reason, expected_sha256, attested_path, package, used: _ } =
-            judgement;
+        let Judgement {
+            verdict,
+            severity,
+            quiet: _,
+            reason,
+            expected_sha256,
+            attested_path,
+            package,
+            used: _,
+        } = judgement;
         let (sha256, digest_origin): (_, Option<DigestOrigin>) = match about.content {
             Some(Content::Known { sha256, origin, .. }) => (Some(*sha256), Some(*origin)),
             Some(Content::Undetermined(_)) | None => (None, None),
@@ -104,17 +112,5 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
             reason,
         }
-    }
-}
-
-pub(super) fn plain(verdict: Verdict, severity: Severity, reason: String) -> Judgement {
-    Judgement {
-        verdict,
-        severity,
-        reason,
-        expected_sha256: None,
-        attested_path: None,
-        package: None,
-        used: None,
     }
 }

@@ -29,6 +29,8 @@ struct World {
     owners: HashMap<&'static str, (&'static str, u8)>,
     /// What every other path holds.
     rest: Option<u8>,
+    /// Files without content.
+    empty: Vec<&'static str>,
     elsewhere: bool,
     settled: usize,
     asked: usize,
@@ -37,6 +39,10 @@ struct World {
 
 impl World {
     fn holds(&self, path: &str, weak: bool) -> Content {
+        if self.empty.contains(&path) {
+            let sha256 = Sha256::EMPTY;
+            return Content::Known { sha256, origin: DigestOrigin::Agent, weak: None, doubt: None };
+        }
         match self.files.get(path).or(self.rest.as_ref()) {
             Some(byte) => Content::Known {
                 sha256: Sha256([*byte; 32]),
@@ -425,14 +431,16 @@ fn changes_are_judged_when_they_are_done() {
         ("something else removed", Unlink, at("/opt/x"), None, &[]),
         ("renamed over", Rename, at("/opt/x"), Some("/bin/true"), &[(Modified, "/bin/true")]),
         ("renamed data", Rename, data("/opt/data"), Some("/opt/other"), &[]),
+        ("moved away", Rename, at("/bin/true"), Some("/opt/true"), &[(Modified, "/bin/true")]),
+        ("linked", Link, at("/bin/true"), Some("/opt/true"), &[]),
         (
-            "moved away",
-            Rename,
-            at("/bin/true"),
-            Some("/opt/true"),
-            &[(Modified, "/bin/true"), (Relocated, "/opt/true")],
+            "a copy made set-user-id",
+            CloseWrite,
+            FileRef { mode: 0o104_755, ..at("/opt/true") },
+            None,
+            &[(Relocated, "/opt/true")],
         ),
-        ("linked", Link, at("/bin/true"), Some("/opt/true"), &[(Relocated, "/opt/true")]),
+        ("a file without a digest", CloseWrite, at("/bin/none"), None, &[(Modified, "/bin/none")]),
         (
             "a link to a directory of the SBOM moved away",
             Rename,
@@ -527,9 +535,112 @@ fn a_close_by_a_name_that_is_gone_is_judged_by_another() {
 #[test]
 fn path_only_is_said_once() {
     let mut b = Bench::new();
-    assert_eq!(verdicts(&b.exec(1, at("/bin/none"))), one(Kind::Exec, Verdict::PathOnly, "/bin/none"));
-    assert_eq!(verdicts(&b.exec(2, at("/bin/none"))), []);
+    let old = || {
+        let mut file = at("/bin/none");
+        file.identity.ctime_ns = 1;
+        file
+    };
+    assert_eq!(verdicts(&b.exec(1, old())), one(Kind::Exec, Verdict::PathOnly, "/bin/none"));
+    assert_eq!(verdicts(&b.exec(2, old())), []);
     assert_eq!(verdicts(&b.connect(2)), []);
+    // That it was said of the image's own file is nothing in favour of another.
+    assert_eq!(verdicts(&b.exec(3, at("/bin/none"))), one(Kind::Exec, Verdict::Modified, "/bin/none"));
+    assert_eq!(verdicts(&b.connect(3)), one(Kind::Connect, Verdict::Modified, "/bin/none"));
+}
+
+#[test]
+fn a_fresh_library_at_a_path_without_a_digest_spoils_a_package_manager() {
+    let mut b = Bench::new();
+    b.dpkg(10);
+    assert_eq!(lines(&b.writes(10, "/bin/true", OTHER)), []);
+    let found = b.event(10, Body::Library { file: at("/bin/none"), mprotect: false, address: 0 });
+    let library = (Kind::Library, Verdict::Modified, "/bin/none".to_owned());
+    assert_eq!(verdicts(&found), [library, (Kind::File, Verdict::Modified, "/bin/true".into())]);
+    assert_eq!(b.writes(10, "/bin/true", OTHER)[0].verdict, Verdict::Modified);
+}
+
+#[test]
+fn a_copy_that_has_not_run_is_silent_on_a_host_and_said_once_for_a_directory_of_a_container() {
+    let mut b = Bench::new();
+    let mut copied = |workload: Arc<Workload>, pid, path| {
+        b.world.0.borrow_mut().workload = Some(workload);
+        lines(&b.writes(pid, path, ATTESTED))
+    };
+    assert_eq!(copied(host(Some(IMAGE)), 1, "/opt/a/1"), []);
+    let said = |path: &str| vec![(Verdict::Relocated, Severity::Info, Kind::File, path.to_owned(), None)];
+    assert_eq!(copied(container(WALL), 1, "/opt/a/1"), said("/opt/a/1"));
+    assert_eq!(copied(container(WALL), 1, "/opt/a/2"), []);
+    assert_eq!(copied(container(WALL), 2, "/opt/a/3"), said("/opt/a/3"));
+    assert_eq!(copied(container(WALL), 1, "/opt/b/4"), said("/opt/b/4"));
+    // Those that were said are counted where they are published.
+    assert_eq!(b.judge.metrics.verdict_count(Verdict::Relocated), 2);
+    b.world.0.borrow_mut().workload = None;
+    let found = b.exec(3, at("/opt/a/1"));
+    assert_eq!((found[0].verdict, found[0].severity), (Verdict::Relocated, Severity::Low));
+}
+
+#[test]
+fn an_empty_file_accuses_nobody() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().empty.push("/opt/empty");
+    assert_eq!(lines(&b.file(FileOp::CloseWrite, at("/opt/empty"))), []);
+    assert_eq!(lines(&b.exec(1, at("/opt/empty"))), []);
+    assert_eq!(lines(&b.connect(1)), []);
+    assert_eq!(b.judge.metrics.verdict_count(Verdict::Unlisted), 2);
+}
+
+/// Root can make any package manager write anything where it keeps its records, and run it from there.
+#[test]
+fn what_a_package_manager_keeps_is_no_place_to_hide() {
+    let mut b = Bench::new();
+    let listed = ["/bin/true", "/bin/sh", "/usr/bin/dpkg", "/var/lib/dpkg/status"];
+    let (index, document) = sbom_of(&listed, Some("2026-01-01T00:00:00Z"));
+    b.now(image(ImageState::Verified { index, documents: vec![document] }));
+    b.dpkg(10);
+    b.fork(10, 11);
+    let script = "/var/lib/dpkg/info/new.postinst";
+    let mut found = b.writes(11, "/var/lib/dpkg/x", OTHER);
+    found.extend(b.writes(11, script, OTHER));
+    let data = FileRef { mode: 0o100_644, ..at("/var/lib/dpkg/status") };
+    b.world.0.borrow_mut().files.insert("/var/lib/dpkg/status", OTHER);
+    let close = Body::File { op: FileOp::CloseWrite, file: data, target: None, mode: None };
+    found.extend(b.event(11, close));
+    assert_eq!(lines(&found), []);
+    // A maintainer script runs as one, and in the lineage; nothing else does.
+    let run = |b: &mut Bench, pid, path: &str| {
+        b.as_root(|b| b.event(pid, Body::Exec { exe: at("/bin/sh"), script: Some(at(path)) }))
+    };
+    assert_eq!(lines(&run(&mut b, 11, script)), []);
+    for (what, found) in [
+        ("by another", run(&mut b, 30, script)),
+        ("another name", run(&mut b, 11, "/var/lib/dpkg/x")),
+        ("as a program", b.as_root(|b| b.exec(11, at(script)))),
+        ("by another, before the end", b.as_root(|b| b.exec(31, at("/var/lib/dpkg/x")))),
+    ] {
+        assert_eq!(found.len(), 1, "{what}");
+        let found = (found[0].verdict, found[0].severity);
+        assert_eq!(found, (Verdict::Unauthorized, Severity::Critical), "{what}");
+    }
+    assert_eq!(
+        lines(&b.ends(10)),
+        [
+            updated(Severity::Medium, Kind::File, "/var/lib/dpkg/x", None),
+            updated(Severity::Info, Kind::File, script, None),
+            updated(Severity::Info, Kind::File, "/var/lib/dpkg/status", None),
+            updated(Severity::Info, Kind::Exec, script, None),
+        ]
+    );
+    for path in ["/var/lib/dpkg/x", script] {
+        assert_eq!(b.exec(40, at(path))[0].severity, Severity::High, "{path}");
+        let found = b.connect(40);
+        assert_eq!(
+            (found[0].verdict, found[0].severity),
+            (Verdict::Unauthorized, Severity::Critical),
+            "{path}"
+        );
+    }
+    let found = run(&mut b, 41, script);
+    assert_eq!((found[0].verdict, found[0].severity), (Verdict::Unauthorized, Severity::Critical));
 }
 
 #[test]
@@ -688,7 +799,7 @@ fn an_sbom_of_an_unproven_platform_is_for_information() {
     for (file, verdict, severity) in [
         ("/opt/x", Verdict::Unauthorized, Severity::Medium),
         ("/bin/sh", Verdict::Modified, Severity::Info),
-        ("/bin/none", Verdict::PathOnly, Severity::Info),
+        ("/bin/none", Verdict::Modified, Severity::Info),
         ("/opt/gone", Verdict::Undetermined, Severity::Medium),
     ] {
         let found = root(&mut b, at(file));

@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
-use super::{About, Facts, Judge, Known, Unsettled};
+use super::{About, EXECUTABLE, Facts, Judge, Known, Unsettled, bookkeeping};
 use crate::event::{
     Action, Body, Content, Event, FilePath, FileRef, Flavour, Kind, Observation, Owner, ProcessId, Proof,
     Task, Update,
@@ -59,20 +59,6 @@ const PATHS: usize = 16;
 pub(super) const GRACE_NS: u64 = 2_000_000_000;
 /// Longest time that findings are held.
 pub(super) const AT_MOST_NS: u64 = 600_000_000_000;
-
-/// Where package managers keep their databases and logs, and what runs during an installation: maintainer scripts and scriptlets.
-const BOOKKEEPING: [&[u8]; 10] = [
-    b"/var/lib/dpkg/",
-    b"/var/cache/debconf/",
-    b"/var/lib/rpm/",
-    b"/usr/lib/sysimage/rpm/",
-    b"/var/tmp/rpm-tmp.",
-    b"/lib/apk/",
-    b"/usr/lib/apk/",
-    b"/var/log/dpkg.log",
-    b"/var/log/alternatives.log",
-    b"/var/log/apt/",
-];
 
 #[derive(Debug)]
 struct Session {
@@ -102,6 +88,8 @@ struct Held {
     image: Arc<Known>,
     /// `None`: the name was taken away.
     observation: Option<Observation>,
+    /// It is the package manager's own, so that no digest can be there.
+    is_bookkeeping: bool,
     had_a_chance: bool,
 }
 
@@ -249,8 +237,7 @@ impl Updates {
     }
 }
 
-fn proof(path: &FilePath, content: &Content, owner: Option<&Owner>, unseen: bool) -> Update {
-    let is_bookkeeping = BOOKKEEPING.iter().any(|place| path.as_bytes().starts_with(place));
+fn proof(is_bookkeeping: bool, content: &Content, owner: Option<&Owner>, unseen: bool) -> Update {
     let agrees = match (owner.and_then(|o| o.digest), content) {
         (Some(digest), Content::Known { sha256, weak, .. }) => digest.agrees(sha256, weak.as_deref()),
         _ => None,
@@ -391,8 +378,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let path = verdict::provable_path(&observation.file).map(FilePath::from);
         let Some(path) = path else { return (judgement, None) };
         let change = is_change(observation);
-        let session = if change { self.updates.session(task) } else { None };
-        if judgement.is_silent() {
+        let lineage = self.updates.session(task);
+        let session = lineage.filter(|_| change);
+        if !judgement.is_told() {
             // It is as it was before: what was held of it is past.
             if change && self.updates.held.remove(&(path, false)).is_some() {
                 self.metrics.updates(metrics::Update::Folded, 1);
@@ -410,15 +398,21 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return (judgement, session);
         }
         let Content::Known { sha256, .. } = observation.content else { return (judgement, None) };
-        if let Some(session) = self.updates.pending(&path, &sha256) {
+        // Where anything may be written, only scripts may be run, and by nobody else.
+        let is_own = observation.action == Action::Script
+            && lineage.is_some()
+            && bookkeeping::is_script(path.as_bytes());
+        let is_foreign = bookkeeping::is_place(path.as_bytes()) && !is_own;
+        if let Some(session) = self.updates.pending(&path, &sha256).filter(|_| !is_foreign) {
             if !self.updates.has_ended(session) {
                 return (judgement, Some(session));
             }
             // A new version of the package manager, for one: it must be known at once whether it may be trusted.
             self.settle(&[session]);
         }
-        observation.update = match self.updates.written(&path, &sha256) {
-            Some(written) => Some(written.update.clone()),
+        let written = self.updates.written(&path, &sha256).map(|written| written.update.clone());
+        observation.update = match written.filter(|w| !is_foreign || w.proof == Proof::Agrees) {
+            Some(update) => Some(update),
             None => self.written_before(task, workload, image, observation, &path, sha256),
         };
         match observation.update {
@@ -451,7 +445,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         {
             observation.content = self.facts.content(task, file, observation.action, true);
         }
-        let update = proof(path, &observation.content, Some(&owner), true);
+        let update = proof(false, &observation.content, Some(&owner), true);
         if update.proof != Proof::Agrees {
             return None;
         }
@@ -477,6 +471,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Body::File { op, .. } => Some(*op),
             _ => None,
         };
+        let is_bookkeeping = observation.as_ref().is_some_and(|o| self.is_bookkeeping(&event.task, o));
         let about = About {
             file: Some(&file),
             content: observation.as_ref().map(|o| &o.content),
@@ -501,6 +496,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             judgement,
             image: Arc::clone(image),
             observation,
+            is_bookkeeping,
             had_a_chance: false,
         };
         if self.updates.held.insert(key, held).is_some() {
@@ -510,6 +506,23 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if self.updates.held.len() >= HELD {
             let ids: Vec<u64> = self.updates.sessions.keys().copied().collect();
             self.settle(&ids);
+        }
+    }
+
+    /// The package manager's own: what cannot run, anywhere where it keeps its records; of what can run its scripts, when it writes
+    /// them and when it or a child of its runs them as scripts. The kernel runs another kind of program as itself: that is none.
+    fn is_bookkeeping(&mut self, task: &Task, observation: &Observation) -> bool {
+        let Observation { action, file, .. } = observation;
+        let path = file.path.as_bytes();
+        let may_run = |judge: &mut Self| {
+            file.mode & EXECUTABLE != 0 || judge.facts.starts_like_program(task, file) == Some(true)
+        };
+        match action {
+            Action::Script => bookkeeping::is_script(path),
+            Action::Change(_) if bookkeeping::is_place(path) => {
+                bookkeeping::is_script(path) || !may_run(self)
+            }
+            _ => false,
         }
     }
 
@@ -551,7 +564,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                     {
                         observation.content = content;
                     }
-                    let update = proof(&path, &observation.content, settled.owner.as_ref(), false);
+                    let update =
+                        proof(held.is_bookkeeping, &observation.content, settled.owner.as_ref(), false);
                     if let Content::Known { sha256, .. } = observation.content {
                         self.updates.remember(&path, sha256, &update);
                     }
@@ -568,8 +582,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                         }
                         Content::Undetermined(_) => None,
                     };
-                    let update = update
-                        .unwrap_or_else(|| proof(&path, &observation.content, settled.owner.as_ref(), false));
+                    let update = update.unwrap_or_else(|| {
+                        proof(held.is_bookkeeping, &observation.content, settled.owner.as_ref(), false)
+                    });
                     observation.update = Some(update);
                     Some(held.image.judge(observation))
                 }
@@ -578,8 +593,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 self.metrics.updates(metrics::Update::Folded, 1);
                 continue;
             };
-            if judgement.is_silent() {
-                self.metrics.verdict(Verdict::Attested, Severity::Info);
+            if !judgement.is_told() {
+                self.metrics.verdict(judgement.verdict, judgement.severity);
                 continue;
             }
             if early && judgement.severity > Severity::Info && !held.had_a_chance {
@@ -602,7 +617,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
 /// The finding with what was found in the end.
 fn amended(held: Held, judgement: Judgement) -> Finding {
-    let Judgement { verdict, severity, reason, expected_sha256, attested_path, package, used: _ } = judgement;
+    let Judgement { verdict, severity, quiet: _, reason, expected_sha256, attested_path, package, used: _ } =
+        judgement;
     let known = held.observation.and_then(|o| match o.content {
         Content::Known { sha256, origin, .. } => Some((sha256, origin)),
         Content::Undetermined(_) => None,

@@ -12,7 +12,7 @@ fn hex(byte: u8, len: usize) -> String {
     format!("{byte:02x}").repeat(len)
 }
 
-/// `/usr/bin/a` and `/usr/bin/b` by SHA-256, `/opt/sha1` and `/opt/md5` by no more than that, `/opt/none` without digest.
+/// `/usr/bin/a`, `/usr/bin/bb` and the empty `/usr/empty` by SHA-256, `/opt/sha1` and `/opt/md5` by no more than that, `/opt/none` without digest.
 fn index() -> ImageIndex {
     let file = |name: &str, sums: serde_json::Value| serde_json::json!({ "SPDXID": format!("SPDXRef-{}", name.replace('/', "-")), "fileName": name, "checksums": sums });
     let sum = |algorithm: &str, value: String| serde_json::json!([{ "algorithm": algorithm, "checksumValue": value }]);
@@ -28,6 +28,7 @@ fn index() -> ImageIndex {
             file("/opt/sha1", sum("SHA1", hex(A, 20))),
             file("/opt/md5", sum("MD5", hex(A, 16))),
             file("/opt/none", serde_json::json!([])),
+            file("/usr/empty", sum("SHA256", Sha256::EMPTY.to_string())),
         ],
         "relationships": [],
     });
@@ -47,16 +48,25 @@ fn holds_weak(byte: u8, weak: u8) -> Content {
     Content::Known { sha256: Sha256([byte; 32]), origin: DigestOrigin::Agent, weak: Some(weak), doubt: None }
 }
 
+/// Of an empty file.
+fn nothing() -> Content {
+    Content::Known { sha256: Sha256::EMPTY, origin: DigestOrigin::Agent, weak: None, doubt: None }
+}
+
 fn unread() -> Content {
     Content::Undetermined("gone".into())
 }
 
 fn seen(action: Action, file: FileRef, content: Content) -> Observation {
-    Observation { action, file, content, fresh: false, root: false, owner: None, update: None }
+    Observation { action, file, content, fresh: false, root: false, on_host: true, owner: None, update: None }
 }
 
 fn fresh(observation: Observation) -> Observation {
     Observation { fresh: true, ..observation }
+}
+
+fn contained(observation: Observation) -> Observation {
+    Observation { on_host: false, ..observation }
 }
 
 fn root(observation: Observation) -> Observation {
@@ -84,19 +94,29 @@ fn each_row_and_each_precedence() {
         ("weak: MD5", seen(Exec, at("/opt/md5"), holds_weak(A, A)), AttestedWeak, Info),
         ("weak differs: SHA-1", seen(Exec, at("/opt/sha1"), holds_weak(A, B)), Modified, High),
         ("weak differs: MD5", seen(Exec, at("/opt/md5"), holds_weak(A, B)), Modified, High),
-        ("weak wanted, not computed", seen(Exec, at("/opt/sha1"), holds(A)), PathOnly, Info),
+        ("weak wanted, not computed: SHA-1", seen(Exec, at("/opt/sha1"), holds(A)), Undetermined, Medium),
+        ("weak wanted, not computed: MD5", seen(Exec, at("/opt/md5"), holds(A)), Undetermined, Medium),
+        (
+            "weak wanted, not computed: a library",
+            seen(Library, at("/opt/md5"), holds(A)),
+            Undetermined,
+            Medium,
+        ),
         ("no digest", seen(Exec, at("/opt/none"), holds(UNKNOWN)), PathOnly, Info),
         ("relocated", seen(Exec, at("/home/a"), holds(A)), Relocated, Low),
-        ("relocated to /tmp", seen(Exec, at("/tmp/a"), holds(A)), Relocated, High),
-        ("relocated to /var/tmp", seen(Exec, at("/var/tmp/a"), holds(A)), Relocated, High),
-        ("relocated to /dev/shm", seen(Exec, at("/dev/shm/a"), holds(A)), Relocated, High),
+        ("relocated to /tmp, which is a name", seen(Exec, at("/tmp/a"), holds(A)), Relocated, Low),
         ("relocated to tmpfs", seen(Exec, in_place(Place::Tmpfs, "/mnt/a"), holds(A)), Relocated, High),
         ("relocated to a memfd", seen(Exec, in_place(Place::Memfd, "/memfd:a"), holds(A)), Relocated, High),
-        ("/tmpfiles is not /tmp", seen(Exec, at("/tmpfiles/a"), holds(A)), Relocated, Low),
         ("unlisted", seen(Exec, at("/opt/x"), holds(UNKNOWN)), Unlisted, Info),
         ("unlisted, as root", root(seen(Exec, at("/opt/x"), holds(UNKNOWN))), Unlisted, Info),
         ("unauthorized", fresh(seen(Exec, at("/opt/x"), holds(UNKNOWN))), Unauthorized, High),
         ("unauthorized library", fresh(seen(Library, at("/opt/x"), holds(UNKNOWN))), Unauthorized, High),
+        (
+            "unauthorized on tmpfs",
+            fresh(seen(Exec, in_place(Place::Tmpfs, "/mnt/x"), holds(UNKNOWN))),
+            Unauthorized,
+            Critical,
+        ),
         ("unauthorized, root", root(fresh(seen(Exec, at("/opt/x"), holds(UNKNOWN)))), Unauthorized, Critical),
         ("unauthorized connects", fresh(seen(Connect, at("/opt/x"), holds(UNKNOWN))), Unauthorized, Critical),
         // Precedence.
@@ -108,6 +128,35 @@ fn each_row_and_each_precedence() {
         ("modified though fresh", fresh(seen(Exec, at("/usr/bin/a"), holds(UNKNOWN))), Modified, High),
         ("path before digest elsewhere", seen(Exec, at("/opt/none"), holds(A)), PathOnly, Info),
         ("weak path before digest elsewhere", seen(Exec, at("/opt/sha1"), holds_weak(A, B)), Modified, High),
+        ("no digest, fresh", fresh(seen(Exec, at("/opt/none"), holds(UNKNOWN))), Modified, High),
+        (
+            "no digest, fresh, a library",
+            fresh(seen(Library, at("/opt/none"), holds(UNKNOWN))),
+            Modified,
+            High,
+        ),
+        (
+            "no digest, fresh, attested elsewhere",
+            fresh(seen(Exec, at("/opt/none"), holds(A))),
+            Modified,
+            High,
+        ),
+        ("no digest, fresh, not read", fresh(seen(Exec, at("/opt/none"), unread())), Undetermined, Medium),
+        (
+            "no digest, in the upper layer",
+            fresh(seen(Exec, in_place(Place::UpperLayer, "/opt/none"), holds(UNKNOWN))),
+            Modified,
+            High,
+        ),
+        ("no digest, connects", fresh(seen(Connect, at("/opt/none"), holds(UNKNOWN))), Modified, High),
+        (
+            "weak wanted, not computed, fresh",
+            fresh(seen(Exec, at("/opt/sha1"), holds(A))),
+            Undetermined,
+            Medium,
+        ),
+        ("no digest, fresh, empty", fresh(seen(Exec, at("/opt/none"), nothing())), PathOnly, Info),
+        ("empty where the SBOM has content", seen(Exec, at("/usr/bin/a"), nothing()), Modified, High),
         ("relocated though fresh", root(fresh(seen(Exec, at("/opt/x"), holds(A)))), Relocated, Low),
         // Changes.
         (
@@ -117,14 +166,58 @@ fn each_row_and_each_precedence() {
             Info,
         ),
         ("overwritten", seen(Change(FileOp::CloseWrite), at("/usr/bin/a"), holds(B)), Modified, High),
-        ("dropped", seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(UNKNOWN)), Unauthorized, High),
+        ("dropped", seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(UNKNOWN)), Unauthorized, Low),
         (
             "dropped by root",
             root(seen(Change(FileOp::Chmod), at("/opt/x"), holds(UNKNOWN))),
             Unauthorized,
-            Critical,
+            Low,
         ),
-        ("copied", seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(A)), Relocated, Low),
+        (
+            "dropped where the system looks",
+            seen(Change(FileOp::CloseWrite), at("/usr/bin/x"), holds(UNKNOWN)),
+            Unauthorized,
+            High,
+        ),
+        (
+            "dropped in a container",
+            contained(seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(UNKNOWN))),
+            Unauthorized,
+            Medium,
+        ),
+        ("copied", seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(A)), Relocated, Info),
+        (
+            "copied in a container",
+            contained(seen(Change(FileOp::CloseWrite), at("/opt/x"), holds(A))),
+            Relocated,
+            Info,
+        ),
+        (
+            "copied set-user-id",
+            seen(Change(FileOp::Chmod), FileRef { mode: 0o104_755, ..at("/opt/x") }, holds(A)),
+            Relocated,
+            High,
+        ),
+        (
+            "overwritten without a digest",
+            seen(Change(FileOp::CloseWrite), at("/opt/none"), holds(UNKNOWN)),
+            Modified,
+            High,
+        ),
+        (
+            "emptied without a digest",
+            seen(Change(FileOp::Truncate), at("/opt/none"), nothing()),
+            PathOnly,
+            Info,
+        ),
+        ("an empty file", seen(Change(FileOp::CloseWrite), at("/opt/empty"), nothing()), Unlisted, Info),
+        (
+            "an empty file of the SBOM",
+            seen(Change(FileOp::Chmod), at("/usr/empty"), nothing()),
+            Attested,
+            Info,
+        ),
+        ("an empty file runs", fresh(seen(Exec, at("/opt/empty"), nothing())), Unlisted, Info),
         ("mode as before", seen(Change(FileOp::Chmod), at("/usr/bin/a"), holds(A)), Attested, Info),
     ];
     for (what, observation, verdict_expected, severity) in table {
@@ -136,6 +229,9 @@ fn each_row_and_each_precedence() {
         assert_eq!(found.used.is_some(), used && !changed, "{what}");
         let digest = matches!(&observation.content, Content::Known { .. }) && verdict_expected == Modified;
         let weak = observation.file.path.as_bytes().starts_with(b"/opt/");
+        let is_copy = verdict_expected == Relocated && severity == Info && observation.on_host;
+        let is_empty = verdict_expected == Unlisted && observation.file.path.as_bytes() == b"/opt/empty";
+        assert_eq!(found.quiet, is_copy || is_empty, "{what}");
         assert_eq!(found.expected_sha256.is_some(), digest && !weak, "{what}");
         assert_eq!(found.attested_path.is_some(), verdict_expected == Relocated, "{what}");
     }
@@ -143,7 +239,7 @@ fn each_row_and_each_precedence() {
 
 #[test]
 fn a_doubtful_content_accuses_and_does_not_acquit() {
-    use Severity::{Critical, High, Info, Medium};
+    use Severity::{Critical, High, Medium};
     use Verdict::{AttestedWeak, Modified, PackageDerived, PathOnly, Relocated, Unauthorized, Undetermined};
     let index = index();
     let on_tmpfs = FileRef { place: Place::Tmpfs, ..at("/mnt/a") };
@@ -158,7 +254,7 @@ fn a_doubtful_content_accuses_and_does_not_acquit() {
         (seen(Action::Exec, on_tmpfs, holds(A)), Relocated, High),
         (seen(Action::Exec, at("/usr/bin/a"), holds(B)), Modified, High),
         (root(fresh(seen(Action::Exec, at("/opt/x"), holds(UNKNOWN)))), Unauthorized, Critical),
-        (seen(Action::Exec, at("/opt/none"), holds(A)), PathOnly, Info),
+        (seen(Action::Exec, at("/opt/none"), holds(A)), Undetermined, Medium),
     ];
     for (observation, expected, severity) in table {
         let certain = verdict(&observation, &index);
@@ -167,8 +263,10 @@ fn a_doubtful_content_accuses_and_does_not_acquit() {
             let content = Content::Known { sha256, origin, weak, doubt: Some(doubt) };
             let found = verdict(&Observation { content, ..observation.clone() }, &index);
             assert_eq!((found.verdict, found.severity), (expected, severity), "{doubt:?}: {}", found.reason);
-            let acquits =
-                matches!(certain.verdict, Verdict::Attested | AttestedWeak | PackageDerived | Relocated);
+            let acquits = matches!(
+                certain.verdict,
+                Verdict::Attested | AttestedWeak | PackageDerived | PathOnly | Relocated
+            );
             assert_eq!(found.reason.contains(doubt.as_str()), acquits, "{}", found.reason);
             assert_eq!(found.package, certain.package);
             assert!(found.used.is_none() || expected == Relocated);
@@ -240,6 +338,8 @@ fn the_reason_says_where_it_comes_from() {
         let found = unknown(&observation, Coverage::Full, &Sha256([UNKNOWN; 32]), None);
         assert!(found.reason.contains(words), "{place:?} {action:?}: {}", found.reason);
     }
+    let none = verdict(&fresh(seen(Action::Exec, at("/opt/none"), holds(UNKNOWN))), &index());
+    assert!(none.reason.contains("no digest for it, and it was made or changed after"), "{}", none.reason);
     let moved = verdict(&seen(Action::Exec, at("/home/a"), holds(A)), &index());
     assert_eq!(moved.reason, "the SBOM has this content at /usr/bin/a, found at /home/a");
     assert_eq!(moved.attested_path, Some("/usr/bin/a".into()));
@@ -366,7 +466,7 @@ fn what_a_package_database_says_of_a_file_that_the_sbom_does_not_have() {
 
 #[test]
 fn what_the_package_manager_wrote_is_updated() {
-    use Severity::{High, Info, Low, Medium};
+    use Severity::{Info, Low, Medium};
     use Verdict::{Attested, AttestedWeak, Relocated, Undetermined, Unlisted, Updated};
     let index = index();
     let by = |proof, unseen, observation: Observation| {
@@ -394,7 +494,7 @@ fn what_the_package_manager_wrote_is_updated() {
         ("nobody saw it", by(Proof::Agrees, true, modified()), Updated, Low),
         ("as attested", by(Proof::Differs, false, exec("/usr/bin/a", holds(A))), Attested, Info),
         ("weak and equal", by(Proof::Differs, false, exec("/opt/md5", holds_weak(A, A))), AttestedWeak, Info),
-        ("moved", by(Proof::Agrees, false, exec("/tmp/a", holds(A))), Relocated, High),
+        ("moved", by(Proof::Agrees, false, exec("/tmp/a", holds(A))), Relocated, Low),
         ("not read", by(Proof::Agrees, false, exec("/usr/bin/a", unread())), Undetermined, Medium),
         ("old", by(Proof::Agrees, false, exec("/opt/x", holds(UNKNOWN))), Unlisted, Info),
     ] {

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The directory, ready to be misused. Made before the agent starts, so that making it is no finding.
 pub(super) struct Demo {
     directory: PathBuf,
-    temporary: bool,
+    in_memory: bool,
 }
 
 /// Severity, kind, verdict and file of a finding that must come.
@@ -42,7 +42,7 @@ struct Step {
 impl Demo {
     /// Makes a fresh directory. One script of it is in an attested SBOM of its own; everything else came after the attestation.
     pub(super) fn prepare(place: &Place, image: &str) -> anyhow::Result<Self> {
-        let demo = Self { directory: place.file("demo"), temporary: is_temporary(&place.directory)? };
+        let demo = Self { directory: place.file("demo"), in_memory: is_in_memory(&place.directory)? };
         // The SBOM is made of a root in which the script has the path that it has on this host.
         let root = place.file("demo-root");
         for old in [&demo.directory, &root] {
@@ -110,7 +110,7 @@ impl Demo {
                 .collect(),
         };
         let unknown = ("critical", "exec", "unauthorized", "unknown");
-        let copied = if self.temporary { "high" } else { "low" };
+        let copied = if self.in_memory { "high" } else { "low" };
         let listed = self.file("listed.sh");
         let change = format!("echo '# changed' >> '{}'", listed.display());
         vec![
@@ -175,11 +175,10 @@ impl Demo {
 }
 
 /// Where a copy that runs is no accident, and so a graver finding than elsewhere.
-fn is_temporary(directory: &Path) -> anyhow::Result<bool> {
+fn is_in_memory(directory: &Path) -> anyhow::Result<bool> {
     use nix::sys::statfs::{TMPFS_MAGIC, statfs};
     let found = statfs(directory).with_context(|| directory.display().to_string())?;
-    Ok(found.filesystem_type() == TMPFS_MAGIC
-        || ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|place| directory.starts_with(place)))
+    Ok(found.filesystem_type() == TMPFS_MAGIC)
 }
 
 fn write_script(file: &Path, line: &str) -> anyhow::Result<()> {
@@ -270,7 +269,7 @@ mod tests {
 
     #[test]
     fn missing_wrong_and_unexpected_findings_fail() {
-        let demo = Demo { directory: "/d".into(), temporary: false };
+        let demo = Demo { directory: "/d".into(), in_memory: false };
         let steps = demo.steps(1);
         let good = [
             finding("low", "exec", "relocated", "/d/copied-true"),
