@@ -65,6 +65,7 @@ fn dropped(sbom: &Path) -> anyhow::Result<()> {
     let attestation = config::Attestation {
         directory: directory.path().to_owned(),
         keys: vec![public],
+        verified_directory: PathBuf::new(),
         ..config::Attestation::default()
     };
     let host = config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() };

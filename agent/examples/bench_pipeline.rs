@@ -169,6 +169,7 @@ fn recorded(
         attestation: config::Attestation {
             directory: attestations.to_owned(),
             keys: keys.to_owned(),
+            verified_directory: PathBuf::new(),
             ..config::Attestation::default()
         },
         host: config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() },

@@ -1,6 +1,5 @@
 //! The configuration: one TOML file; every key has a default, no unknown key is accepted.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use serde::Deserialize;
 
 use crate::attestation::source::Reference;
 use crate::finding::Sha256;
+use crate::guarded::{self, FileError, Rules};
 use crate::identity::{self, Digests};
 
 /// The whole configuration.
@@ -197,6 +197,11 @@ pub struct Attestation {
     pub identities: Vec<Identity>,
     /// The Sigstore services whose certificates, log entries and timestamps are believed.
     pub trust_root: TrustRoot,
+    /// Where the agent keeps what it has verified, so that an image stays judged when its attestation is gone; empty: nowhere, and
+    /// a restart forgets it.
+    pub verified_directory: PathBuf,
+    /// Documents that count no longer, by their SHA-256 or their envelope's.
+    pub retired: Vec<Sha256>,
     /// Largest envelope, bytes.
     pub max_envelope_bytes: u64,
     /// Largest SBOM, bytes.
@@ -218,6 +223,8 @@ impl Default for Attestation {
             threshold: 1,
             identities: Vec::new(),
             trust_root: TrustRoot::Embedded,
+            verified_directory: "/var/lib/muster/verified".into(),
+            retired: Vec::new(),
             max_envelope_bytes: 512 << 20,
             max_sbom_bytes: 384 << 20,
             max_json_depth: 64,
@@ -371,6 +378,14 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Others could change the file, or it is none.
+    #[error("configuration {}: {reason}", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: FileError,
+    },
     /// The file is larger than any configuration.
     #[error("configuration {}: expected at most {MAX_FILE_BYTES} bytes, found more", file.display())]
     TooLarge {
@@ -398,12 +413,13 @@ impl Config {
     /// [`ConfigError`]: it cannot be read, or something in it is not as it must be (with line and column).
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Read { file: file.to_owned(), source };
-        let mut text = String::new();
-        let opened = std::fs::File::open(file).map_err(unreadable)?;
-        let read = opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if u64::try_from(read).is_ok_and(|read| read > MAX_FILE_BYTES) {
-            return Err(ConfigError::TooLarge { file: file.to_owned() });
-        }
+        let bytes = guarded::read(file, MAX_FILE_BYTES, Rules::default()).map_err(|error| match error {
+            FileError::Io(source) => unreadable(source),
+            FileError::TooLarge { .. } => ConfigError::TooLarge { file: file.to_owned() },
+            reason => ConfigError::Refused { file: file.to_owned(), reason },
+        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
         Self::parse(&text, file)
     }
 
@@ -505,6 +521,11 @@ impl Config {
             let reason = "expected \"embedded\", \"embedded:github\", or the path of a trust root, found an empty text";
             return Some((at(&["attestation", "trust_root"]), reason.to_owned()));
         }
+        let verified = &attestation.verified_directory;
+        if !verified.as_os_str().is_empty() && !verified.is_absolute() {
+            let reason = format!("expected an absolute path, or \"\" for none, found {verified:?}");
+            return Some((at(&["attestation", "verified_directory"]), reason));
+        }
         if self.feed.client_queue == 0 {
             let reason = "expected at least 1, found 0: no client would get anything";
             return Some((at(&["feed", "client_queue"]), reason.to_owned()));
@@ -565,7 +586,8 @@ mod tests {
     #[test]
     fn the_file_that_is_shipped_shows_the_defaults() {
         let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muster.toml"));
-        assert_eq!(Config::load(shipped).expect("the shipped file"), Config::default());
+        let text = std::fs::read_to_string(shipped).expect("the shipped file");
+        assert_eq!(Config::parse(&text, shipped).expect("the shipped file"), Config::default());
     }
 
     #[test]
@@ -607,6 +629,8 @@ mod tests {
             ("[attestation]\nidentities = [{ identity = \"a@b\" }]\n", "line 2, column 15: ", "`issuer`"),
             ("[host]\nimage = \"sha256:12\"\n", "line 2, column 9: ", "64 hexadecimal digits"),
             ("[attestation]\nallow = [\"links\"]\n", "line 2, column 10: ", "unknown variant `links`"),
+            ("[attestation]\nverified_directory = \"v\"\n", "line 2, column 22: ", "an absolute path"),
+            ("[attestation]\nretired = [\"12\"]\n", "line 2, column 11: ", "64 hexadecimal digits"),
             ("[host]\npackage_managers = [\"dpkg\"]\n", "line 2, column 21: ", "an absolute path"),
             ("[feed]\nclient_queue = 0\n", "line 2, column 16: ", "at least 1"),
             ("[feed]\nsocket = \"s\"\n", "line 2, column 10: ", "an absolute path"),

@@ -14,6 +14,7 @@ pub mod event;
 pub mod feed;
 pub mod finding;
 mod glob;
+pub mod guarded;
 pub mod identity;
 pub mod images;
 pub mod judge;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -106,6 +107,8 @@ pub enum ImageKind {
     NoSbom,
     /// Its SBOM may be of another platform.
     PlatformUnproven,
+    /// It is judged by what was verified before, and that is not there any more.
+    Lost,
 }
 
 /// Record counts of one kind since the start.
@@ -153,6 +156,8 @@ pub struct Lookups {
 pub struct Metrics {
     registry: Registry,
     ready: AtomicBool,
+    /// Why not all is well, though the sensor is attached.
+    degraded: ArcSwap<Vec<String>>,
     submitted: [Counter; 7],
     lost: [Counter; 7],
     received: [Counter; 7],
@@ -168,7 +173,7 @@ pub struct Metrics {
     digest_undetermined: [Counter; 7],
     documents: [Counter; 2],
     askings: [Counter; 3],
-    images: [Gauge; 4],
+    images: [Gauge; 5],
     published: Counter,
     dropped: [Counter; 3],
     sink_errors: [Counter; 3],
@@ -269,7 +274,8 @@ impl Metrics {
                 r,
                 "images",
                 "Images of the register by state",
-                ["verified", "unverified", "no_sbom", "platform_unproven"].map(|state| [("state", state)]),
+                ["verified", "unverified", "no_sbom", "platform_unproven", "lost"]
+                    .map(|state| [("state", state)]),
             ),
             published: counter(r, "feed_published_findings", "Findings published"),
             dropped: counters(r, "feed_dropped_items", "Findings or events that a sink did not get", sinks),
@@ -331,6 +337,7 @@ impl Metrics {
                 "Events that are missing in the recording: the disk was full or too slow",
             ),
             ready: AtomicBool::new(false),
+            degraded: ArcSwap::default(),
             registry,
         };
         Arc::new(metrics)
@@ -518,6 +525,16 @@ impl Metrics {
     /// The sensor is attached.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// `/healthz`, `/readyz` and the gRPC health service say so from now on; each a sentence, none: all is well.
+    pub fn set_degraded(&self, why: Vec<String>) {
+        self.degraded.store(Arc::new(why));
+    }
+
+    /// Why not all is well, though the sensor may be attached.
+    pub fn degraded(&self) -> Arc<Vec<String>> {
+        self.degraded.load_full()
     }
 
     /// Record counts of a kind.

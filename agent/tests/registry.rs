@@ -504,7 +504,12 @@ fn workload(image: &Image, from: SocketAddr, digests: &str) -> (tempfile::TempDi
     let mut config = Config::load(&directory.path().join("muster.toml")).expect("a configuration");
     let drop_directory = directory.path().join("attestations");
     fs::create_dir(&drop_directory).expect("a directory");
-    config.attestation = config::Attestation { directory: drop_directory, keys: vec![key], ..asking() };
+    config.attestation = config::Attestation {
+        directory: drop_directory,
+        keys: vec![key],
+        verified_directory: PathBuf::new(),
+        ..asking()
+    };
     config.host.directory = PathBuf::new();
     (directory, config)
 }

@@ -385,6 +385,7 @@ fn in_the_drop_directory() {
                 directory: drop.path().to_owned(),
                 identities: vec![Identity { identity: IDENTITY.into(), issuer: ISSUER.into() }],
                 trust_root: config::TrustRoot::Path(company.path("trusted_root.json")),
+                verified_directory: PathBuf::new(),
                 ..config::Attestation::default()
             },
             host: config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() },

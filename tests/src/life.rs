@@ -32,9 +32,10 @@ pub struct Setting {
 pub type Run = fn(&Setting) -> anyhow::Result<()>;
 
 /// All of them but [`ends`], in the order in which they run.
-pub fn all() -> [(&'static str, Run); 5] {
+pub fn all() -> [(&'static str, Run); 6] {
     [
         ("SIGKILL leaves nothing", killed),
+        ("what was verified is known after a restart", crate::scenarios::attestation::restarted),
         ("systemd is told of start, reload and end", notifies),
         ("missing privilege is explained", unprivileged),
         ("missing BTF is explained", without_btf),

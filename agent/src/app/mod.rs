@@ -90,7 +90,7 @@ pub enum AppError {
 /// A workload entry or a key file cannot be used.
 pub fn check(config: &Config) -> Result<(), AppError> {
     Workloads::new(config)?;
-    Images::new(config, Metrics::new())?;
+    Images::check(config)?;
     Ok(())
 }
 

@@ -57,6 +57,7 @@ impl StatusSource for Source {
             blind_spots: now.blind_spots,
             rings: rings.collect(),
             images: self.images.status(),
+            degraded: self.images.degraded(),
             workloads: workloads
                 .into_iter()
                 .map(|(info, events)| v1::WorkloadStatus { workload: Some(convert::workload(&info)), events })

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -27,65 +27,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags as Mask, InitFlags, Inotify, WatchDescriptor};
 
 use crate::config::FileRule;
+pub use crate::guarded::{FileError, Rules};
+use crate::guarded::{bounded, check};
 
 /// How often a directory that is not there is looked for.
 const RETRY_MS: u16 = 1000;
-
-/// Why a file of the directory, or the directory, is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// A symbolic link could lead anywhere.
-    #[error(
-        "is a symbolic link; put the file itself here, or allow links that stay in this directory: attestation.allow = \
-         [\"symlinks\"]"
-    )]
-    Symlink,
-    /// A symbolic link that leads out of the directory.
-    #[error("is a symbolic link that leads out of this directory; put the file itself here")]
-    Escape,
-    /// A directory on the way to where a link leads is open to others.
-    #[error("leads through {}, which {reason}", directory.display())]
-    Way {
-        /// The directory.
-        directory: PathBuf,
-        /// What is wrong with it.
-        reason: Box<FileError>,
-    },
-    /// Not a regular file.
-    #[error("is not a regular file")]
-    NotRegular,
-    /// Others than root and the agent's user own it.
-    #[error("belongs to uid {found}; expected 0 or {own}: chown it")]
-    Owner {
-        /// Its owner.
-        found: u32,
-        /// The agent's user.
-        own: u32,
-    },
-    /// Others may write it.
-    #[error(
-        "has mode {0:04o}: others may write it; chmod go-w, or allow that: attestation.allow = [\"writable\"]"
-    )]
-    Writable(u32),
-    /// Too large, by its size: not read.
-    #[error("has {bytes} bytes, but at most {limit} are read; raise attestation.max_envelope_bytes")]
-    TooLarge {
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// It cannot be read.
-    #[error("cannot read: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl FileError {
-    /// The file is not there (any more).
-    pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
-    }
-}
 
 /// What changes whenever a file's content or permissions do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +47,6 @@ impl Stamp {
             nanos(meta.ctime(), meta.ctime_nsec()),
         ])
     }
-}
-
-/// What is allowed of the directory and its files beside the usual.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Symbolic links that stay in the directory.
-    pub symlinks: bool,
-    /// Others may write it.
-    pub writable: bool,
 }
 
 impl From<&[FileRule]> for Rules {
@@ -186,15 +123,13 @@ pub fn read(directory: &Path, name: &OsStr, limit: u64, rules: Rules) -> Result<
         return Err(FileError::NotRegular);
     }
     check(&meta, rules)?;
-    if meta.len() > limit {
-        return Err(FileError::TooLarge { bytes: meta.len(), limit });
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    match u64::try_from(bytes.len()) {
-        Ok(read) if read <= limit => Ok((bytes, Stamp::of(&meta))),
-        _ => Err(FileError::TooLarge { bytes: limit.saturating_add(1), limit }),
-    }
+    let bytes = bounded(file, meta.len(), limit).map_err(|error| match error {
+        FileError::TooLarge { bytes, limit, .. } => {
+            FileError::TooLarge { bytes, limit, advice: "; raise attestation.max_envelope_bytes" }
+        }
+        other => other,
+    })?;
+    Ok((bytes, Stamp::of(&meta)))
 }
 
 /// Opens what a name of the directory leads to, as long as that is in the directory or below it and nobody else can write any
@@ -219,17 +154,6 @@ fn linked(directory: &Path, name: &OsStr, rules: Rules) -> Result<File, FileErro
         checked.map_err(|reason| FileError::Way { directory: way.clone(), reason: Box::new(reason) })?;
     }
     Ok(file)
-}
-
-fn check(meta: &std::fs::Metadata, rules: Rules) -> Result<(), FileError> {
-    let own = nix::unistd::geteuid().as_raw();
-    if meta.uid() != 0 && meta.uid() != own {
-        return Err(FileError::Owner { found: meta.uid(), own });
-    }
-    if meta.mode() & 0o022 != 0 && !rules.writable {
-        return Err(FileError::Writable(meta.mode() & 0o7777));
-    }
-    Ok(())
 }
 
 /// What a [`Watcher`] saw.

@@ -56,6 +56,10 @@ impl<'de> Visitor<'de> for Text {
     }
 }
 
+/// Members of one object: each is kept until the object ends, and nobody has vouched yet for what is read here. What is signed may be
+/// as large as an SBOM, and has a reader of its own.
+pub(super) const MAX_MEMBERS: usize = 4096;
+
 /// The keys of one object so far.
 #[derive(Default)]
 pub(super) struct Members<'de>(HashSet<Cow<'de, str>>);
@@ -64,6 +68,9 @@ impl<'de> Members<'de> {
     /// The object's next key; an error when the object had it already.
     pub(super) fn next<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
         let Some(key) = map.next_key_seed(Text)? else { return Ok(None) };
+        if self.0.len() >= MAX_MEMBERS {
+            return Err(A::Error::custom(format_args!("more than {MAX_MEMBERS} members in one object")));
+        }
         if !self.0.insert(key.clone()) {
             return Err(A::Error::custom(format_args!("duplicate key {:?}", shown(&key))));
         }
@@ -142,7 +149,7 @@ impl<'de> Visitor<'de> for Unused {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, Unused, read};
+    use super::{Fault, MAX_MEMBERS, Unused, read};
 
     #[test]
     fn strict() {
@@ -164,5 +171,22 @@ mod tests {
             read(input.as_bytes(), Unused { depth: 4 }).expect(input);
         }
         read(b"\"\xff\"", Unused { depth: 4 }).expect_err("not UTF-8");
+    }
+
+    /// Each member of an object is held until its end: of 512 MiB of short keys that would be gigabytes, before anybody has signed.
+    #[test]
+    fn members_of_one_object_are_few() {
+        let object = |members: usize| {
+            let members: Vec<_> = (0..members).map(|n| format!("\"{n}\":{{\"a\":[]}}")).collect();
+            format!("{{\"x\":[{{{}}}]}}", members.join(","))
+        };
+        read(object(MAX_MEMBERS).as_bytes(), Unused { depth: 8 }).expect("as many as may be");
+        let more = object(MAX_MEMBERS + 1);
+        let Fault { at, reason } = read(more.as_bytes(), Unused { depth: 8 }).expect_err("one more");
+        assert!(reason.contains("more than 4096 members"), "{reason}");
+        assert!(at > more.len() - 20, "{at} of {}", more.len());
+        // It is not read to its end.
+        let far = format!("{},{}", more.trim_end_matches("}]}"), "\"y\":0,".repeat(100_000));
+        assert_eq!(read(far.as_bytes(), Unused { depth: 8 }).expect_err("one more").at, at);
     }
 }

@@ -51,7 +51,7 @@ const NAMES: [(&[u8], &str); 11] = [
 ];
 
 /// A key file is never larger.
-const MAX_KEY_FILE: u64 = 64 << 10;
+pub(super) const MAX_KEY_FILE: u64 = 64 << 10;
 
 /// Why a key file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -214,11 +214,11 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`); one that is there already counts once.
+    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`), and gives its id; one that is there already counts once.
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn add_pem(&mut self, pem: &[u8]) -> Result<(), String> {
+    pub fn add_pem(&mut self, pem: &[u8]) -> Result<KeyId, String> {
         let (label, der) = decode(pem)?;
         if label != "PUBLIC KEY" {
             return Err(format!(
@@ -227,10 +227,11 @@ impl Keys {
             ));
         }
         let key = PublicKey::from_spki(&der)?;
-        if self.0.iter().all(|known| known.id != key.id) {
+        let id = key.id;
+        if self.0.iter().all(|known| known.id != id) {
             self.0.push(key);
         }
-        Ok(())
+        Ok(id)
     }
 
     /// How many different keys there are.

@@ -7,7 +7,7 @@ use super::input::Material;
 use super::key::{KeyError, KeyId, Keys};
 use super::sigstore::{self, Proven, Signed};
 use super::{AttestationError, SignerIdentity, Signers, TrustRoot, TrustRootError, sha256};
-use crate::config::{self, Identity};
+use crate::config::Identity;
 use crate::finding::Sha256;
 use crate::glob;
 
@@ -49,16 +49,6 @@ impl Policy {
             return Err(AttestationError::Threshold { threshold, keys: keys.len() });
         }
         Ok(Self { keys, threshold, identities, trust_root })
-    }
-
-    /// Loads the keys and the trust root that the configuration names.
-    ///
-    /// # Errors
-    /// When one of them is refused, or the threshold does not fit.
-    pub fn load(config: &config::Attestation) -> Result<Self, PolicyError> {
-        let (keys, trust_root) = (Keys::load(&config.keys)?, TrustRoot::load(&config.trust_root)?);
-        Self::new(keys, config.threshold, config.identities.clone(), trust_root)
-            .map_err(PolicyError::Threshold)
     }
 
     /// Nobody may sign.

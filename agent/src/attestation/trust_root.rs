@@ -18,7 +18,7 @@ use crate::config;
 use crate::finding::Sha256;
 
 /// A trust root, or a file of a TUF cache, is never larger.
-const MAX_BYTES: u64 = 4 << 20;
+pub(super) const MAX_BYTES: u64 = 4 << 20;
 /// Levels of JSON in a trust root.
 const MAX_DEPTH: u32 = 32;
 /// Media types, up to the version.
@@ -82,15 +82,23 @@ impl TrustRoot {
             config::TrustRoot::EmbeddedGithub => {
                 Self::parse("embedded:github", SIGSTORE_GITHUB_TRUSTED_ROOT.as_bytes())
             }
-            config::TrustRoot::Path(path) => {
-                let name = path.display().to_string();
-                let refuse = |reason| TrustRootError { name: name.clone(), reason };
-                if path.is_dir() {
-                    return Self::of_cache(&name, &TufFiles::read(path).map_err(refuse)?);
-                }
-                Self::parse(&name, &read(path).map_err(refuse)?)
-            }
+            config::TrustRoot::Path(path) => Self::of_path(path, &read).map(|(root, _)| root),
         }
+    }
+
+    /// Reads a trust root, or the cache of a TUF client, by what reads a file; and the bytes of the trust root itself.
+    pub(super) fn of_path(
+        path: &Path,
+        read: &dyn Fn(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<(Self, Vec<u8>), TrustRootError> {
+        let name = path.display().to_string();
+        let refuse = |reason| TrustRootError { name: name.clone(), reason };
+        if path.is_dir() {
+            let files = TufFiles::read(path, read).map_err(refuse)?;
+            return Ok((Self::of_cache(&name, &files)?, files.trusted_root));
+        }
+        let bytes = read(path).map_err(refuse)?;
+        Ok((Self::parse(&name, &bytes)?, bytes))
     }
 
     /// Reads the trust root in the cache of a TUF client; `name` is for messages.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use sigstore_tuf::TrustedMetadataSet;
 
-use super::trust_root::{first_file, read};
+use super::trust_root::first_file;
 
 /// Before any expiry: nothing is refused as expired.
 const NO_EXPIRY: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
@@ -32,7 +32,10 @@ pub struct TufFiles {
 }
 
 impl TufFiles {
-    pub(super) fn read(directory: &Path) -> Result<Self, String> {
+    pub(super) fn read(
+        directory: &Path,
+        read: &dyn Fn(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, String> {
         let file = |name: &str| read(&directory.join(name));
         let (root, timestamp) = (file("root.json")?, file("timestamp.json")?);
         let (snapshot, targets) = (file("snapshot.json")?, file("targets.json")?);

@@ -44,6 +44,8 @@ impl Args {
             // The recording may be another host's.
             config.host.directory.clear();
         }
+        // Only what is there now says anything of a recording.
+        config.attestation.verified_directory.clear();
         let metrics = Metrics::new();
         let images = Images::new(&config, metrics.clone())?;
         images.load_now();

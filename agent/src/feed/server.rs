@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::event::{FilePath, Kind};
@@ -54,6 +55,24 @@ pub(super) struct Server {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
     health: HealthReporter,
+    /// Says whether all is well.
+    well: JoinHandle<()>,
+}
+
+/// Name of the health service that says whether all is well; the others say that the agent serves.
+const READY: &str = "ready";
+/// How often that is looked at.
+const WELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the health service up to date.
+async fn follow_health(health: HealthReporter, metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(WELL_EVERY);
+    loop {
+        every.tick().await;
+        let status =
+            if metrics.degraded().is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(READY, status).await;
+    }
 }
 
 impl Server {
@@ -66,6 +85,7 @@ impl Server {
     ) -> Result<Self, ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<SensorServer<Service>>().await;
+        let well = tokio::spawn(follow_health(health.clone(), Arc::clone(&metrics)));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -88,12 +108,13 @@ impl Server {
             accepting.abort();
             drop(name);
         });
-        Ok(Self { stop, task, health })
+        Ok(Self { stop, task, health, well })
     }
 
     /// Takes no new clients and waits for the streams to end; what has not ended by then is cut off.
     pub(super) async fn stop(self, deadline: Duration) {
-        let Self { stop, mut task, health } = self;
+        let Self { stop, mut task, health, well } = self;
+        well.abort();
         health.set_not_serving::<SensorServer<Service>>().await;
         let _already_ended = stop.send(());
         if tokio::time::timeout(deadline, &mut task).await.is_err() {

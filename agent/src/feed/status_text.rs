@@ -215,6 +215,7 @@ pub fn status_json(status: &v1::Status) -> Value {
             "malformed": k.malformed,
         })).collect::<Value>(),
         "images": images_json(&status.images),
+        "degraded": status.degraded,
         "refused_attestations": status.refused_attestations.iter().map(refused_json).collect::<Value>(),
         "workloads": status.workloads.iter().map(|w| json!({
             "workload": w.workload.as_ref().map(|w| json!({

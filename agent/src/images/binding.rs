@@ -24,21 +24,27 @@ pub fn bind(digests: &Digests, subjects: &[Sha256], origin: &Origin) -> Option<B
     if verity.iter().any(|hash| subjects.contains(hash)) {
         return Some(Bound::To(Binding::VerityRoot));
     }
-    for (digest, binding) in [
-        (config, Binding::ConfigDigest),
-        (manifest, Binding::ManifestDigest),
-        (os_release, Binding::OsRelease),
-        (key, Binding::Key),
-    ] {
+    // What a host is made from is in no document of an image: what such a document says of an origin is of something else.
+    for (digest, binding) in [(os_release, Binding::OsRelease), (key, Binding::Key)] {
         if is(*digest) {
             return Some(Bound::To(binding));
         }
     }
     let (is_index, is_image) = (is(*index), is(*image));
-    if !is_index && !is_image {
+    let own = [(config, Binding::ConfigDigest), (manifest, Binding::ManifestDigest)];
+    let own = own.into_iter().find(|(digest, _)| is(**digest)).map(|(_, binding)| binding);
+    if !is_index && !is_image && own.is_none() {
         return None;
     }
-    Some(match (platform(digests, origin), is_index) {
+    let platform = platform(digests, origin);
+    if let Some(binding) = own {
+        // A statement may have several subjects, and its document be of another one of them.
+        return Some(match platform {
+            Platform::Other(why) => Bound::Unproven(why),
+            Platform::Proven | Platform::Unsaid => Bound::To(binding),
+        });
+    }
+    Some(match (platform, is_index) {
         (Platform::Other(why), _) => Bound::Unproven(why),
         (Platform::Proven, true) => Bound::To(Binding::IndexDigest),
         (Platform::Unsaid, true) => Bound::Unproven(
@@ -75,10 +81,16 @@ fn platform(digests: &Digests, origin: &Origin) -> Platform {
         }
     }
     if !origin.layers.is_empty() && !digests.layers.is_empty() {
-        return match origin.layers.iter().find(|layer| !digests.layers.contains(layer)) {
-            None => Platform::Proven,
-            Some(other) => Platform::Other(format!(
+        if let Some(other) = origin.layers.iter().find(|layer| !digests.layers.contains(layer)) {
+            return Platform::Other(format!(
                 "it was made from an image with layer sha256:{other}, which this one does not have"
+            ));
+        }
+        // Images share their lower layers with others that are made from them.
+        return match digests.layers.last().filter(|top| !origin.layers.contains(top)) {
+            None => Platform::Proven,
+            Some(top) => Platform::Other(format!(
+                "it was made from an image without layer sha256:{top}, which is the uppermost one of this image"
             )),
         };
     }
@@ -134,12 +146,28 @@ mod tests {
             ("manifest", &all, &[9, 3], &nothing, to(Binding::ManifestDigest)),
             ("the stronger of two", &all, &[2, 3, 4], &nothing, to(Binding::ConfigDigest)),
             (
-                "a manifest needs no proof",
+                "a manifest, but made from another image",
                 &all,
                 &[3],
                 &says(Some(9), &[9], "arm64"),
-                to(Binding::ManifestDigest),
+                unproven("config sha256:0909"),
             ),
+            (
+                "a config, but made from other layers",
+                &all,
+                &[4],
+                &says(None, &[10, 12], ""),
+                unproven("layer sha256:0c0c"),
+            ),
+            (
+                "a manifest, but for another architecture",
+                &all,
+                &[3],
+                &says(None, &[], "arm64"),
+                unproven("for \"arm64\""),
+            ),
+            ("a manifest, proven", &all, &[3], &says(Some(4), &[], ""), to(Binding::ManifestDigest)),
+            ("a manifest needs no proof", &all, &[3], &nothing, to(Binding::ManifestDigest)),
             ("index, config equal", &all, &[2], &says(Some(4), &[], ""), to(Binding::IndexDigest)),
             (
                 "index, config equal counts before the rest",
@@ -163,7 +191,14 @@ mod tests {
                 unproven("two different images"),
             ),
             ("index, all layers", &all, &[2], &says(None, &[10, 11], ""), to(Binding::IndexDigest)),
-            ("index, some of the layers", &all, &[2], &says(None, &[11], ""), to(Binding::IndexDigest)),
+            ("index, the uppermost layer", &all, &[2], &says(None, &[11], ""), to(Binding::IndexDigest)),
+            (
+                "index, only what others share",
+                &all,
+                &[2],
+                &says(None, &[10], ""),
+                unproven("without layer sha256:0b0b"),
+            ),
             (
                 "index, one layer too many",
                 &all,

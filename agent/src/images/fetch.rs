@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use super::library::Loaded;
-use super::loader::{Changes, Reader, tell};
+use super::loader::{Changes, Reader, Telling};
 use super::{Image, ImageState, Images, Refused};
 use crate::attestation::source::{Complete, Form, Found, Reference, Scope, Sources};
 use crate::config::Config;
@@ -119,7 +119,7 @@ impl Fetched {
         metrics: &Metrics,
     ) -> Changes {
         let before = std::mem::take(self);
-        let mut changes = Changes::default();
+        let (mut changes, mut telling) = (Changes::default(), Telling::default());
         for candidate in &found.candidates {
             let known = before.envelopes.iter().find(|(sha256, _)| *sha256 == candidate.sha256);
             let known = known.map(|(_, known)| known);
@@ -144,7 +144,7 @@ impl Fetched {
                 _ => Arc::ptr_eq(known, &loaded),
             });
             if !is_told {
-                tell(&loaded, metrics);
+                telling.tell(&loaded, metrics);
                 changes.extend(loaded.subjects.iter().chain(known.iter().flat_map(|of| &of.subjects)));
             }
             self.envelopes.push((candidate.sha256, loaded));
@@ -276,7 +276,9 @@ impl Images {
         let is_it = |image: &Image| image.digests.subjects().any(|digest| named.contains(&digest));
         let all = self.snapshot();
         let mut of_it = all.iter().filter(|image| is_it(image)).peekable();
-        of_it.peek().is_some() && of_it.all(|image| matches!(image.state, ImageState::Verified { .. }))
+        let is_good =
+            |image: &Arc<Image>| matches!(image.state, ImageState::Verified { .. }) && image.lost.is_none();
+        of_it.peek().is_some() && of_it.all(is_good)
     }
 
     fn fetched(&self, asked: &Asked, found: &Found) {

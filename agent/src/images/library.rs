@@ -1,13 +1,15 @@
 //! Accepted and refused documents by what they are about → the state of an image.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::binding::{Bound, bind};
+use super::kept::Kept;
 use super::loader::subjects;
+use super::lost::{Loss, is_older, untrusted};
 use super::{Document, Facts, Image, ImageState, Refused};
-use crate::attestation::{Provenance, Verified, Vex};
+use crate::attestation::{Fault, Provenance, Verified, Vex};
 use crate::finding::{Binding, Sha256};
 use crate::identity::Digests;
 use crate::sbom::{DigestPool, ImageIndex, SbomError};
@@ -63,19 +65,40 @@ pub(super) struct Answer {
     pub(super) facts: Facts,
     /// When the trust root that decides about it becomes stale.
     pub(super) trusted_until: Option<SystemTime>,
+    /// What it is judged by is not there any more, or not what decides about it.
+    pub(super) loss: Option<Loss>,
 }
 
 impl From<ImageState> for Answer {
     fn from(state: ImageState) -> Self {
-        Self { state, aside: Vec::new(), facts: Facts::default(), trusted_until: None }
+        Self { state, aside: Vec::new(), facts: Facts::default(), trusted_until: None, loss: None }
     }
 }
 
 impl Answer {
+    /// All of these documents count.
+    fn rests_on(&self, last: &[&Arc<Loaded>]) -> bool {
+        let ImageState::Verified { documents, .. } = &self.state else { return false };
+        last.iter().filter_map(|loaded| loaded.outcome.as_ref().ok()).all(|Accepted { document, .. }| {
+            documents.iter().any(|here| here.envelope_sha256 == document.envelope_sha256)
+        })
+    }
+
+    /// It says less than what was verified last: nothing, or what is older.
+    fn is_less(&self, before: &Self) -> bool {
+        match (&self.state, &before.state) {
+            (ImageState::Verified { documents, .. }, ImageState::Verified { documents: last, .. }) => {
+                is_older(documents, last)
+            }
+            _ => true,
+        }
+    }
+
     /// Nothing that a finding or a person could be told has changed.
     pub(super) fn is(&self, image: &Image) -> bool {
-        let Self { state, aside, facts, trusted_until } = self;
+        let Self { state, aside, facts, trusted_until, loss } = self;
         (aside, facts, trusted_until) == (&image.aside, &image.facts, &image.trusted_until)
+            && loss.as_ref() == image.lost.as_ref().map(|lost| &lost.loss)
             && match (state, &image.state) {
                 (ImageState::Verified { documents: a, .. }, ImageState::Verified { documents: b, .. }) => {
                     a == b
@@ -101,6 +124,21 @@ pub(super) struct Library {
     indexes: Arc<Indexes>,
     /// When the trust root becomes stale, if it decides about attestations.
     until: Option<SystemTime>,
+    /// What was verified last.
+    kept: Kept,
+    /// Documents that count no longer, by their digest or their envelope's.
+    retired: BTreeSet<Sha256>,
+    /// What decides about attestations and cannot be read any more.
+    faults: Vec<Fault>,
+}
+
+/// What decides about an image beside what is about it.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    pub(super) until: Option<SystemTime>,
+    pub(super) kept: Kept,
+    pub(super) retired: BTreeSet<Sha256>,
+    pub(super) faults: Vec<Fault>,
 }
 
 impl Library {
@@ -109,7 +147,7 @@ impl Library {
         all: impl Iterator<Item = &'a Arc<Loaded>>,
         complete: HashMap<Digests, Digests>,
         indexes: Arc<Indexes>,
-        until: Option<SystemTime>,
+        terms: Terms,
     ) -> Self {
         let mut about: HashMap<Sha256, Vec<(u32, Arc<Loaded>)>> = HashMap::new();
         for (place, loaded) in (0..).zip(all) {
@@ -118,7 +156,8 @@ impl Library {
                 about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
             }
         }
-        Self { about, complete, indexes, until }
+        let Terms { until, kept, retired, faults } = terms;
+        Self { about, complete, indexes, until, kept, retired, faults }
     }
 
     /// What is more is known of images of the configuration: what it says, and everything.
@@ -136,7 +175,7 @@ impl Library {
         self.about.contains_key(subject)
     }
 
-    /// What is known of an image.
+    /// What is known of an image: by what is there, and if that does not do, by what was verified last.
     pub(super) fn answer(&self, digests: &Digests) -> Answer {
         let about: BTreeMap<u32, &Loaded> = digests
             .subjects()
@@ -144,9 +183,28 @@ impl Library {
             .flatten()
             .map(|(place, loaded)| (*place, &**loaded))
             .collect();
+        let mut now = self.decide(digests, about.into_values());
+        let last = self.kept.about(digests);
+        if !last.is_empty() && !now.rests_on(&last) {
+            let before = self.decide(digests, last.iter().map(|loaded| &***loaded));
+            if let (ImageState::Verified { documents, .. }, is_less) = (&before.state, now.is_less(&before))
+                && is_less
+            {
+                let loss = Loss::of(&now.state, documents);
+                return Answer { loss: Some(loss), aside: now.aside, facts: now.facts, ..before };
+            }
+        }
+        if let ImageState::Verified { documents, .. } = &now.state {
+            now.loss = untrusted(&self.faults, documents);
+        }
+        now
+    }
+
+    /// What these attestations say of an image.
+    fn decide<'a>(&'a self, digests: &Digests, about: impl Iterator<Item = &'a Loaded>) -> Answer {
         let (mut proven, mut unproven, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let mut facts = Facts::default();
-        for loaded in about.values() {
+        let (mut facts, mut aside) = (Facts::default(), Vec::new());
+        for loaded in about {
             let Accepted { document, content } = match &loaded.outcome {
                 Ok(accepted) => accepted,
                 Err(why) => {
@@ -154,6 +212,12 @@ impl Library {
                     continue;
                 }
             };
+            if [document.sha256, document.envelope_sha256].iter().any(|digest| self.retired.contains(digest))
+            {
+                let reason = "does not count: attestation.retired names it".to_owned();
+                aside.push(Refused { file: document.file.clone(), reason });
+                continue;
+            }
             match content {
                 // What is said of the index is said of each platform.
                 Content::Provenance(provenance) => facts.provenance.push(Arc::clone(provenance)),
@@ -168,7 +232,6 @@ impl Library {
             }
         }
         let by_certificate = |document: &Document| document.signers.identity.is_some();
-        let mut aside = Vec::new();
         let state = if proven.is_empty() && unproven.is_empty() {
             without(&refused)
         } else if proven.is_empty() {
@@ -194,7 +257,7 @@ impl Library {
             ImageState::Unverified { .. } => true,
             ImageState::NoSbom => false,
         });
-        Answer { state, aside, facts, trusted_until }
+        Answer { state, aside, facts, trusted_until, loss: None }
     }
 
     fn unproven(&self, unproven: Vec<(Document, &Arc<ImageIndex>, String)>) -> ImageState {

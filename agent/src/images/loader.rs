@@ -13,12 +13,14 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 use super::fetch::{Asked, Fetched};
-use super::library::{Accepted, Content, Indexes, Library, Loaded};
-use super::{Document, ImagesError, Refused};
+use super::kept::{Kept, Shelf};
+use super::library::{Accepted, Content, Indexes, Library, Loaded, Terms};
+use super::{Document, Image, ImagesError, Refused};
 use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
 use crate::attestation::source::{Candidate, Found, Sources};
 use crate::attestation::{
-    self, AttestationError, Limits, Policy, PredicateType, Provenance, Statement, Verified, Vex,
+    self, AttestationError, Fault, Limits, Policy, PredicateType, Provenance, Remembered, Statement,
+    Verified, Vex,
 };
 use crate::config::{self, Config};
 use crate::event::FilePath;
@@ -34,6 +36,8 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// Attestations that one `.jsonl` file may have: each that is refused is kept for messages.
 const MAX_LINES: usize = 4096;
+/// Refused attestations that are logged one by one of those that come at once.
+const TOLD: usize = 20;
 /// What is kept of why an attestation is refused, in bytes: it may quote what stands in it.
 const MAX_REASON: usize = 1024;
 
@@ -60,6 +64,14 @@ pub(super) struct Loader {
     reader: Reader,
     /// To read the keys and the trust root again.
     config: config::Attestation,
+    /// The keys and the trust root as they could last be read.
+    remembered: Remembered,
+    /// Those that cannot be read any more.
+    untrusted: Vec<Fault>,
+    /// What was verified last.
+    kept: Kept,
+    /// Where that is kept for the next run; `None`: it was not looked into yet.
+    shelf: Option<Shelf>,
     /// Directories that cannot be listed.
     faults: BTreeMap<usize, Refused>,
     /// By the directory's place and the file's name.
@@ -78,9 +90,11 @@ struct LoadedFile {
 }
 
 impl Loader {
-    pub(super) fn new(config: &Config) -> Result<Self, ImagesError> {
+    /// `remembered`: keys and trust root as they could last be read, for those that cannot be read now.
+    pub(super) fn new(config: &Config, mut remembered: Remembered) -> Result<Self, ImagesError> {
         let attestation = &config.attestation;
-        let reader = Reader::new(attestation, Arc::default())?;
+        let (reader, untrusted) = Reader::new(attestation, Arc::default(), &mut remembered)?;
+        tell_untrusted(&[], &untrusted);
         if reader.policy.is_empty() {
             tracing::warn!(
                 "no key and no identity is configured: every attestation will be refused; set attestation.keys or \
@@ -96,6 +110,10 @@ impl Loader {
             directories,
             reader,
             config: attestation.clone(),
+            remembered,
+            untrusted,
+            kept: Kept::default(),
+            shelf: None,
             faults: BTreeMap::new(),
             files: BTreeMap::new(),
             sources: Arc::new(Sources::new(attestation)?),
@@ -152,38 +170,133 @@ impl Loader {
 
     /// Reads the keys and the trust root again; if they decide otherwise, everything is read anew.
     pub(super) fn refresh(&mut self, metrics: &Metrics) -> Changes {
-        match Reader::new(&self.config, Arc::clone(&self.reader.indexes)) {
-            Ok(reader) if reader.decides_as(&self.reader) => Changes::default(),
-            Ok(reader) => {
+        let mut changes = Changes::default();
+        match Reader::new(&self.config, Arc::clone(&self.reader.indexes), &mut self.remembered) {
+            Ok((reader, untrusted)) => {
+                if untrusted != self.untrusted {
+                    tell_untrusted(&self.untrusted, &untrusted);
+                    self.untrusted = untrusted;
+                    changes.extend(self.subjects());
+                }
+                if reader.decides_as(&self.reader) {
+                    return changes;
+                }
                 tracing::info!(
                     trust_root = reader.policy.trust_root().name(),
                     "the keys or the trust root have changed"
                 );
                 self.reader = reader;
-                let mut changes: Changes = self.files.values().flat_map(LoadedFile::subjects).collect();
+                changes.extend(self.subjects());
                 self.files.clear();
                 for fetched in self.asked.values_mut() {
                     changes.extend(fetched.forget());
                 }
                 self.ask_now.notify_one();
                 changes.extend(self.everything(metrics));
-                changes
+                self.load_kept();
             }
-            Err(error) => {
-                tracing::warn!(%error, "the keys and the trust root that are in use stay");
-                Changes::default()
-            }
+            Err(error) => tracing::warn!(%error, "the keys and the trust root that are in use stay"),
         }
+        changes
+    }
+
+    /// Reads everything, and at first what was kept by an earlier run.
+    pub(super) fn start(&mut self, metrics: &Metrics) -> Changes {
+        let is_first = self.shelf.is_none();
+        if is_first {
+            let (shelf, kept) = Shelf::open(&self.config.verified_directory);
+            (self.shelf, self.kept) = (Some(shelf), kept);
+        }
+        let mut changes = self.everything(metrics);
+        if is_first {
+            self.load_kept();
+            self.kept.retire(&self.retired());
+            changes.extend(self.kept.subjects());
+        }
+        changes
+    }
+
+    /// Verifies what is kept by the keys and the trust root of now.
+    fn load_kept(&mut self) {
+        let Self { kept, shelf, files, asked, reader, .. } = self;
+        let store = shelf.as_ref().and_then(Shelf::store);
+        kept.load(every(files, asked), |envelope| {
+            let store = store?;
+            let shown = store.path(envelope).display().to_string();
+            match store.read(envelope, reader.limits.max_envelope_bytes) {
+                Ok(bytes) => Some(reader.envelope(shown, bytes)),
+                Err(error) => {
+                    tracing::warn!(file = shown, %error, "what was verified before cannot be read any more");
+                    None
+                }
+            }
+        });
+    }
+
+    /// Notes by what the images are verified that workloads run.
+    pub(super) fn note(&mut self, running: &[Arc<Image>]) -> bool {
+        let Self { kept, files, asked, .. } = self;
+        kept.take(running, every(files, asked))
+    }
+
+    /// Writes what is noted, for the next run. Says whether what is wrong with that has changed.
+    pub(super) fn keep(&mut self) -> bool {
+        let Self { kept, shelf, files, directories, reader, remembered, .. } = self;
+        let Some(shelf) = shelf else { return false };
+        let before = shelf.fault.clone();
+        shelf.write(kept, remembered, |envelope| {
+            let is_it = |loaded: &Arc<Loaded>| {
+                loaded.outcome.as_ref().is_ok_and(|of| of.document.envelope_sha256 == *envelope)
+            };
+            let mut files = files.iter().filter(|(_, file)| file.envelopes.iter().any(is_it));
+            files.find_map(|((at, name), _)| {
+                let limit = reader.limits.max_envelope_bytes;
+                let (bytes, _) = directory::read(&directories[*at].path, name, limit, reader.rules).ok()?;
+                let is_it = |bytes: &[u8]| attestation::sha256(bytes) == *envelope;
+                match Shape::of(name)? {
+                    Shape::One => Some(bytes).filter(|bytes| is_it(bytes)),
+                    Shape::Lines => {
+                        bytes.split(|byte| *byte == b'\n').find(|line| is_it(line)).map(<[u8]>::to_vec)
+                    }
+                }
+            })
+        });
+        shelf.fault != before
+    }
+
+    /// Digests that some attestation is about.
+    fn subjects(&self) -> Changes {
+        let all = every(&self.files, &self.asked).flat_map(|loaded| loaded.subjects.iter().copied());
+        all.chain(self.kept.subjects()).collect()
+    }
+
+    fn retired(&self) -> BTreeSet<Sha256> {
+        self.config.retired.iter().copied().collect()
+    }
+
+    /// Keys and trust root that cannot be read any more.
+    pub(super) fn untrusted(&self) -> &[Fault] {
+        &self.untrusted
+    }
+
+    /// The keys and the trust root as they could last be read.
+    pub(super) fn remembered(&self) -> &Remembered {
+        &self.remembered
     }
 
     /// Everything that was read, ready to be asked.
     pub(super) fn library(&self) -> Library {
-        let files = self.files.values().flat_map(|file| &file.envelopes);
-        let all = files.chain(self.asked.values().flat_map(Fetched::envelopes));
+        let all = every(&self.files, &self.asked);
         let complete = self.asked.iter();
         let complete =
             complete.filter_map(|(of, fetched)| Some((of.digests().clone(), fetched.complete()?.clone())));
-        Library::new(all, complete.collect(), Arc::clone(&self.reader.indexes), self.trust_root_until())
+        let terms = Terms {
+            until: self.trust_root_until(),
+            kept: self.kept.clone(),
+            retired: self.retired(),
+            faults: self.untrusted.clone(),
+        };
+        Library::new(all, complete.collect(), Arc::clone(&self.reader.indexes), terms)
     }
 
     /// Lists the directories; reads what is new or changed and forgets what is gone.
@@ -230,7 +343,16 @@ impl Loader {
     pub(super) fn everything_after(&mut self, old: Self, metrics: &Metrics) -> Changes {
         let mut changes = Changes::default();
         let same = self.reader.decides_as(&old.reader);
+        if self.retired() != old.retired() || self.untrusted != old.untrusted {
+            changes.extend(old.subjects());
+        }
         self.reader.indexes = old.reader.indexes;
+        self.kept = old.kept;
+        self.shelf = match old.config.verified_directory == self.config.verified_directory {
+            true => old.shelf,
+            // What the other one holds was verified for another configuration.
+            false => old.shelf.map(|_| Shelf::open(&self.config.verified_directory).0),
+        };
         for ((at, name), file) in old.files {
             if same && self.directories.get(at) == old.directories.get(at) {
                 self.files.insert((at, name), file);
@@ -254,12 +376,17 @@ impl Loader {
             }
         }
         changes.extend(self.everything(metrics));
+        if !same {
+            self.load_kept();
+            changes.extend(self.kept.subjects());
+        }
+        self.kept.retire(&self.retired());
         changes
     }
 
     /// Reads these files of a directory.
     pub(super) fn files(&mut self, at: usize, names: BTreeSet<OsString>, metrics: &Metrics) -> Changes {
-        let mut changes = Changes::default();
+        let (mut changes, mut telling) = (Changes::default(), Telling::default());
         for name in names {
             let key = (at, name);
             if let Some(old) = self.files.remove(&key) {
@@ -269,7 +396,7 @@ impl Loader {
                 tracing::info!(file = self.shown(at, &key.1), "attestation removed");
                 continue;
             };
-            file.envelopes.iter().for_each(|envelope| tell(envelope, metrics));
+            file.envelopes.iter().for_each(|envelope| telling.tell(envelope, metrics));
             changes.extend(file.subjects());
             self.files.insert(key, file);
         }
@@ -323,23 +450,29 @@ impl Loader {
 
     /// Everything that was refused.
     pub(super) fn refused(&self) -> Vec<Refused> {
-        let envelopes = self.files.values().flat_map(|file| &file.envelopes);
-        let envelopes = envelopes.chain(self.asked.values().flat_map(Fetched::envelopes));
+        let envelopes = every(&self.files, &self.asked);
         let unread = self.asked.values().flat_map(|fetched| &fetched.unread);
         let refused = envelopes.filter_map(|e| e.outcome.as_ref().err());
-        self.faults.values().chain(refused).chain(unread).cloned().collect()
+        let unkept = self.shelf.iter().filter_map(|shelf| shelf.fault.as_ref());
+        self.faults.values().chain(refused).chain(unread).chain(unkept).cloned().collect()
     }
 }
 
 impl Reader {
-    fn new(config: &config::Attestation, indexes: Arc<Indexes>) -> Result<Self, ImagesError> {
-        Ok(Self {
-            policy: Policy::load(config)?,
+    fn new(
+        config: &config::Attestation,
+        indexes: Arc<Indexes>,
+        remembered: &mut Remembered,
+    ) -> Result<(Self, Vec<Fault>), ImagesError> {
+        let (policy, faults) = remembered.policy(config)?;
+        let reader = Self {
+            policy,
             limits: Limits::from(config),
             sbom_limits: sbom::Limits { max_bytes: config.max_sbom_bytes, max_depth: config.max_json_depth },
             rules: Rules::from(config.allow.as_slice()),
             indexes,
-        })
+        };
+        Ok((reader, faults))
     }
 
     /// Accepts and refuses the same.
@@ -420,6 +553,24 @@ impl Reader {
     }
 }
 
+/// Everything that was read, in the order of the files.
+fn every<'a>(
+    files: &'a BTreeMap<(usize, OsString), LoadedFile>,
+    asked: &'a BTreeMap<Asked, Fetched>,
+) -> impl Iterator<Item = &'a Arc<Loaded>> {
+    files.values().flat_map(|file| &file.envelopes).chain(asked.values().flat_map(Fetched::envelopes))
+}
+
+/// Logs what cannot be read any more, and what can be read again.
+fn tell_untrusted(before: &[Fault], now: &[Fault]) {
+    for Fault { reason, .. } in now.iter().filter(|fault| !before.contains(fault)) {
+        tracing::error!(reason, "cannot be read any more; what it has verified stays judged");
+    }
+    for Fault { reason, .. } in before.iter().filter(|fault| !now.contains(fault)) {
+        tracing::info!(was = reason, "is not so any more");
+    }
+}
+
 /// Reads the SBOM of a statement.
 ///
 /// # Errors
@@ -476,16 +627,39 @@ fn refused(file: String, error: &AttestationError, subjects: Vec<Sha256>) -> Loa
     Loaded { subjects, outcome: Err(Refused { file, reason }) }
 }
 
-/// Counts it and logs it.
-pub(super) fn tell(loaded: &Loaded, metrics: &Metrics) {
-    match &loaded.outcome {
-        Ok(Accepted { document, .. }) => {
-            metrics.document_accepted();
-            tracing::info!(file = document.file, document = %document.sha256, "attestation accepted");
+/// Counts attestations and logs them: of many that are refused at once the first ones, and how many more.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    refused: usize,
+}
+
+impl Telling {
+    pub(super) fn tell(&mut self, loaded: &Loaded, metrics: &Metrics) {
+        match &loaded.outcome {
+            Ok(Accepted { document, .. }) => {
+                metrics.document_accepted();
+                tracing::info!(file = document.file, document = %document.sha256, "attestation accepted");
+            }
+            Err(refused) => {
+                metrics.document_refused();
+                self.refused += 1;
+                if self.refused <= TOLD {
+                    tracing::warn!(file = refused.file, reason = refused.reason, "attestation refused");
+                }
+            }
         }
-        Err(refused) => {
-            metrics.document_refused();
-            tracing::warn!(file = refused.file, reason = refused.reason, "attestation refused");
+    }
+
+    /// Attestations that were refused and not logged one by one.
+    fn folded(&self) -> usize {
+        self.refused.saturating_sub(TOLD)
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if self.folded() > 0 {
+            tracing::warn!(more = self.folded(), "attestations refused; `muster status --json` has them all");
         }
     }
 }
@@ -506,5 +680,21 @@ fn predicate_type(format: Format) -> PredicateType {
         Format::Spdx2 | Format::SpdxTagValue | Format::Spdx3 => PredicateType::Spdx,
         Format::CycloneDx => PredicateType::CycloneDx,
         Format::Syft => PredicateType::Syft,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_refusals_at_once_are_a_few_lines_and_one_more() {
+        let (mut telling, metrics) = (Telling::default(), Metrics::new());
+        for number in 0..10_000 {
+            let refused = Refused { file: format!("{number}.json"), reason: "no JSON".to_owned() };
+            telling.tell(&Loaded { subjects: Vec::new(), outcome: Err(refused) }, &metrics);
+        }
+        assert_eq!(telling.folded(), 9_980);
+        assert!(metrics.text().contains("muster_documents_total{outcome=\"refused\"} 10000"));
     }
 }

@@ -10,30 +10,34 @@
 
 mod binding;
 mod fetch;
+mod kept;
 mod library;
 mod loader;
+mod lost;
 mod register;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
+mod watching;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_channel::Sender;
 use tokio::sync::{Notify, oneshot};
 
 use crate::attestation::directory::{Change, Watched, Watcher};
 use crate::attestation::source::SourceError;
-use crate::attestation::{PolicyError, PredicateType, Provenance, Signers, Vex};
+use crate::attestation::{Fault, PolicyError, PredicateType, Provenance, Remembered, Signers, Vex};
 use crate::config::Config;
 use crate::finding::{Binding, Sha256};
 pub use crate::identity::Digests;
@@ -43,7 +47,10 @@ pub use binding::{Bound, bind};
 use library::{Answer, Library};
 use loader::{Changes, Loader};
 pub use loader::{read_sbom, sbom_of};
+pub use lost::{Loss, Lost};
 use register::Register;
+use store::Store;
+use watching::PAUSES;
 
 /// How often the keys and the trust root are looked at, milliseconds.
 const POLICY_MS: u16 = 60_000;
@@ -157,6 +164,8 @@ pub struct Image {
     pub facts: Facts,
     /// When the trust root that decides about its attestations becomes stale.
     pub trusted_until: Option<SystemTime>,
+    /// It is judged by what was verified before, and that is not there any more.
+    pub lost: Option<Lost>,
     /// One bit per file of the index.
     used: Box<[AtomicU64]>,
 }
@@ -169,8 +178,10 @@ impl Image {
 
     /// `digest`: under which it is shown.
     fn of(digest: Sha256, digests: Digests, answer: Answer) -> Self {
-        let Answer { state, aside, facts, trusted_until } = answer;
-        let mut image = Self { digest, digests, state, aside, facts, trusted_until, used: Box::default() };
+        let Answer { state, aside, facts, trusted_until, loss } = answer;
+        let lost = loss.map(|loss| Lost::new(loss, SystemTime::now()));
+        let mut image =
+            Self { digest, digests, state, aside, facts, trusted_until, lost, used: Box::default() };
         let words = image.index().map_or(0, |index| index.len()).div_ceil(64);
         image.used = (0..words).map(|_| AtomicU64::new(0)).collect();
         image
@@ -227,8 +238,12 @@ impl Image {
         self.used.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
     }
 
-    /// Marks what an earlier register had marked, as far as it is still listed: numbers differ between indexes.
-    fn carry_over(&self, earlier: &Self) {
+    /// Marks what an earlier register had marked, as far as it is still listed: numbers differ between indexes. What is lost is so
+    /// since then.
+    fn carry_over(&mut self, earlier: &Self) {
+        if let (Some(lost), Some(before)) = (&mut self.lost, &earlier.lost) {
+            lost.since = before.since;
+        }
         let (Some(index), Some(before)) = (self.index(), earlier.index()) else { return };
         for entry in before.entries().filter(|entry| earlier.is_used(entry.id())) {
             if let Some(here) = index.by_path(entry.path().as_bytes()) {
@@ -250,7 +265,13 @@ pub struct Images {
     register: Mutex<Register>,
     refused: ArcSwap<Vec<Refused>>,
     generation: AtomicU64,
+    /// Keys and trust root that cannot be read any more.
+    untrusted: ArcSwap<Vec<Fault>>,
+    /// What is not watched for now, and why.
+    unwatched: Mutex<BTreeMap<PathBuf, String>>,
     loader: Mutex<Loader>,
+    /// Tells whoever keeps what is verified that there is something new; while somebody does.
+    wake: ArcSwapOption<Sender<()>>,
     metrics: Arc<Metrics>,
 }
 
@@ -266,12 +287,33 @@ impl Images {
     /// # Errors
     /// When a key cannot be read or the threshold does not fit the keys.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Arc<Self>, ImagesError> {
+        let store = Store::existing(&config.attestation.verified_directory);
+        let remembered = store.map(|store| store.remembered(&config.attestation)).unwrap_or_default();
+        Self::with(config, metrics, remembered)
+    }
+
+    /// A register could be made of this configuration as the files are now.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when a key cannot be read that was read once.
+    pub fn check(config: &Config) -> Result<(), ImagesError> {
+        Self::with(config, Metrics::new(), Remembered::default()).map(drop)
+    }
+
+    fn with(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        remembered: Remembered,
+    ) -> Result<Arc<Self>, ImagesError> {
         Ok(Arc::new(Self {
             library: ArcSwap::default(),
             register: Mutex::default(),
             refused: ArcSwap::default(),
             generation: AtomicU64::new(0),
-            loader: Mutex::new(Loader::new(config)?),
+            untrusted: ArcSwap::default(),
+            unwatched: Mutex::default(),
+            loader: Mutex::new(Loader::new(config, remembered)?),
+            wake: ArcSwapOption::default(),
             metrics,
         }))
     }
@@ -284,8 +326,14 @@ impl Images {
         }
         let (image, merged) = register.ask(digests, &self.library.load());
         self.count(&register);
+        drop(register);
         if merged {
             self.generation.fetch_add(1, Ordering::Release);
+        }
+        // Asked for while it is lost: that makes the node degraded, which is told there, too.
+        if let (Some(wake), ImageState::Verified { .. }) = (&*self.wake.load(), &image.state) {
+            // Full: it is told already.
+            let _ = wake.try_send(());
         }
         image
     }
@@ -307,7 +355,24 @@ impl Images {
 
     /// Reads the directories. Files that are unchanged since the last time are not read again.
     pub fn load_now(&self) {
-        self.apply(Loader::everything);
+        self.apply(Loader::start);
+    }
+
+    /// Why not all is as it should be with what images are judged by; each a sentence. Empty: all is well.
+    pub fn degraded(&self) -> Vec<String> {
+        let now = SystemTime::now();
+        let untrusted = self.untrusted.load();
+        let untrusted =
+            untrusted.iter().map(|fault| format!("{}; what it has verified stays judged", fault.reason));
+        let unwatched = self.unwatched.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwatched =
+            unwatched.iter().map(|(path, why)| format!("{} is not watched: {why}", path.display()));
+        let running = self.register().running();
+        let lost = running.iter().filter_map(|image| {
+            let lost = image.lost.as_ref().filter(|lost| lost.loss.is_kept && lost.is_current(now))?;
+            Some(format!("sha256:{}: {}", image.digest, lost.loss.reason))
+        });
+        untrusted.chain(unwatched).chain(lost).collect()
     }
 
     /// Takes over a new configuration: with keys that cannot be read, all stays as it was. A [`Watch`] that runs goes on
@@ -316,7 +381,8 @@ impl Images {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn reload(&self, config: &Config) -> Result<(), ImagesError> {
-        let new = Loader::new(config)?;
+        let remembered = self.loader.lock().unwrap_or_else(PoisonError::into_inner).remembered().clone();
+        let new = Loader::new(config, remembered)?;
         self.apply(|loader, metrics| {
             let old = std::mem::replace(loader, new);
             loader.everything_after(old, metrics)
@@ -337,34 +403,33 @@ impl Images {
         let mut watch = Watch::default();
         for (at, directory) in directories.into_iter().enumerate() {
             let (stop, theirs) = UnixStream::pair()?;
-            let mut watcher = Watcher::new(
-                directory.path.clone(),
-                theirs,
-                Watched::Attestations(rules),
-                directory.may_be_absent,
-            )?;
+            let path = directory.path.clone();
+            let (what, may_be_absent) = (Watched::Attestations(rules), directory.may_be_absent);
+            let first = Watcher::new(path.clone(), theirs.try_clone()?, what, may_be_absent)?;
             let images = Arc::clone(self);
-            let thread = std::thread::Builder::new().name("attestations".into()).spawn(move || {
-                loop {
-                    match watcher.wait() {
-                        Ok(Change::Everything) => {
-                            images.changed(|l, metrics| l.directory(at, metrics), at, &directory);
-                        }
-                        Ok(Change::Files(files)) => {
-                            images.changed(|l, metrics| l.files(at, files, metrics), at, &directory);
-                        }
-                        Ok(Change::Stop) => break,
-                        Err(error) => {
-                            let directory = directory.path.display();
-                            tracing::error!(%error, %directory, "is no longer watched; reload to try again");
-                            break;
-                        }
+            let step = move |images: &Self, watcher: &mut Watcher| {
+                match watcher.wait()? {
+                    Change::Everything => {
+                        images.changed(|l, metrics| l.directory(at, metrics), at, &directory);
                     }
+                    Change::Files(files) => {
+                        images.changed(|l, metrics| l.files(at, files, metrics), at, &directory);
+                    }
+                    Change::Stop => return Ok(false),
                 }
+                Ok(true)
+            };
+            let thread = std::thread::Builder::new().name("attestations".into()).spawn(move || {
+                let tell = |error| images.tell_unwatched(&path, error);
+                let make = || Watcher::new(path.clone(), theirs.try_clone()?, what, may_be_absent);
+                watching::follow(first, make, |watcher| step(&images, watcher), &theirs, PAUSES, tell);
             })?;
             watch.stops.push(stop);
             watch.threads.push(thread);
         }
+        let (keeper, thread) = self.keep_on()?;
+        watch.keeper = Some(keeper);
+        watch.threads.push(thread);
         if has_signers {
             let (stop, theirs) = UnixStream::pair()?;
             let images = Arc::clone(self);
@@ -378,15 +443,24 @@ impl Images {
             for layout in layouts {
                 let (stop, theirs) = UnixStream::pair()?;
                 // That it is not there is told by who asks it.
-                let mut watcher = Watcher::new(layout.clone(), theirs, Watched::Layout, true)?;
+                let watcher = |path: &Path, stop: &UnixStream| {
+                    Watcher::new(path.to_owned(), stop.try_clone()?, Watched::Layout, true)
+                };
+                let mut first = watcher(&layout, &theirs)?;
                 // Before the first asking, so that nothing is missed and nothing asked twice.
-                watcher.begin();
-                let now = Arc::clone(&now);
+                first.begin();
+                let (now, images) = (Arc::clone(&now), Arc::clone(self));
                 let thread = std::thread::Builder::new().name("layout".into()).spawn(move || {
-                    if let Err(error) = follow_layout(&mut watcher, &now) {
-                        let layout = layout.display();
-                        tracing::error!(%error, %layout, "is no longer watched; reload to try again");
-                    }
+                    let tell = |what| images.tell_unwatched(&layout, what);
+                    let make = || watcher(&layout, &theirs);
+                    watching::follow(
+                        first,
+                        make,
+                        |watcher| layout_changed(watcher, &now),
+                        &theirs,
+                        PAUSES,
+                        tell,
+                    );
                 })?;
                 watch.stops.push(stop);
                 watch.threads.push(thread);
@@ -398,6 +472,27 @@ impl Images {
         Ok(watch)
     }
 
+    /// Keeps what images are verified by that somebody asks for, on a thread of its own, until what is given back is dropped: who asks
+    /// must not wait for a disk.
+    fn keep_on(self: &Arc<Self>) -> io::Result<(Sender<()>, JoinHandle<()>)> {
+        let ((wake, woken), (stop, stopped)) = (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
+        self.wake.store(Some(Arc::new(wake)));
+        let images = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || {
+            loop {
+                crossbeam_channel::select! {
+                    recv(woken) -> woken => match woken {
+                        Ok(()) => images.apply(|_, _| Changes::default()),
+                        // Another one does it.
+                        Err(_) => break,
+                    },
+                    recv(stopped) -> _ => break,
+                }
+            }
+        })?;
+        Ok((stop, thread))
+    }
+
     /// Looks at the keys and the trust root now and then, until the other end of `stop` is closed: another program may exchange
     /// them, and the trust root becomes stale by itself.
     fn follow_policy(&self, stop: &UnixStream, every_ms: u16) {
@@ -407,14 +502,8 @@ impl Images {
         };
         let mut was_stale = is_stale();
         loop {
-            match poll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], PollTimeout::from(every_ms)) {
-                Ok(0) => {}
-                Err(Errno::EINTR) => continue,
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::error!(%error, "keys and trust root are no longer watched; reload to try again");
-                    break;
-                }
+            if watching::stops_within(stop, Duration::from_millis(every_ms.into())) {
+                break;
             }
             self.apply(Loader::refresh);
             let now_stale = is_stale();
@@ -439,6 +528,24 @@ impl Images {
         });
     }
 
+    /// What is not watched for now, or is again.
+    fn tell_unwatched(&self, path: &Path, what: Option<String>) {
+        let mut unwatched = self.unwatched.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = path.to_owned();
+        match what {
+            Some(error) => {
+                tracing::error!(error, path = %path.display(), "is not watched");
+                unwatched.insert(path, error);
+            }
+            None => {
+                tracing::info!(path = %path.display(), "is watched again");
+                unwatched.remove(&path);
+            }
+        }
+        drop(unwatched);
+        self.metrics.set_degraded(self.degraded());
+    }
+
     fn register(&self) -> MutexGuard<'_, Register> {
         self.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -446,51 +553,71 @@ impl Images {
     fn apply(&self, work: impl FnOnce(&mut Loader, &Metrics) -> Changes) {
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let started = std::time::Instant::now();
+        // Before anything changes: this is what is verified.
+        let running = self.register().running();
+        loader.note(&running);
         let changes = work(&mut loader, &self.metrics);
         crate::memory::give_back();
         self.refused.store(Arc::new(loader.refused()));
-        if changes.is_empty() {
-            return;
+        self.untrusted.store(Arc::new(loader.untrusted().to_vec()));
+        if !changes.is_empty() {
+            self.update(&changes, &loader, started);
+            let running = self.register().running();
+            loader.note(&running);
         }
+        if loader.keep() {
+            self.refused.store(Arc::new(loader.refused()));
+        }
+        drop(loader);
+        self.metrics.set_degraded(self.degraded());
+    }
+
+    /// Makes the images anew that changes are about.
+    fn update(&self, changes: &Changes, loader: &Loader, started: std::time::Instant) {
         let library = Arc::new(loader.library());
         self.library.store(Arc::clone(&library));
         let mut register = self.register();
-        if register.update(&changes, &library) {
-            let [verified, unproven, unverified, without] = self.count(&register);
+        if register.update(changes, &library) {
+            let [verified, unproven, unverified, without, lost] = self.count(&register);
             // Before anybody sees what has changed: who then asks for the number has the one that stands for it.
             self.generation.fetch_add(1, Ordering::Release);
             drop(register);
             let took = format!("{:.1?}", started.elapsed());
-            tracing::info!(verified, unproven, unverified, without, took, "attestations loaded");
+            tracing::info!(verified, unproven, unverified, without, lost, took, "attestations loaded");
         }
     }
 
-    /// Images by state: verified, of an unproven platform, unverified, without an SBOM.
-    fn count(&self, register: &Register) -> [usize; 4] {
-        let mut counts = [0; 4];
+    /// Images by state: verified, of an unproven platform, unverified, without an SBOM, verified by what is lost.
+    fn count(&self, register: &Register) -> [usize; 5] {
+        let mut counts = [0; 5];
         for image in register.all() {
             counts[match &image.state {
+                _ if image.lost.is_some() => 4,
                 ImageState::Verified { .. } => 0,
                 ImageState::PlatformUnproven { .. } => 1,
                 ImageState::Unverified { .. } => 2,
                 ImageState::NoSbom => 3,
             }] += 1;
         }
-        let kinds =
-            [ImageKind::Verified, ImageKind::PlatformUnproven, ImageKind::Unverified, ImageKind::NoSbom];
+        let kinds = [
+            ImageKind::Verified,
+            ImageKind::PlatformUnproven,
+            ImageKind::Unverified,
+            ImageKind::NoSbom,
+            ImageKind::Lost,
+        ];
         kinds.into_iter().zip(counts).for_each(|(kind, count)| self.metrics.images(kind, count));
         counts
     }
 }
 
-/// Has the sources asked whenever the index of a layout has changed.
-fn follow_layout(watcher: &mut Watcher, now: &Notify) -> io::Result<()> {
-    loop {
-        if watcher.wait()? == Change::Stop || !watcher.settle(LAYOUT_QUIET, LAYOUT_LONGEST)? {
-            return Ok(());
-        }
-        now.notify_one();
+/// Has the sources asked when the index of a layout has changed; `false`: no more.
+fn layout_changed(watcher: &mut Watcher, now: &Notify) -> io::Result<bool> {
+    if watcher.wait()? == Change::Stop || !watcher.settle(LAYOUT_QUIET, LAYOUT_LONGEST)? {
+        return Ok(false);
     }
+    now.notify_one();
+    Ok(true)
 }
 
 /// The threads that watch the directories and ask the other sources; they end when this is dropped.
@@ -498,6 +625,8 @@ fn follow_layout(watcher: &mut Watcher, now: &Notify) -> io::Result<()> {
 pub struct Watch {
     stops: Vec<UnixStream>,
     ends: Vec<oneshot::Sender<()>>,
+    /// Dropped to end the thread that keeps what is verified.
+    keeper: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -505,6 +634,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stops.clear();
         self.ends.clear();
+        self.keeper = None;
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread that looks for attestations panicked");

@@ -73,7 +73,7 @@ impl Register {
                 // Who asked for it goes on to see it under the same digest.
                 let asked = parts.iter().map(|at| &self.images[*at]).find(|entry| entry.is_asked);
                 let digest = asked.map(|entry| entry.image.digest).or(named).unwrap_or_default();
-                let image = Image::of(digest, digests.clone(), library.answer(&digests));
+                let mut image = Image::of(digest, digests.clone(), library.answer(&digests));
                 parts.iter().for_each(|at| image.carry_over(&self.images[*at].image));
                 Arc::new(image)
             }
@@ -125,7 +125,7 @@ impl Register {
             if answer.is(&entry.image) {
                 continue;
             }
-            let image = Image::of(entry.image.digest, digests.clone(), answer);
+            let mut image = Image::of(entry.image.digest, digests.clone(), answer);
             image.carry_over(&entry.image);
             entry.image = Arc::new(image);
             is_changed = true;
@@ -163,7 +163,8 @@ impl Register {
         let gone: Vec<_> = (0..self.images.len())
             .filter(|at| {
                 let Entry { image, is_asked } = &self.images[*at];
-                !is_asked && matches!(image.state, ImageState::NoSbom) && image.facts == Facts::default()
+                let is_nothing = matches!(image.state, ImageState::NoSbom) || image.lost.is_some();
+                !is_asked && is_nothing && image.facts == Facts::default()
             })
             .collect();
         if gone.is_empty() {
@@ -172,6 +173,11 @@ impl Register {
         self.asked.retain(|_, at| !gone.contains(at));
         self.remove(&gone, 0);
         true
+    }
+
+    /// Those that somebody asked for.
+    pub(super) fn running(&self) -> Vec<Arc<Image>> {
+        self.images.iter().filter(|entry| entry.is_asked).map(|entry| Arc::clone(&entry.image)).collect()
     }
 
     /// Every image, by digest.

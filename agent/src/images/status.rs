@@ -32,6 +32,10 @@ impl From<&Image> for v1::Image {
             ImageState::PlatformUnproven { reason, .. } => ("platform_unproven", reason.as_str()),
             ImageState::Verified { .. } => ("verified", ""),
         };
+        let (state, reason) = match &image.lost {
+            Some(lost) => ("lost", lost.loss.reason.as_str()),
+            None => (state, reason),
+        };
         let documents = image.documents();
         let shown = Self {
             state: state.into(),

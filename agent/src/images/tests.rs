@@ -2,6 +2,7 @@
 
 mod facts;
 mod fetched;
+mod kept;
 mod platforms;
 mod sharing;
 mod sources;
@@ -43,11 +44,21 @@ impl Drop {
         let attestation = config::Attestation {
             directory: directory.path().to_owned(),
             keys: vec![public],
+            verified_directory: PathBuf::new(),
             ..config::Attestation::default()
         };
         let host = config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() };
         let config = Config { attestation, host, ..Config::default() };
         Self { directory, key, config }
+    }
+
+    /// Its key lies in another directory from now on.
+    fn with_key_elsewhere(&mut self) -> TempDir {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let public = elsewhere.path().join("key.pub");
+        fs::write(&public, self.key.public_pem()).unwrap();
+        self.config.attestation.keys = vec![public];
+        elsewhere
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -201,7 +212,8 @@ fn several_documents_are_united_and_marks_survive() {
     assert!(images.get(&named(A)).index().unwrap().by_path(b"/usr/bin/b").is_none());
     fs::remove_file(drop.path("2.jsonl")).unwrap();
     images.load_now();
-    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
+    assert!(images.get(&named(A)).lost.is_some());
+    assert_eq!(documents(&images.get(&named(A))), ["2.jsonl:1", "2.jsonl:3"], "by what was there last");
     assert_eq!(images.snapshot().len(), 1, "it was asked for");
 }
 
@@ -217,7 +229,7 @@ fn a_file_with_too_many_lines_costs_one_message() {
 
     drop.put("a.jsonl", lines(4096));
     images.load_now();
-    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
+    assert!(images.get(&named(A)).lost.is_some());
     let refused = images.refused();
     assert_eq!((refused.len(), &*refused[0].file), (1, "a.jsonl:8194"), "{refused:?}");
     assert!(refused[0].reason.contains("more than 4096 attestations"), "{refused:?}");
@@ -240,7 +252,7 @@ fn reload_keeps_the_old_configuration_when_the_new_is_bad() {
     drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
     let images = drop.images();
     let missing = drop.with(|a| a.keys = vec![drop.path("none.pub")]);
-    assert!(images.reload(&missing).unwrap_err().to_string().contains("none.pub: cannot open"));
+    assert!(images.reload(&missing).unwrap_err().to_string().contains("none.pub: cannot read"));
     let twice = drop.with(|a| a.threshold = 2);
     assert!(images.reload(&twice).unwrap_err().to_string().contains("threshold 2 with 1 different keys"));
     assert_eq!(documents(&images.get(&named(A))), ["a.json"]);
@@ -253,12 +265,13 @@ fn reload_keeps_the_old_configuration_when_the_new_is_bad() {
     let elsewhere = tempfile::tempdir().unwrap();
     let moved = drop.with(|a| a.directory = elsewhere.path().to_owned());
     images.reload(&moved).unwrap();
-    assert!(matches!(images.get(&named(A)).state, ImageState::NoSbom));
+    assert!(images.get(&named(A)).lost.is_some());
 }
 
 #[test]
 fn a_directory_that_is_missing_or_open_to_others_gives_nothing() {
     let mut drop = Drop::new();
+    let _keys = drop.with_key_elsewhere();
     drop.put("a.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
     fs::set_permissions(drop.directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let images = drop.images();
@@ -308,7 +321,7 @@ fn the_watch_follows_the_directory() {
         || matches!(&images.get(&named(A)).state, ImageState::Verified { documents, .. } if documents[0].file == "b.json"),
     );
     fs::remove_file(drop.path("b.json")).unwrap();
-    wait_for(&images, &A, |state| matches!(state, ImageState::NoSbom));
+    wait_until(|| images.get(&named(A)).lost.is_some());
 
     // Brought back once permissions are right.
     drop.put(".c", &whole);
@@ -316,7 +329,8 @@ fn the_watch_follows_the_directory() {
     fs::rename(drop.path(".c"), drop.path("c.json")).unwrap();
     wait_until(|| !images.refused().is_empty());
     fs::set_permissions(drop.path("c.json"), fs::Permissions::from_mode(0o644)).unwrap();
-    wait_for(&images, &A, is_verified);
+    wait_until(|| images.get(&named(A)).lost.is_none());
+    assert!(is_verified(&images.get(&named(A)).state));
 
     std::mem::drop(watch);
     drop.put("d.json", envelope(&drop.key, &[B], &sbom(&["/usr/bin/b"])));

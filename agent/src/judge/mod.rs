@@ -17,7 +17,7 @@
 //! directory of a container, and of a host not at all.
 //! `no_sbom`, `unverified`, `platform_unproven` and `stale_trust_root` come once for an image (or a workload without a known image),
 //! and again when the image's state has changed; `attested` without a path says that the image has a verified SBOM now, or another
-//! one than before. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
+//! one than before. That an image is judged by what was verified before and is lost now is repeated while it lasts. Without an SBOM nothing else is said of a workload's files. A connect by a program that is `attested`,
 //! `attested_weak`, `path_only`, `package_derived` or `updated` as its package says is silent.
 //!
 //! What runs already when the images change is judged by the new state from then on: each connect looks at what its program
@@ -35,17 +35,17 @@ use crate::event::{
     Action, Body, Connect, Content, Event, FileOp, FilePath, FileRef, Flavour, Observation, Place, ProcessId,
     Task,
 };
-use crate::finding::{Binding, Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::identity::Digests;
-use crate::images::{Document, Image, ImageState};
+use crate::images::Image;
 use crate::metrics::Metrics;
-use crate::recent::Recent;
-use crate::sbom::ImageIndex;
+use crate::recent::{Recent, Seeded};
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
 
 mod bookkeeping;
 mod facts;
+mod image;
 mod live;
 mod once;
 mod program;
@@ -57,6 +57,7 @@ mod tests;
 mod updates;
 
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
+use image::{Known, Losses, STATES, Said};
 pub use live::{Live, since_boot};
 use once::Once;
 use program::{Program, Ran, culprit, is_harmless, worse};
@@ -68,18 +69,11 @@ use updates::{Of, Updates};
 /// Processes whose programs are remembered.
 const PROCESSES: usize = 131_072;
 
-/// Images and workloads whose state is remembered as reported.
-const STATES: usize = 65_536;
-
 /// Type bits of a mode (`S_IFMT`) and those of a regular file (`S_IFREG`).
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 /// Any of the execute bits.
 const EXECUTABLE: u32 = 0o111;
-
-/// How a host comes to an SBOM.
-const HOST_SBOM: &str = "put an attestation about one of the subjects that `muster attest subject --host` prints into \
-                         host.directory or the drop directory, or set host.image to the digest that it is about";
 
 /// Files open for write that are kept for one process.
 const OPEN_FILES: usize = 256;
@@ -90,30 +84,6 @@ const NAMES: usize = 4;
 
 /// Finds an image by its digests.
 pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
-
-/// An image with an SBOM, as the judge needs it.
-struct Known {
-    /// Counts the images, for short keys.
-    number: u32,
-    image: Arc<Image>,
-    binding: Option<Binding>,
-    index: Arc<ImageIndex>,
-    documents: Arc<[Sha256]>,
-    coverage: Coverage,
-    created: Option<SystemTime>,
-}
-
-impl Known {
-    /// What its SBOM says of a file.
-    fn judge(&self, observation: &Observation) -> Judgement {
-        self.tempered(verdict::verdict(observation, &self.index))
-    }
-
-    /// An SBOM of what may be another platform is for information.
-    fn tempered(&self, judgement: Judgement) -> Judgement {
-        if self.binding == Some(Binding::Unproven) { verdict::of_unproven(judgement) } else { judgement }
-    }
-}
 
 /// Judges events.
 pub struct Judge<F, S> {
@@ -128,9 +98,9 @@ pub struct Judge<F, S> {
     images: HashMap<Arc<Digests>, Option<Arc<Known>>>,
     /// By the digest under which the image is shown.
     numbers: HashMap<Sha256, u32>,
-    /// What was last reported of an image's state, or last seen if it had nothing to report: by image, or by workload without
-    /// one.
-    states: HashMap<String, String>,
+    /// What was last said of an image's state: by image, or by workload without one.
+    states: Seeded<String, Said>,
+    losses: Losses,
     silent: Silent,
     /// Pairs of image and path for which `path_only` or `package_derived` was reported.
     once: Once,
@@ -160,7 +130,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             epoch: 0,
             images: HashMap::new(),
             numbers: HashMap::new(),
-            states: HashMap::new(),
+            states: Seeded::seeded(STATES),
+            losses: Losses::default(),
             silent: Silent::new(),
             once: Once::new(),
             programs: Recent::new(PROCESSES),
@@ -192,6 +163,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     pub fn event(&mut self, event: &Event) {
         self.facts.begin(event);
         self.at(event.time_ns);
+        self.repeat_losses(event);
         match &event.body {
             Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
             Body::Library { file, .. } => self.library(event, file),
@@ -614,156 +586,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let judgement = Judgement::new(Verdict::Undetermined, Severity::Medium, reason.to_owned());
         self.report(event, &workload.info, judgement, &About { file: Some(file), ..About::default() });
     }
-
-    /// The workload's image if it has a verified SBOM. Reports, once, why it has none.
-    fn image_of(&mut self, event: &Event, workload: &Workload) -> Option<Arc<Known>> {
-        let Some(digests) = &workload.image else {
-            if !workload.is_unknown() && !self.states.contains_key(&workload.info.id) {
-                let reason = if workload.is_host {
-                    format!("the host has no attested SBOM: {HOST_SBOM}")
-                } else {
-                    "no image digest is known for this workload, so none of its files is judged: add a [[workload]] entry \
-                     with its image's digest"
-                        .to_owned()
-                };
-                self.state(event, &workload.info, Verdict::NoSbom, reason, None);
-            }
-            return None;
-        };
-        if let Some(known) = self.images.get(&**digests) {
-            return known.clone();
-        }
-        let image = (self.source)(digests);
-        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        let number = *self.numbers.entry(image.digest).or_insert(next);
-        let known = image.index().map(|index| {
-            Arc::new(Known {
-                number,
-                index: Arc::clone(index),
-                binding: image.binding(),
-                documents: image.documents().iter().map(|d| d.sha256).collect(),
-                coverage: index.coverage(),
-                created: index.created().or_else(|| image.signed()).or(self.started),
-                image: Arc::clone(&image),
-            })
-        });
-        self.images.insert(Arc::clone(digests), known.clone());
-        self.trust_root(event, &workload.info, &image, known.as_deref());
-        let (verdict, reason) = match &image.state {
-            ImageState::Verified { documents, .. } => {
-                self.verified(event, &workload.info, known.as_deref(), documents);
-                return known;
-            }
-            ImageState::PlatformUnproven { reason, .. } => (
-                Verdict::PlatformUnproven,
-                format!(
-                    "the image's attestation may be of another platform of the same index, so what it says is for information only: \
-                     {reason}"
-                ),
-            ),
-            ImageState::Unverified { reason } => (
-                Verdict::Unverified,
-                format!("the image's attestation was refused, so none of its files is judged: {reason}"),
-            ),
-            ImageState::NoSbom if workload.is_host => (
-                Verdict::NoSbom,
-                format!(
-                    "no attested SBOM is known for this host, so none of its files is judged: {HOST_SBOM}"
-                ),
-            ),
-            ImageState::NoSbom => (
-                Verdict::NoSbom,
-                "no attested SBOM is known for this image, so none of its files is judged".to_owned(),
-            ),
-        };
-        self.state(event, &workload.info, verdict, reason, known.as_deref());
-        known
-    }
-
-    /// Says, once, that the trust root that decides about the image's attestations is too old.
-    fn trust_root(
-        &mut self,
-        event: &Event,
-        workload: &Arc<WorkloadInfo>,
-        image: &Image,
-        known: Option<&Known>,
-    ) {
-        let key = format!("{} trust root", state_key(workload));
-        let Some(until) = image.trusted_until.filter(|until| *until < self.facts.time()) else {
-            self.states.remove(&key);
-            return;
-        };
-        let reason = format!(
-            "the trust root that decides about the image's attestations was good until {}: signatures made since then may be refused, \
-             and withdrawn keys may still be believed; refresh the file or the TUF cache that attestation.trust_root names",
-            crate::feed::time_text(until)
-        );
-        if self.states.get(&key) == Some(&reason) {
-            return;
-        }
-        self.remember(key, reason.clone());
-        let about = About { image: known, ..About::default() };
-        let judgement = Judgement::new(Verdict::StaleTrustRoot, Severity::Medium, reason);
-        let finding = self.finding(event, workload, judgement, &about);
-        (self.sink)(finding);
-    }
-
-    /// An image that has a verified SBOM: nothing to say, unless that was not so before, or it was another one.
-    fn verified(
-        &mut self,
-        event: &Event,
-        workload: &Arc<WorkloadInfo>,
-        known: Option<&Known>,
-        documents: &[Document],
-    ) {
-        let names: Vec<_> = documents.iter().map(|d| format!("{} (sha256:{})", d.file, d.sha256)).collect();
-        let reason = format!(
-            "the state of the image's SBOM has changed: from now on the image is judged by {}, what already runs included",
-            names.join(", ")
-        );
-        let key = state_key(workload);
-        match self.states.get(key) {
-            Some(before) if *before == reason => {}
-            Some(_) => {
-                let about = About { image: known, ..About::default() };
-                let judgement = Judgement::new(Verdict::Attested, Severity::Info, reason.clone());
-                let finding = self.finding(event, workload, judgement, &about);
-                (self.sink)(finding);
-                self.states.insert(key.to_owned(), reason);
-            }
-            None => self.remember(key.to_owned(), reason),
-        }
-    }
-
-    fn state(
-        &mut self,
-        event: &Event,
-        workload: &Arc<WorkloadInfo>,
-        verdict: Verdict,
-        reason: String,
-        image: Option<&Known>,
-    ) {
-        let key = state_key(workload);
-        if self.states.get(key) == Some(&reason) {
-            return;
-        }
-        self.remember(key.to_owned(), reason.clone());
-        let severity = match verdict {
-            Verdict::NoSbom => Severity::Low,
-            Verdict::PlatformUnproven => Severity::Medium,
-            _ => Severity::High,
-        };
-        let about = About { image, ..About::default() };
-        let finding = self.finding(event, workload, Judgement::new(verdict, severity, reason), &about);
-        (self.sink)(finding);
-    }
-
-    fn remember(&mut self, key: String, reason: String) {
-        if self.states.len() >= STATES {
-            self.states.clear();
-        }
-        self.states.insert(key, reason);
-    }
 }
 
 /// A file whose content cannot be looked at.
@@ -801,11 +623,6 @@ fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
         Place::UpperLayer => !workload.is_host || late,
         Place::Disk | Place::ImageLayer => late,
     }
-}
-
-/// Under what an image's state is remembered.
-fn state_key(workload: &WorkloadInfo) -> &str {
-    if workload.image_digest.is_empty() { &workload.id } else { &workload.image_digest }
 }
 
 fn same_inode(a: &FileRef, b: &FileRef) -> bool {

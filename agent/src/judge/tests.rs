@@ -1,14 +1,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::image::REPEATED_NS;
 use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
 use crate::attestation::PredicateType;
 use crate::event::{DigestOrigin, FileIdentity, Flavour, Kind, Protocol};
 use crate::event::{Owner, PackageDigest, WeakDigests};
-use crate::finding::ProcessInfo;
-use crate::images::Document;
-use crate::sbom;
+use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
+use crate::images::{Document, ImageState, Loss, Lost};
+use crate::sbom::{self, ImageIndex};
 
 const IMAGE: Sha256 = Sha256([9; 32]);
 const ATTESTED: u8 = 1;
@@ -723,6 +724,70 @@ fn the_state_of_an_image_is_said_once_and_again_when_it_changes() {
     assert_eq!(found.len(), 1);
     assert!(found[0].reason.contains("host.image"), "{}", found[0].reason);
     assert_eq!(verdicts(&b.exec(3, at("/opt/x"))), []);
+}
+
+#[test]
+fn that_an_image_is_judged_by_what_is_lost_is_said_while_it_lasts() {
+    let mut b = Bench::new();
+    let lost = |reason: &str| {
+        let mut image = Arc::into_inner(verified()).expect("new");
+        let loss = Loss { verdict: Verdict::NoSbom, reason: reason.to_owned(), is_kept: true };
+        image.lost = Some(Lost::new(loss, SystemTime::now()));
+        Arc::new(image)
+    };
+    let now = |b: &mut Bench, image: Arc<Image>| {
+        *b.image.lock().expect("whole") = image;
+        b.judge.images_changed();
+    };
+    let at_ns = |b: &mut Bench, time_ns: u64, path: &'static str| {
+        let process = ProcessId { tgid: 5, start_ns: 1 };
+        let task = Task { process, pid: 5, ..Task::default() };
+        let body = Body::Exec { exe: at(path), script: None };
+        b.judge.event(&Event { time_ns, flavour: Flavour::Lsm, task, body });
+        b.found.take().iter().map(|f| (f.verdict, f.severity, f.path.to_string())).collect::<Vec<_>>()
+    };
+    let unknown = (Verdict::Unauthorized, Severity::Critical, "/opt/x".to_owned());
+    let gone = (Verdict::NoSbom, Severity::High, String::new());
+    b.world.0.borrow_mut().workload = Some(container(WALL));
+    assert_eq!(at_ns(&mut b, 1, "/opt/x"), std::slice::from_ref(&unknown));
+    now(&mut b, lost("gone"));
+    // At once, and an unknown program is still what it was.
+    assert_eq!(at_ns(&mut b, 2, "/opt/x"), [gone.clone(), unknown.clone()]);
+    assert_eq!(at_ns(&mut b, 3, "/bin/true"), []);
+    // Others have changed, this one has not.
+    now(&mut b, lost("gone"));
+    assert_eq!(at_ns(&mut b, REPEATED_NS, "/bin/true"), []);
+    assert_eq!(at_ns(&mut b, 2 + REPEATED_NS, "/bin/true"), std::slice::from_ref(&gone));
+    assert_eq!(at_ns(&mut b, 3 + REPEATED_NS, "/bin/true"), []);
+    // Though no event comes.
+    b.judge.tick(Duration::from_nanos(2 + 2 * REPEATED_NS));
+    assert_eq!(verdicts(&b.found.take()), one(Kind::Lost, Verdict::NoSbom, ""));
+    // It does nothing any more: its attestation may go. As soon as it does something that is said at once.
+    b.judge.tick(Duration::from_nanos(2 + 3 * REPEATED_NS));
+    b.judge.tick(Duration::from_nanos(2 + 9 * REPEATED_NS));
+    assert_eq!(verdicts(&b.found.take()), []);
+    assert_eq!(at_ns(&mut b, 3 + 9 * REPEATED_NS, "/opt/x"), [gone.clone(), unknown.clone()]);
+    // Something else is lost.
+    now(&mut b, lost("replaced"));
+    assert_eq!(at_ns(&mut b, 4 + 9 * REPEATED_NS, "/bin/true"), [gone]);
+    // It is back, which is good to know.
+    now(&mut b, verified());
+    let back = (Verdict::Attested, Severity::Info, String::new());
+    assert_eq!(at_ns(&mut b, 5 + 9 * REPEATED_NS, "/bin/true"), [back]);
+    b.judge.tick(Duration::from_nanos(99 * REPEATED_NS));
+    assert_eq!(verdicts(&b.found.take()), []);
+    // Retired on purpose: it is not judged any more, and that is never a small thing.
+    now(&mut b, image(ImageState::NoSbom));
+    let none = (Verdict::NoSbom, Severity::High, String::new());
+    assert_eq!(at_ns(&mut b, 100 * REPEATED_NS, "/bin/true"), [none]);
+    // The host is never idle.
+    b.world.0.borrow_mut().workload = Some(host(Some(IMAGE)));
+    now(&mut b, lost("gone"));
+    assert_eq!(at_ns(&mut b, 101 * REPEATED_NS, "/bin/true").len(), 1);
+    for times in 102..105 {
+        b.judge.tick(Duration::from_nanos(times * REPEATED_NS));
+        assert_eq!(verdicts(&b.found.take()), one(Kind::Lost, Verdict::NoSbom, ""), "{times}");
+    }
 }
 
 #[test]

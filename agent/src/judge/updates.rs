@@ -265,7 +265,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Time passes though no event comes: what is held too long is settled.
     pub fn tick(&mut self, now: Duration) {
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if self.updates.is_due(now_ns) {
+        if self.updates.is_due(now_ns) || self.losses.is_due(now_ns) {
             self.pass(now_ns);
         }
     }

@@ -1,4 +1,4 @@
-//! `GET /metrics` and `GET /healthz` over HTTP/1.1.
+//! `GET /metrics`, `GET /healthz` (for liveness: the sensor is attached) and `GET /readyz` (and all is well) over HTTP/1.1.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -81,11 +81,26 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Byte
     const PLAIN: &str = "text/plain; charset=utf-8";
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => (StatusCode::OK, OPEN_METRICS, metrics.text()),
-        (&Method::GET, "/healthz") if metrics.is_ready() => (StatusCode::OK, PLAIN, "ok\n".into()),
-        (&Method::GET, "/healthz") => {
+        (&Method::GET, "/healthz" | "/readyz") if !metrics.is_ready() => {
             (StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the sensor is not attached\n".into())
         }
-        (&Method::GET, _) => (StatusCode::NOT_FOUND, PLAIN, "expected /metrics or /healthz\n".into()),
+        (&Method::GET, path @ ("/healthz" | "/readyz")) => {
+            let why = metrics.degraded();
+            match (why.is_empty(), path) {
+                (true, _) => (StatusCode::OK, PLAIN, "ok\n".into()),
+                // A liveness probe must not have an agent restarted that a restart does not mend.
+                (false, "/healthz") => {
+                    (StatusCode::OK, PLAIN, format!("degraded: {}\n", why.join("\ndegraded: ")))
+                }
+                (false, _) => {
+                    let why = format!("degraded: {}\n", why.join("\ndegraded: "));
+                    (StatusCode::SERVICE_UNAVAILABLE, PLAIN, why)
+                }
+            }
+        }
+        (&Method::GET, _) => {
+            (StatusCode::NOT_FOUND, PLAIN, "expected /metrics or /healthz, or /readyz\n".into())
+        }
         _ => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "expected GET\n".into()),
     };
     let mut response = Response::builder().status(status).header(CONTENT_TYPE, kind);

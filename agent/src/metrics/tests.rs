@@ -131,6 +131,17 @@ async fn endpoint_answers_what_it_knows_and_refuses_the_rest() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path}: {answer}");
         assert!(answer.contains(has), "{method} {path}: {answer}");
     }
+    metrics.set_degraded(vec!["the attestation is gone".into(), "a key is gone".into()]);
+    let answer = get(address, &ask("GET", "/healthz")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("degraded: a key is gone\n"), "{answer}");
+    let answer = get(address, &ask("GET", "/readyz")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("degraded: the attestation is gone"),
+        "{answer}"
+    );
+    metrics.set_degraded(Vec::new());
+    let answer = get(address, &ask("GET", "/readyz")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
     let error = http::bind(address).await.expect_err("the address is taken");
     assert!(error.to_string().contains("set metrics.listen"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! The scenarios, and the stage that they run on.
 
+pub mod attestation;
 mod connect;
 mod exec;
 mod file;
@@ -41,10 +42,17 @@ pub struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub fn all() -> Vec<Scenario> {
-    [exec::scenarios(), file::scenarios(), connect::scenarios(), update::scenarios(), load::scenarios()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        exec::scenarios(),
+        file::scenarios(),
+        connect::scenarios(),
+        update::scenarios(),
+        attestation::scenarios(),
+        load::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 impl Stage {

@@ -111,7 +111,7 @@ fn configure(place: &Place, image: &str) -> anyhow::Result<PathBuf> {
         &config,
         format!(
             "[host]\nimage = \"{image}\"\n\n\
-             [attestation]\ndirectory = {}\nkeys = [{}]\n\n\
+             [attestation]\ndirectory = {}\nkeys = [{}]\nverified_directory = \"\"\n\n\
              [feed]\nsocket = {}\n\n\
              [metrics]\nlisten = \"\"\n",
             text(place.attestations()),

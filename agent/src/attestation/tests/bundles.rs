@@ -120,11 +120,12 @@ fn shapes_that_are_refused() {
 fn bombs() {
     let keys = keys(&[&key(Algorithm::P256)]);
     let head = "{\"mediaType\":\"application/vnd.dev.sigstore.bundle.v0.3+json\",\"x\":";
-    let wide: String = (0..200_000).map(|n| format!("\"k{n}\":0,")).collect();
+    let wide: String = (0..4_000).map(|n| format!("\"k{n}\":0,")).collect();
     for (bomb, reason) in [
         (format!("{head}{}", "[".repeat(1_000_000)), "nested too deeply"),
         (format!("{head}{}", "{\"a\":".repeat(1_000_000)), "nested too deeply"),
         (format!("{head}{{{wide}\"k0\":0}}}}"), "duplicate key \"k0\""),
+        (format!("{head}{{{}\"k0\":0}}}}", wide.replace("\"k", "\"l") + &wide), "more than 4096 members"),
         (format!("{head}\"{}\"}}", "\\u0041".repeat(1_000_000)), "not a DSSE envelope"),
         (format!("{head}\"{}", "a".repeat(4_000_000)), "EOF"),
         (format!("{head}1{}}}", "0".repeat(1_000_000)), "number out of range"),

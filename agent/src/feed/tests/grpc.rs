@@ -246,6 +246,9 @@ async fn health_and_reflection_answer() {
     let request = HealthCheckRequest { service: "muster.v1.Sensor".into() };
     let health = HealthClient::new(channel.clone()).check(request).await.expect("health").into_inner();
     assert_eq!(health.status(), ServingStatus::Serving);
+    let request = HealthCheckRequest { service: "ready".into() };
+    let ready = HealthClient::new(channel.clone()).check(request).await.expect("health").into_inner();
+    assert_eq!(ready.status(), ServingStatus::Serving);
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),

@@ -77,7 +77,7 @@ fn a_document_about_the_index_must_prove_the_platform() {
 
     // Others that need no proof are united with it; the weakest binding is the image's.
     put("manifest.json", MANIFEST, &sbom(&["/bin/manifest"]));
-    put("config.json", CONFIG, &of_layer("/bin/config", FOREIGN));
+    put("config.json", CONFIG, &of_layer("/bin/config", LAYER));
     images.load_now();
     let image = images.get(&digests());
     let expected = [
@@ -88,6 +88,12 @@ fn a_document_about_the_index_must_prove_the_platform() {
     assert_eq!(documents_of(&image), expected);
     assert_eq!(image.binding(), Some(Binding::IndexDigest));
     assert_eq!(files(&image), ["/bin/config", "/bin/manifest", "/bin/own"]);
+    // One that says itself that it is of another image does not count for this one, whatever its subjects.
+    put("foreign.json", CONFIG, &of_layer("/bin/foreign", FOREIGN));
+    images.load_now();
+    let image = images.get(&digests());
+    assert_eq!(files(&image), ["/bin/config", "/bin/manifest", "/bin/own"]);
+    assert!(image.aside.iter().any(|aside| aside.file == "foreign.json"), "{:?}", image.aside);
 }
 
 pub(super) fn documents_of(image: &Image) -> Vec<(&str, Binding)> {

@@ -44,7 +44,8 @@ fn a_host_brings_its_own_attestation() {
 /// As Kubernetes mounts a ConfigMap: links, in directories that everybody may write by their mode.
 #[test]
 fn a_config_map_is_read_when_that_is_allowed() {
-    let drop = Drop::new();
+    let mut drop = Drop::new();
+    let _keys = drop.with_key_elsewhere();
     let version = |name: &str, path: &str| {
         fs::create_dir(drop.path(name)).unwrap();
         drop.put(&format!("{name}/a.json"), envelope(&drop.key, &[A], &sbom(&[path])));

@@ -1,0 +1,108 @@
+//! An attestation that goes and comes back: what was verified stays judged by it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use muster_proto::v1::{Severity, Verdict};
+
+use super::{Scenario, Stage};
+use crate::agent::{Agent, PATIENCE};
+use crate::expect::{Expect, describe};
+use crate::life::Setting;
+use crate::world::{INPUTS, run};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario { name: "the attestation moved away and back", run: moved_away, may_lose: &[] }]
+}
+
+fn attestations() -> PathBuf {
+    Path::new(INPUTS).join("attestations")
+}
+
+fn away() -> PathBuf {
+    Path::new(INPUTS).join("attestations-away")
+}
+
+/// Does something while the attestations are not there; they are back in any case.
+fn while_away<T>(what: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fs::rename(attestations(), away()).context("moving the attestations away")?;
+    let done = what();
+    fs::rename(away(), attestations()).context("moving the attestations back")?;
+    done
+}
+
+/// Waits until some image is in this state.
+fn wait_for(agent: &mut Agent, state: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = agent.status()?;
+        if status.images.iter().any(|image| image.state == state) {
+            ensure!(
+                status.degraded.is_empty() == (state == "verified"),
+                "{state}, but {:?}",
+                status.degraded
+            );
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "no image is {state}: {:?}", status.images);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn moved_away(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let tool = stage.world.tool.clone();
+    while_away(|| {
+        wait_for(&mut stage.agent, "lost")?;
+        run(&mut Command::new("/usr/bin/true"))?;
+        run(Command::new(&tool).arg("exit"))?;
+        Ok(())
+    })?;
+    wait_for(&mut stage.agent, "verified")?;
+    run(Command::new(&tool).arg("exit"))?;
+    let came = stage.settle()?;
+    let found: Vec<_> = came.iter().map(|f| (f.verdict(), f.severity(), f.path.as_str())).collect();
+    let unknown = (Verdict::Unauthorized, Severity::Critical, tool.to_str().context("its path is text")?);
+    let expected =
+        [(Verdict::NoSbom, Severity::High, ""), unknown, (Verdict::Attested, Severity::Info, ""), unknown];
+    ensure!(found == expected, "found:\n{}", came.iter().map(describe).collect::<Vec<_>>().join("\n"));
+    ensure!(came[0].reason.contains("attestation.retired"), "it does not say what to do: {}", came[0].reason);
+    Ok(Vec::new())
+}
+
+/// The attestation is away when the agent starts.
+///
+/// # Errors
+/// What ran then was not judged, or the loss was not told.
+pub fn restarted(setting: &Setting) -> anyhow::Result<()> {
+    let Setting { program, config, socket, .. } = setting;
+    let log = |name: &str| Path::new("/run/muster-test").join(format!("agent-{name}.log"));
+    let agent = Agent::start(program, config, socket, &log("before-loss"))?;
+    run(&mut Command::new("/usr/bin/true"))?;
+    let list = Path::new("/var/lib/muster/verified/subjects");
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::metadata(list).is_ok_and(|meta| meta.len() > 0) {
+        ensure!(Instant::now() < deadline, "{} does not come", list.display());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    agent.stop()?;
+    let tool = Path::new(INPUTS).join("tool");
+    while_away(|| {
+        let mut agent = Agent::start(program, config, socket, &log("after-loss"))?;
+        run(Command::new(&tool).arg("exit"))?;
+        let path = tool.display().to_string();
+        let came = agent.findings_until(|f| f.path == path && f.verdict() == Verdict::Unauthorized)?;
+        let told =
+            came.iter().filter(|f| f.verdict() == Verdict::NoSbom && f.severity() == Severity::High).count();
+        ensure!(
+            told == 1,
+            "the loss was told {told} times:\n{}",
+            came.iter().map(describe).collect::<Vec<_>>().join("\n")
+        );
+        wait_for(&mut agent, "lost")?;
+        agent.stop()?;
+        Ok(())
+    })
+}
