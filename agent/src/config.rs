@@ -10,6 +10,10 @@ use crate::finding::Sha256;
 use crate::guarded::{self, FileError, Rules};
 use crate::identity::{self, Digests};
 
+mod exception;
+
+pub use exception::{Day, Exception, MAX_EXCEPTIONS};
+
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +27,9 @@ pub struct Config {
     pub workloads: Vec<Workload>,
     /// Where attestations come from and who may sign them.
     pub attestation: Attestation,
+    /// What is said less of, or not at all; the first that matches counts.
+    #[serde(rename = "exception")]
+    pub exceptions: Vec<Exception>,
     /// Where findings go.
     pub feed: Feed,
     /// Prometheus endpoint.
@@ -534,6 +541,20 @@ impl Config {
             let reason = format!("expected an absolute path, found {:?}", self.feed.socket);
             return Some((at(&["feed", "socket"]), reason));
         }
+        if self.exceptions.len() > MAX_EXCEPTIONS {
+            let reason = format!("expected at most {MAX_EXCEPTIONS}, found {}", self.exceptions.len());
+            return Some((at(&["exception", &MAX_EXCEPTIONS.to_string()]), reason));
+        }
+        for (index, exception) in self.exceptions.iter().enumerate() {
+            if let Some((key, reason)) = exception.fault() {
+                return Some((at(&["exception", &index.to_string(), key]), reason));
+            }
+            if self.exceptions[..index].iter().any(|other| other.name == exception.name) {
+                let reason =
+                    format!("expected a name of its own, found that of another: {:?}", exception.name);
+                return Some((at(&["exception", &index.to_string(), "name"]), reason));
+            }
+        }
         self.workloads.iter().enumerate().find_map(|(index, workload)| {
             let reason = match (&workload.container, &workload.cgroup) {
                 (None, None) => "expected `container` or `cgroup`, found neither".to_owned(),
@@ -665,6 +686,46 @@ mod tests {
         ] {
             let found = error(&format!("[[workload]]\ncgroup = \"/a\"\nimage = \"{image}\"\n{keys}\n"));
             assert!(found.contains(line) && found.contains(reason), "{keys:?} gave {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_exception_must_be_owned_and_narrow() {
+        let head = "[[exception]]\nname = \"ci\"\nowner = \"team\"\nreason = \"builds\"\n";
+        let dated = format!("{head}expires = \"2027-01-31\"\n");
+        let good = format!("{dated}path = \"/opt/ci/**\"\nseverity = \"low\"\n");
+        let config = Config::parse(&good, Path::new("m.toml")).expect("a good one");
+        assert_eq!(config.exceptions[0].expires.to_string(), "2027-01-31");
+        for (text, place, reason) in [
+            (format!("{head}user = 1\nreport = false\n"), "line 1, ", "missing field `expires`"),
+            (format!("{head}expires = \"soon\"\n"), "line 5, column 11: ", "a date as"),
+            (format!("{head}expires = \"2027-02-30\"\n"), "line 5, column 11: ", "a date as"),
+            (format!("{dated}report = false\n"), "line 1, ", "at least one of"),
+            (format!("{dated}verdict = \"relocated\"\nreport = false\n"), "line 1, ", "at least one of"),
+            (format!("{dated}path = \"/**\"\nreport = false\n"), "line 6, column 8: ", "it fits all"),
+            (format!("{dated}path = \"opt\"\nreport = false\n"), "line 6, column 8: ", "an absolute path"),
+            (format!("{dated}workload = \"*\"\nreport = false\n"), "line 6, column 12: ", "it fits all"),
+            (format!("{dated}verdict = \"fine\"\n"), "line 6, column 11: ", "unknown verdict"),
+            (
+                format!("{dated}user = 1\nverdict = \"loss\"\nreport = false\n"),
+                "line 7, column 11: ",
+                "always told",
+            ),
+            (format!("{dated}severity = \"mild\"\n"), "line 6, column 12: ", "unknown severity"),
+            (format!("{dated}user = 1\n"), "line 1, ", "either `severity` or"),
+            (
+                format!("{dated}user = 1\nseverity = \"low\"\nreport = false\n"),
+                "line 1, ",
+                "either `severity` or",
+            ),
+            (format!("{dated}user = \"root\"\n"), "line 6, column 8: ", "invalid type"),
+            (format!("{dated}uid = 1\n"), "line 6, column 1: ", "unknown field `uid`"),
+            (good.replace("\"team\"", "\" \""), "line 3, column 9: ", "expected a line"),
+            (good.replace("\"ci\"", "\"C I\""), "line 2, column 8: ", "of the characters"),
+            (format!("{good}{good}"), "line 9, column 8: ", "a name of its own"),
+        ] {
+            let found = error(&text);
+            assert!(found.contains(place) && found.contains(reason), "{text:?} gave {found:?}");
         }
     }
 

@@ -358,6 +358,26 @@ pub struct Finding {
     pub documents: Arc<[Sha256]>,
     /// One sentence for a person: what was expected, what was found.
     pub reason: String,
+    /// The first finding of this run about the same file with the same content, by its `sequence`; `None`: this is it, or the content
+    /// is not known.
+    pub since: Option<u64>,
+    /// The exception of the configuration that set the severity.
+    pub exception: Option<Arc<str>>,
+    /// For the agent itself; not part of what is reported.
+    pub basis: Basis,
+}
+
+/// What the agent knows of a finding beyond what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Basis {
+    /// Device, generation and number of the file's inode.
+    pub inode: Option<(u32, u32, u64)>,
+    /// The path is the kernel's, whole, and inside the process's root.
+    pub path_is_proven: bool,
+    /// The process was found to run nothing that is held against it.
+    pub program_is_attested: bool,
+    /// The severity before an exception.
+    pub judged: Option<Severity>,
 }
 
 impl Finding {
@@ -386,6 +406,9 @@ impl Finding {
             binding: None,
             documents: Arc::new([]),
             reason,
+            since: None,
+            exception: None,
+            basis: Basis::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod digest;
 pub mod event;
+pub mod exceptions;
 pub mod feed;
 pub mod finding;
 mod glob;

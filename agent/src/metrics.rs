@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -187,6 +188,8 @@ pub struct Metrics {
     package_databases: [Counter; 2],
     package_database: Histogram,
     recording_lost: Counter,
+    /// By the name of the exception; those of the configuration and no others.
+    exception_hits: Family<[(&'static str, String); 1], Counter>,
 }
 
 /// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
@@ -336,6 +339,15 @@ impl Metrics {
                 "recording_lost_events",
                 "Events that are missing in the recording: the disk was full or too slow",
             ),
+            exception_hits: {
+                let family = Family::default();
+                r.register(
+                    "exception_hits",
+                    "Findings that an exception of the configuration matched",
+                    family.clone(),
+                );
+                family
+            },
             ready: AtomicBool::new(false),
             degraded: ArcSwap::default(),
             registry,
@@ -449,11 +461,31 @@ impl Metrics {
     /// A finding was published.
     pub fn published(&self, finding: &Finding) {
         self.published.inc();
-        self.verdict(finding.verdict, finding.severity);
+        self.verdict(finding.verdict, finding.basis.judged.unwrap_or(finding.severity));
         // A clock set back makes no duration; there is nothing to measure then.
         if let Ok(took) = finding.time.elapsed() {
             self.stage(Stage::Published, took);
         }
+    }
+
+    /// The exceptions of the configuration. The counts of others are forgotten.
+    pub fn set_exceptions<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let counts: Vec<_> = names
+            .map(|name| {
+                let label = [("exception", name.to_owned())];
+                let count = self.exception_hits.get_or_create(&label).get();
+                (label, count)
+            })
+            .collect();
+        self.exception_hits.clear();
+        for (label, count) in counts {
+            self.exception_hits.get_or_create(&label).inc_by(count);
+        }
+    }
+
+    /// An exception matched a finding.
+    pub fn exception_hit(&self, name: &str) {
+        self.exception_hits.get_or_create(&[("exception", name.to_owned())]).inc();
     }
 
     /// A sink did not get so many items.
@@ -504,6 +536,11 @@ impl Metrics {
     /// So many findings wait for the package manager to end.
     pub fn updates_waiting(&self, count: usize) {
         self.updates_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Findings that wait for the package manager to end.
+    pub fn updates_waiting_count(&self) -> u64 {
+        u64::try_from(self.updates_waiting.get()).unwrap_or_default()
     }
 
     /// The package databases of an image or of the host were read.

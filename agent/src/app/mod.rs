@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::event::{Flavour, Kind};
+use crate::exceptions::Exceptions;
 use crate::feed::{Feed, OpenError, ServeError, Socket, SocketError};
 use crate::finding::{Finding, Severity};
 use crate::images::{Images, ImagesError, Watch};
@@ -130,7 +131,8 @@ async fn main(options: Options) -> Result<(), AppError> {
     notify(&[NotifyState::Ready, NotifyState::Status(&format!("watching with {flavour} hooks"))]);
     let mut watchdog = Watchdog::new();
     let images = Arc::clone(&agent.images);
-    let settings = Settings { file, config, images, watch, judge: agent.stage.handover() };
+    let exceptions = agent.source.exceptions();
+    let settings = Settings { file, config, images, exceptions, watch, judge: agent.stage.handover() };
     let mut reloading = Beside::new(settings, Settings::reload);
     loop {
         match signals.next(&mut watchdog, &mut reloading).await {
@@ -208,10 +210,15 @@ impl Agent {
         let sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
         // After the hooks are attached: what starts from now on comes as an event.
         live.seed();
-        let rooms =
-            Rooms { images: Arc::clone(&images), feed: Arc::clone(&feed), metrics: Arc::clone(&metrics) };
+        let exceptions = Arc::new(Exceptions::new(&config.exceptions, Arc::clone(&metrics)));
+        let rooms = Rooms {
+            images: Arc::clone(&images),
+            feed: Arc::clone(&feed),
+            exceptions: Arc::clone(&exceptions),
+            metrics: Arc::clone(&metrics),
+        };
         let stage = Stage::start(live, recording, rooms, incoming)?;
-        let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen()));
+        let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen(), exceptions));
         Ok((Self { metrics, images, feed, source, stage }, watch, socket))
     }
 
@@ -253,7 +260,14 @@ fn unjudged(metrics: &Metrics, flavour: Flavour) -> Vec<Finding> {
         );
         (count > 0).then(|| Finding { severity: Severity::High, ..Finding::loss(flavour, reason) })
     });
-    losses.collect()
+    let held = metrics.updates_waiting_count();
+    let reason = format!(
+        "{held} {} lost that waited for the host's package manager: the agent was told to end, and had {} s for what was left",
+        if held == 1 { "finding is" } else { "findings are" },
+        JUDGE.as_secs_f64()
+    );
+    let held = (held > 0).then(|| Finding { severity: Severity::High, ..Finding::loss(flavour, reason) });
+    losses.chain(held).collect()
 }
 
 /// Tells the service manager, if there is one.
@@ -358,5 +372,8 @@ mod tests {
             .collect();
         let lost = |what: &str| (Verdict::Loss, Severity::High, what.to_owned());
         assert_eq!(found, [lost("3 exec records were not judged"), lost("1 file record was not judged")]);
+        metrics.updates_waiting(2);
+        let held = unjudged(&metrics, Flavour::Lsm).pop().expect("what was held is lost as well");
+        assert!(held.reason.starts_with("2 findings are lost"), "{}", held.reason);
     }
 }

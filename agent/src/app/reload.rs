@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::check;
 use crate::config::{Config, ConfigError, DEFAULT_FILE};
+use crate::exceptions::Exceptions;
 use crate::images::{Images, Watch};
 use crate::judge::Handover;
 
@@ -19,6 +20,7 @@ pub(super) struct Settings {
     pub(super) file: Option<PathBuf>,
     pub(super) config: Config,
     pub(super) images: Arc<Images>,
+    pub(super) exceptions: Arc<Exceptions>,
     /// Keeps the directories watched.
     pub(super) watch: Watch,
     pub(super) judge: Handover,
@@ -65,6 +67,7 @@ impl Settings {
             tracing::error!("the judge has not taken the configuration before this one; send SIGHUP again");
             return;
         }
+        self.exceptions.replace(&new.exceptions);
         self.config = Config {
             sensor: config.sensor.clone(),
             feed: config.feed.clone(),

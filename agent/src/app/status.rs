@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use muster_proto::v1;
 
 use crate::event::{Class, Flavour};
+use crate::exceptions::Exceptions;
 use crate::feed::{Asked, StatusSource, convert};
 use crate::finding::{Coverage, Sha256};
 use crate::images::{Image, Images};
@@ -22,11 +23,21 @@ pub(super) struct Source {
     first: SensorStatus,
     images: Arc<Images>,
     seen: Arc<Seen>,
+    exceptions: Arc<Exceptions>,
 }
 
 impl Source {
-    pub(super) fn new(sensor: Sensor, images: Arc<Images>, seen: Arc<Seen>) -> Self {
-        Self { first: sensor.status(), sensor: Mutex::new(Some(sensor)), images, seen }
+    pub(super) fn new(
+        sensor: Sensor,
+        images: Arc<Images>,
+        seen: Arc<Seen>,
+        exceptions: Arc<Exceptions>,
+    ) -> Self {
+        Self { first: sensor.status(), sensor: Mutex::new(Some(sensor)), images, seen, exceptions }
+    }
+
+    pub(super) fn exceptions(&self) -> Arc<Exceptions> {
+        Arc::clone(&self.exceptions)
     }
 
     pub(super) fn flavour(&self) -> Flavour {
@@ -63,6 +74,7 @@ impl StatusSource for Source {
                 .map(|(info, events)| v1::WorkloadStatus { workload: Some(convert::workload(&info)), events })
                 .collect(),
             processes: self.seen.processes(),
+            exceptions: self.exceptions.status(),
             ..v1::Status::default()
         }
     }
@@ -110,12 +122,21 @@ fn explain(asked: &Asked, image: &Image) -> Vec<v1::Explanation> {
 fn says(entry: Entry<'_>, image: &Image) -> String {
     let weak = entry.weak().unwrap_or_default();
     let digest = match (entry.sha256(), weak.sha1, weak.md5) {
+        (Some(Sha256::EMPTY), _, _) => {
+            "empty: other content there is `modified`, an empty file elsewhere is nobody's"
+        }
         (Some(_), _, _) => {
             "with a SHA-256: other content there is `modified`, this content elsewhere is `relocated`"
         }
-        (None, Some(_), _) => "with no more than a SHA-1: equal content is `attested_weak`",
-        (None, None, Some(_)) => "with no more than an MD5: equal content is `attested_weak`",
-        (None, None, None) => "without a usable digest: whatever is there is `path_only`",
+        (None, Some(_), _) => {
+            "with no more than a SHA-1: equal content is `attested_weak`, what it cannot be computed of is `undetermined`"
+        }
+        (None, None, Some(_)) => {
+            "with no more than an MD5: equal content is `attested_weak`, what it cannot be computed of is `undetermined`"
+        }
+        (None, None, None) => {
+            "without a usable digest: what is as old as the image is `path_only`, what was made or changed since is `modified`"
+        }
     };
     let used = if image.is_used(entry.id()) { "; it was seen in use" } else { "" };
     format!("the SBOM has this file, {digest}{used}")

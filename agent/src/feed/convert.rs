@@ -8,7 +8,9 @@ use muster_proto::v1;
 use prost_types::Timestamp;
 
 use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId, Protocol};
-use crate::finding::{Binding, Coverage, Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::finding::{
+    Basis, Binding, Coverage, Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo,
+};
 
 use super::filter::Filter;
 use super::json::protocol_name;
@@ -144,6 +146,9 @@ pub fn finding(finding: &Finding) -> v1::Finding {
         binding: binding_,
         documents,
         reason,
+        since,
+        exception,
+        basis: _,
     } = finding;
     v1::Finding {
         sequence: *sequence,
@@ -168,6 +173,8 @@ pub fn finding(finding: &Finding) -> v1::Finding {
         binding: binding_.map_or(v1::Binding::Unspecified, binding).into(),
         documents: documents.iter().map(Sha256::to_string).collect(),
         reason: reason.clone(),
+        since: since.unwrap_or_default(),
+        exception: exception.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
@@ -251,6 +258,9 @@ pub fn finding_from(from: v1::Finding) -> Result<Finding, ConvertError> {
         binding: binding_from(from.binding)?,
         documents: documents.collect::<Result<Vec<_>, _>>()?.into(),
         reason: from.reason,
+        since: (from.since != 0).then_some(from.since),
+        exception: (!from.exception.is_empty()).then(|| from.exception.into()),
+        basis: Basis::default(),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::metrics::{Metrics, Sink};
 use super::filter::Filter;
 use super::json_lines::JsonLines;
 use super::queue::{Item, Queue, Subscription};
+use super::story::Stories;
 
 /// Clients of each stream that are served at once.
 const CLIENTS: usize = 64;
@@ -30,6 +31,7 @@ pub enum NotSubscribed {
 #[derive(Debug, Default)]
 struct Findings {
     sequence: u64,
+    stories: Stories,
     history: VecDeque<Arc<Finding>>,
     clients: Vec<(Filter, Arc<Queue<Finding>>)>,
     json_lines: Option<JsonLines>,
@@ -75,6 +77,9 @@ impl Hub {
         let mut state = lock(&self.findings);
         state.sequence += 1;
         finding.sequence = state.sequence;
+        if let Some(first) = state.stories.since(&finding) {
+            finding.since = Some(first);
+        }
         let finding = Arc::new(finding);
         if self.history > 0 {
             if state.history.len() >= self.history {

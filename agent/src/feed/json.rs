@@ -76,6 +76,10 @@ struct Line<'a> {
     binding: Option<&'static str>,
     documents: Vec<Text<crate::finding::Sha256>>,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exception: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -142,6 +146,9 @@ impl<'a> From<&'a Finding> for Line<'a> {
             binding,
             documents,
             reason,
+            since,
+            exception,
+            basis: _,
         } = finding;
         Self {
             sequence: *sequence,
@@ -166,6 +173,8 @@ impl<'a> From<&'a Finding> for Line<'a> {
             binding: binding.map(|binding| binding.as_str()),
             documents: documents.iter().copied().map(Text).collect(),
             reason,
+            since: *since,
+            exception: exception.as_deref(),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 pub mod client;
 pub mod convert;
 mod convert_event;
+mod exceptions_text;
 mod filter;
 mod hub;
 mod json;
@@ -28,6 +29,7 @@ mod queue;
 mod server;
 mod socket;
 pub mod status_text;
+mod story;
 #[cfg(test)]
 mod tests;
 pub mod text;

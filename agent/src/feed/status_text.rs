@@ -7,6 +7,7 @@ use muster_proto::v1;
 use serde_json::{Value, json};
 
 use super::convert;
+use super::exceptions_text;
 use super::json::time_text;
 use super::text::{
     Table, binding_name, coverage_name, flavour_name, kind_name, printable, short_digest, workload_name,
@@ -54,6 +55,9 @@ pub fn status(status: &v1::Status) -> String {
         ]);
     }
     let _ = write!(out, "\n{rings}\n{kinds}\n{verdicts}\n{workloads}\n{}", images_table(&status.images));
+    if !status.exceptions.is_empty() {
+        let _ = write!(out, "\n{}", exceptions_text::table(&status.exceptions));
+    }
     for refused in &status.refused_attestations {
         let _ =
             writeln!(out, "refused attestation {}: {}", printable(&refused.file), printable(&refused.reason));
@@ -225,6 +229,7 @@ pub fn status_json(status: &v1::Status) -> Value {
         })).collect::<Value>(),
         "sequence": status.sequence,
         "verdicts": status.verdicts,
+        "exceptions": exceptions_text::json(&status.exceptions),
         "processes": status.processes,
     })
 }

@@ -5,7 +5,7 @@ use tokio_stream::StreamExt as _;
 
 use super::*;
 use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId, Protocol};
-use crate::finding::{Binding, Coverage, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
+use crate::finding::{Basis, Binding, Coverage, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo};
 
 mod grpc;
 mod hub;
@@ -54,6 +54,9 @@ fn full() -> Finding {
         binding: Some(Binding::ConfigDigest),
         documents: [Sha256([0x33; 32])].into(),
         reason: "expected 22… at /usr/bin/curl, found 11…".into(),
+        since: Some(12),
+        exception: Some("curl-test".into()),
+        basis: Basis::default(),
     }
 }
 

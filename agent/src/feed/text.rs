@@ -62,7 +62,9 @@ pub fn finding_header() -> String {
 /// the rest to the right.
 pub fn finding_row(finding: &Finding, colour: bool) -> String {
     let time = time_text(finding.time);
-    let mut path = finding.path.to_string();
+    // Below the first finding about the same file and content, wherever that is.
+    let mut path = if finding.since.is_some() { "└ ".to_owned() } else { String::new() };
+    path.push_str(&finding.path.to_string());
     if finding.path_truncated {
         path.push('…');
     }
@@ -93,7 +95,11 @@ pub fn finding_row(finding: &Finding, colour: bool) -> String {
             None => write!(line, "{cell:width$}  "),
         };
     }
-    line + &printable(&finding.reason)
+    line.push_str(&printable(&finding.reason));
+    if let Some(first) = finding.since {
+        let _ = write!(line, " (first: finding {first})");
+    }
+    line
 }
 
 fn severity_colour(severity: Severity) -> Option<&'static str> {
@@ -180,6 +186,11 @@ pub fn event_row(event: &v1::Event) -> String {
 /// A kind's name, from its number in a message.
 pub(super) fn kind_name(number: i32) -> String {
     short_name(v1::Kind::try_from(number).ok().map(|kind| kind.as_str_name()), "KIND_")
+}
+
+/// A severity's name, from its number in a message.
+pub(super) fn severity_name(number: i32) -> String {
+    short_name(v1::Severity::try_from(number).ok().map(|severity| severity.as_str_name()), "SEVERITY_")
 }
 
 /// A flavour's name, from its number in a message.

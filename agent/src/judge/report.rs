@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Facts, Judge, Known};
 use crate::event::{Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind};
-use crate::finding::{Finding, Severity, Verdict, WorkloadInfo};
-use crate::verdict::Judgement;
+use crate::finding::{Basis, Finding, Severity, Verdict, WorkloadInfo};
+use crate::verdict::{self, Judgement};
 
 /// What a finding says beside its event and its judgement.
 #[derive(Default)]
@@ -60,6 +60,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     ) -> Finding {
         let mut finding = self.finding(event, workload, judgement, about);
         if finding.verdict != Verdict::Loss {
+            // Of an exec what ran before is known here.
+            let program = self.programs.get(&event.task.process).filter(|_| event.kind() != Kind::Exec);
+            finding.basis.program_is_attested =
+                program.is_some_and(|program| program.epoch == self.epoch && program.culprit.is_none());
             let (process, ancestors) = self.facts.ancestry(&event.task);
             finding.process = Some(process);
             finding.ancestors = ancestors;
@@ -111,6 +115,17 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             binding: about.image.and_then(|i| i.binding),
             documents: about.image.map(|i| Arc::clone(&i.documents)).unwrap_or_else(|| Arc::from([])),
             reason,
+            since: None,
+            exception: None,
+            basis: Basis {
+                inode: about
+                    .file
+                    .map(|f| f.identity)
+                    .filter(|i| i.ino != 0)
+                    .map(|i| (i.dev, i.generation, i.ino)),
+                path_is_proven: about.file.is_some_and(|f| verdict::provable_path(f).is_some()),
+                ..Basis::default()
+            },
         }
     }
 }

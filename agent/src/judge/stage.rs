@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::{Judge, Live, since_boot};
 use crate::config::Config;
+use crate::exceptions::Exceptions;
 use crate::feed::Feed;
 use crate::finding::{Finding, WorkloadInfo};
 use crate::images::Images;
@@ -87,6 +88,8 @@ pub struct Rooms {
     pub images: Arc<Images>,
     /// Where findings go.
     pub feed: Arc<Feed>,
+    /// What is not to be said as it was found.
+    pub exceptions: Arc<Exceptions>,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -151,14 +154,18 @@ fn run(
     batches: &Receiver<Batch>,
     configs: &Receiver<Box<Config>>,
 ) {
-    let Rooms { images, feed, metrics } = rooms;
+    let Rooms { images, feed, exceptions, metrics } = rooms;
     let source = {
         let images = Arc::clone(&images);
         Box::new(move |digest: &_| images.get(digest))
     };
     let sink = {
         let feed = Arc::clone(&feed);
-        move |finding: Finding| feed.publish(finding)
+        move |finding: Finding| {
+            if let Some(finding) = exceptions.apply(finding) {
+                feed.publish(finding);
+            }
+        }
     };
     let mut judge = Judge::new(facts, source, Arc::clone(&metrics), sink).started(SystemTime::now());
     let managers = judge.facts().inner().package_managers();

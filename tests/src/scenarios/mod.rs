@@ -4,6 +4,7 @@ pub mod attestation;
 mod connect;
 mod exec;
 mod file;
+mod hour;
 mod load;
 mod update;
 
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         connect::scenarios(),
         update::scenarios(),
         attestation::scenarios(),
+        hour::scenarios(),
         load::scenarios(),
     ]
     .into_iter()
