@@ -124,6 +124,7 @@ fn synthetic(limit: Duration) -> anyhow::Result<()> {
     let workload = Workload {
         info: Arc::new(info),
         image: Some(Arc::new(Digests::named(IMAGE))),
+        helps: false,
         is_host: true,
         started: None,
         root: None,

@@ -373,6 +373,16 @@ pub enum Body {
         /// Exit status as in `wait(2)`.
         status: u32,
     },
+    /// Processes ran a file, or had it mapped executable, before the agent started. The event's task is one of them; their starts are in
+    /// whole ticks. The agent finds it by itself: no record says so.
+    Running {
+        /// The file.
+        file: FileRef,
+        /// Mapped, not the program.
+        library: bool,
+        /// All of these processes.
+        processes: Vec<ProcessId>,
+    },
     /// Records were lost in the kernel. The event's task is empty.
     Lost {
         /// Kind of the records.
@@ -401,8 +411,8 @@ impl Event {
     /// The event's kind.
     pub fn kind(&self) -> Kind {
         match self.body {
-            Body::Exec { .. } => Kind::Exec,
-            Body::Library { .. } => Kind::Library,
+            Body::Exec { .. } | Body::Running { library: false, .. } => Kind::Exec,
+            Body::Library { .. } | Body::Running { library: true, .. } => Kind::Library,
             Body::File { .. } => Kind::File,
             Body::Connect(_) => Kind::Connect,
             Body::Fork { .. } => Kind::Fork,

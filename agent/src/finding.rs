@@ -292,6 +292,8 @@ pub struct WorkloadInfo {
     pub pod_uid: String,
     /// Image digest by which its SBOM was looked up, `sha256:…`; empty when not known.
     pub image_digest: String,
+    /// What its cgroup says of it that does not count, and why, in words; else empty.
+    pub claim: String,
 }
 
 /// A process of the ancestry.

@@ -16,6 +16,7 @@ pub mod feed;
 pub mod finding;
 mod glob;
 pub mod guarded;
+mod host_root;
 pub mod identity;
 pub mod images;
 pub mod judge;

@@ -146,6 +146,8 @@ pub struct Lookups {
     pub searched: u64,
     /// Searches that ended at their limit.
     pub cut: u64,
+    /// Searches that were not made, because others had taken too much time.
+    pub put_off: u64,
     /// Processes whose start was not seen, taken in later.
     pub healed: u64,
     /// Processes not held, because the table was full.
@@ -180,7 +182,7 @@ pub struct Metrics {
     sink_errors: [Counter; 3],
     clients: [Gauge; 2],
     stages: [Histogram; 3],
-    workload_lookups: [Counter; 4],
+    workload_lookups: [Counter; 5],
     missed_processes: [Counter; 2],
     processes: [Gauge; 2],
     updates: [Counter; 4],
@@ -300,8 +302,9 @@ impl Metrics {
                 r,
                 "workload_lookups",
                 "Look-ups of a process's workload that were not answered at once: of no known workload, taken from the parent, \
-                 searches of the cgroup tree, and those that ended at their limit",
-                ["unresolved", "inherited", "searched", "cut"].map(|outcome| [("outcome", outcome)]),
+                 searches of the cgroup tree, those that ended at their limit, and those not made because others had taken too much time",
+                ["unresolved", "inherited", "searched", "cut", "put_off"]
+                    .map(|outcome| [("outcome", outcome)]),
             ),
             missed_processes: counters(
                 r,
@@ -507,8 +510,9 @@ impl Metrics {
 
     /// Totals of what happened to look-ups so far.
     pub fn set_lookups(&self, totals: Lookups) {
-        let Lookups { unresolved, inherited, searched, cut, healed, refused } = totals;
-        for (counter, total) in self.workload_lookups.iter().zip([unresolved, inherited, searched, cut]) {
+        let Lookups { unresolved, inherited, searched, cut, put_off, healed, refused } = totals;
+        let lookups = [unresolved, inherited, searched, cut, put_off];
+        for (counter, total) in self.workload_lookups.iter().zip(lookups) {
             counter.inner().store(total, Ordering::Relaxed);
         }
         for (counter, total) in self.missed_processes.iter().zip([healed, refused]) {

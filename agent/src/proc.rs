@@ -40,6 +40,11 @@ impl Proc {
         Self { root: root.to_owned(), tick_ns: 1_000_000_000 / ticks }
     }
 
+    /// Where it is mounted.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Length of a clock tick, the grain of [`Stat::start_ns`].
     pub(crate) fn tick_ns(&self) -> u64 {
         self.tick_ns
@@ -52,10 +57,15 @@ impl Proc {
 
     /// Reads a file of `/proc`; an error names the file.
     pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.read_up_to(name, MAX_TEXT)
+    }
+
+    /// Like [`Self::read`], at most so many bytes; what is longer is cut.
+    pub(crate) fn read_up_to(&self, name: &str, bytes: u64) -> io::Result<Vec<u8>> {
         let path = self.root.join(name);
         let read = || {
             let mut text = Vec::with_capacity(512);
-            fs::File::open(&path)?.take(MAX_TEXT).read_to_end(&mut text)?;
+            fs::File::open(&path)?.take(bytes).read_to_end(&mut text)?;
             Ok(text)
         };
         read().map_err(|e: io::Error| io::Error::new(e.kind(), format!("reading {}: {e}", path.display())))

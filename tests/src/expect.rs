@@ -19,6 +19,7 @@ pub struct Expect {
     connect: Option<(&'static str, String)>,
     parent: Option<String>,
     blind_spot: Option<&'static str>,
+    says: Option<String>,
 }
 
 impl Expect {
@@ -37,6 +38,7 @@ impl Expect {
             connect: None,
             parent: None,
             blind_spot: None,
+            says: None,
         }
     }
 
@@ -88,6 +90,12 @@ impl Expect {
         Self { parent: Some(comm.into()), ..self }
     }
 
+    /// Words of its reason.
+    #[must_use]
+    pub fn says(self, words: impl Into<String>) -> Self {
+        Self { says: Some(words.into()), ..self }
+    }
+
     /// The tracepoint flavour cannot see it, because of the blind spot with these words, which `muster probe` must list.
     #[must_use]
     pub fn blind(self, words: &'static str) -> Self {
@@ -106,6 +114,7 @@ impl Expect {
             && f.path == self.path
             && f.workload.as_ref().is_some_and(|w| w.id == self.workload)
             && self.image.as_ref().is_none_or(|i| f.workload.as_ref().is_some_and(|w| w.image_digest == *i))
+            && self.says.as_ref().is_none_or(|words| f.reason.contains(words))
             && self.severity.is_none_or(|s| f.severity() == s)
             && self.sha256.as_ref().is_none_or(|s| f.sha256 == *s)
             && (self.origins.is_empty() || self.origins.contains(&f.digest_origin.as_str()))

@@ -10,5 +10,6 @@ pub mod agent;
 pub mod expect;
 pub mod life;
 pub mod losses;
+pub mod older;
 pub mod scenarios;
 pub mod world;

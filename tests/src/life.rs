@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use muster_proto::v1::Flavour;
 
 use crate::agent::{Agent, PATIENCE};
+use crate::older;
 use crate::scenarios::Stage;
 use crate::world::{FINDINGS, run};
 
@@ -32,7 +33,7 @@ pub struct Setting {
 pub type Run = fn(&Setting) -> anyhow::Result<()>;
 
 /// All of them but [`ends`], in the order in which they run.
-pub fn all() -> [(&'static str, Run); 6] {
+pub fn all() -> [(&'static str, Run); 8] {
     [
         ("SIGKILL leaves nothing", killed),
         ("what was verified is known after a restart", crate::scenarios::attestation::restarted),
@@ -40,6 +41,8 @@ pub fn all() -> [(&'static str, Run); 6] {
         ("missing privilege is explained", unprivileged),
         ("missing BTF is explained", without_btf),
         ("the tracepoint flavour is chosen without LSM hooks, and why", without_lsm),
+        ("what is older than the agent is told once per start", older::told_once_per_start),
+        ("cgroups called like containers on a host with cgroup v1", older::cgroup_v1),
     ]
 }
 

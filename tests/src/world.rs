@@ -15,7 +15,7 @@ pub const AGENT_LOG: &str = "/run/muster-test/agent.log";
 /// Findings of the agents under test, a line each.
 pub const FINDINGS: &str = "/run/muster-test/findings.jsonl";
 /// Process id of the container's first process.
-const CONTAINER_PID: &str = "/run/muster-test/container.pid";
+pub const CONTAINER_PID: &str = "/run/muster-test/container.pid";
 /// Container id of the test container, as a runtime would make one.
 pub const CONTAINER: &str = "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592";
 
@@ -173,7 +173,8 @@ impl World {
         Ok(())
     }
 
-    fn cgroup(&self) -> PathBuf {
+    /// The test container's cgroup.
+    pub fn cgroup(&self) -> PathBuf {
         Path::new("/sys/fs/cgroup/docker").join(CONTAINER)
     }
 
@@ -205,9 +206,22 @@ impl World {
     /// # Errors
     /// The container's first process is not known.
     pub fn container_command(&self, program: &str, args: &[&str]) -> anyhow::Result<Command> {
+        self.container_command_in(&self.cgroup(), program, args)
+    }
+
+    /// Like [`Self::container_command`], in another cgroup.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn container_command_in(
+        &self,
+        cgroup: &Path,
+        program: &str,
+        args: &[&str],
+    ) -> anyhow::Result<Command> {
         let script = format!(
             "echo $$ > {}/cgroup.procs && exec nsenter --target {} --mount --root \"$@\"",
-            self.cgroup().display(),
+            cgroup.display(),
             fs::read_to_string(CONTAINER_PID)?
         );
         let mut command = Command::new("/bin/sh");

@@ -195,8 +195,6 @@ impl Agent {
         let socket = Socket::bind(&config.feed.socket)?;
         let metrics = Metrics::new();
         let images = Images::new(config, Arc::clone(&metrics))?;
-        images.load_now();
-        let watch = images.watch()?;
         let mut live = Live::new(config, Arc::clone(&metrics))?;
         let feed = Arc::new(Feed::new(&config.feed, Arc::clone(&metrics))?);
         let recording = match record {
@@ -208,8 +206,18 @@ impl Agent {
         };
         let (batches, incoming) = crossbeam_channel::bounded(crate::judge::QUEUE);
         let sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
-        // After the hooks are attached: what starts from now on comes as an event.
-        live.seed();
+        // After the hooks are attached: what starts from now on comes as an event, and waits in the queue and the rings while the
+        // documents are verified, which may take minutes.
+        let running = live.seed(sensor.status().flavour);
+        images.load_now();
+        let watch = match images.watch() {
+            Ok(watch) => watch,
+            Err(error) => {
+                // The sensor's thread waits for nobody then.
+                drop(incoming);
+                return Err(error.into());
+            }
+        };
         let exceptions = Arc::new(Exceptions::new(&config.exceptions, Arc::clone(&metrics)));
         let rooms = Rooms {
             images: Arc::clone(&images),
@@ -217,7 +225,7 @@ impl Agent {
             exceptions: Arc::clone(&exceptions),
             metrics: Arc::clone(&metrics),
         };
-        let stage = Stage::start(live, recording, rooms, incoming)?;
+        let stage = Stage::start(live, running, recording, rooms, incoming)?;
         let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen(), exceptions));
         Ok((Self { metrics, images, feed, source, stage }, watch, socket))
     }

@@ -251,6 +251,11 @@ impl Digests {
         }
     }
 
+    /// A file that a process has mapped at `range` (`<start>-<end>`), which `/proc/<pid>/maps` shows as `path`.
+    pub fn mapping(&self, process: u32, range: &str, path: &[u8]) -> io::Result<FileRef> {
+        name::mapping(&self.ways, process, range, path)
+    }
+
     /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more, or a program serves
     /// it: that says nothing of what the next reader gets.
     pub fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
@@ -274,9 +279,9 @@ impl Digests {
         None
     }
 
-    /// Whether there is a regular file at a path of the host now, and if it is to be read, what it holds.
-    pub fn on_host(&mut self, path: &FilePath, read: bool) -> (bool, Option<Content>) {
-        let found = match self.ways.in_root(1, path.as_bytes(), false) {
+    /// Whether there is a regular file at a path now, in the root directory of this process, and if it is to be read, what it holds.
+    pub fn at(&mut self, process: u32, path: &FilePath, read: bool) -> (bool, Option<Content>) {
+        let found = match self.ways.in_root(process, path.as_bytes(), false) {
             Ok(found) => found,
             // What cannot be looked at is not gone.
             Err(error) => return (Reason::of(&error) != Reason::Gone, None),
@@ -297,18 +302,6 @@ impl Digests {
             }
         });
         (true, content)
-    }
-
-    /// The task has the mounts and the root directory of process 1; `false` when that cannot be said any more.
-    pub fn in_host_root(&self, task: &Task) -> bool {
-        let root = |pid: u32| {
-            self.ways.in_root(pid, b"/", false).map(|found| (found.stat.st_dev, found.stat.st_ino))
-        };
-        let mounts = |pid| self.proc.namespace(pid, "mnt").ok();
-        let own = task.process.tgid;
-        matches!((root(1), root(own)), (Ok(host), Ok(own)) if host == own)
-            && mounts(1).is_some_and(|host| mounts(own) == Some(host))
-            && self.proc.is_alive(task.process)
     }
 
     /// Why what the agent has read may not be what ran. `exact`: it has the event's identity to the last bit.

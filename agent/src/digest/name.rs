@@ -47,6 +47,19 @@ pub(super) fn program(ways: &Ways, pid: u32) -> io::Result<FileRef> {
     describe(&ways.exe(pid)?, &root(ways, pid)?)
 }
 
+/// A mapped file, by the link of its mapping; where that may not be followed (CAP_CHECKPOINT_RESTORE), by its path.
+pub(super) fn mapping(ways: &Ways, pid: u32, range: &str, path: &[u8]) -> io::Result<FileRef> {
+    let root = root(ways, pid)?;
+    let found = match link(&ways.proc.join(format!("{pid}/map_files/{range}"))) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let inside = below(path, &root).ok_or(io::ErrorKind::NotFound)?;
+            ways.in_root(pid, inside, false)?
+        }
+        other => other?,
+    };
+    describe(&found, &root)
+}
+
 /// A file with its path as seen from `root`, its identity, mode and place.
 fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
     let stat = &found.stat;

@@ -701,31 +701,13 @@ fn what_is_on_the_host_now() {
     let mut digests = machine(dir.path());
     fs::write(dir.path().join("root/one"), "one").expect("a private directory");
     symlink("one", dir.path().join("root/link")).expect("a private directory");
-    assert_eq!(digests.on_host(&"/one".into(), false), (true, None));
-    assert_eq!(digests.on_host(&"/gone".into(), true), (false, None));
-    assert_eq!(digests.on_host(&"/one/gone".into(), true), (false, None));
-    assert_eq!(digests.on_host(&"/link".into(), true), (false, None), "a link is no file");
-    let (exists, content) = digests.on_host(&"/one".into(), true);
+    assert_eq!(digests.at(1, &"/one".into(), false), (true, None));
+    assert_eq!(digests.at(1, &"/gone".into(), true), (false, None));
+    assert_eq!(digests.at(1, &"/one/gone".into(), true), (false, None));
+    assert_eq!(digests.at(1, &"/link".into(), true), (false, None), "a link is no file");
+    let (exists, content) = digests.at(1, &"/one".into(), true);
     let Some(Content::Known { sha256, weak: Some(weak), .. }) = content else { panic!("{content:?}") };
     assert!(exists);
     assert_eq!(sha256.to_string(), ONE);
     assert_eq!(weak.md5.iter().map(|b| format!("{b:02x}")).collect::<String>(), ONE_MD5);
-}
-
-#[test]
-fn a_process_in_a_root_or_with_mounts_of_its_own_is_not_in_the_hosts() {
-    let dir = tempfile::tempdir().expect("a private directory");
-    let digests = machine(dir.path());
-    let start_ns = 5 * Proc::new(Path::new("/proc")).tick_ns();
-    for (what, pid, start_ns, expected) in [
-        ("as process 1", 7, start_ns, true),
-        ("another root", 8, start_ns, false),
-        ("other mounts", 9, start_ns, false),
-        ("gone", 10, start_ns, false),
-        ("another process with its number", 7, start_ns * 2, false),
-    ] {
-        let mut task = task(pid);
-        task.process.start_ns = start_ns;
-        assert_eq!(digests.in_host_root(&task), expected, "{what}");
-    }
 }

@@ -184,12 +184,13 @@ pub(super) fn text<T: ToString>(value: Option<&T>) -> String {
 
 /// The message form of a workload.
 pub fn workload(workload: &WorkloadInfo) -> v1::Workload {
-    let WorkloadInfo { id, name, pod_uid, image_digest } = workload;
+    let WorkloadInfo { id, name, pod_uid, image_digest, claim } = workload;
     v1::Workload {
         id: id.clone(),
         name: name.clone(),
         pod_uid: pod_uid.clone(),
         image_digest: image_digest.clone(),
+        claim: claim.clone(),
     }
 }
 
@@ -238,6 +239,7 @@ pub fn finding_from(from: v1::Finding) -> Result<Finding, ConvertError> {
             name: workload.name,
             pod_uid: workload.pod_uid,
             image_digest: workload.image_digest,
+            claim: workload.claim,
         }),
         process,
         ancestors,

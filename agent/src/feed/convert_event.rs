@@ -48,6 +48,7 @@ pub(super) fn event(event: &Event, now: (SystemTime, Duration)) -> v1::Event {
             out.operation = op.as_str().into();
             out.target = text(target.as_ref());
         }
+        Body::Running { file: running, .. } => out.file = Some(file(running)),
         Body::Connect(to) => out.connect = Some(connect(to)),
         Body::Fork { parent: _ } => {}
         Body::Exit { status } => out.exit_status = *status,

@@ -91,6 +91,8 @@ struct Workload<'a> {
     pod_uid: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     image_digest: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    claim: &'a str,
 }
 
 #[derive(Serialize)]
@@ -181,8 +183,8 @@ impl<'a> From<&'a Finding> for Line<'a> {
 
 impl<'a> From<&'a WorkloadInfo> for Workload<'a> {
     fn from(workload: &'a WorkloadInfo) -> Self {
-        let WorkloadInfo { id, name, pod_uid, image_digest } = workload;
-        Self { id, name, pod_uid, image_digest }
+        let WorkloadInfo { id, name, pod_uid, image_digest, claim } = workload;
+        Self { id, name, pod_uid, image_digest, claim }
     }
 }
 

@@ -33,6 +33,7 @@ fn full() -> Finding {
             name: "web".into(),
             pod_uid: "8a1f0f5e-0c5b-4a9f-9f57-0d2f6f1f2a3b".into(),
             image_digest: format!("sha256:{}", Sha256([0xaa; 32])),
+            claim: String::new(),
         }),
         process: Some(process(4242, "curl", "/usr/bin/curl")),
         ancestors: vec![process(4200, "sh", "/usr/bin/dash")],

@@ -1,19 +1,23 @@
 //! Answers from the running system.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::facts::{Ancestry, Facts, Settled, Unsettled};
+use super::mounts::Mounts;
+use super::running::Running;
 use crate::config::Config;
 use crate::digest::Digests;
-use crate::event::{Action, Body, Content, Event, FileRef, Owner, Task};
+use crate::event::{Action, Body, Content, Event, FileRef, Flavour, Owner, Task};
 use crate::finding::WorkloadInfo;
+use crate::host_root::{self, HostRoot};
 use crate::metrics::{Lookups, Metrics};
 use crate::packages::Databases;
+use crate::proc::Proc;
 use crate::record::process_of;
 use crate::sbom::ImageIndex;
 use crate::workload::{EntryError, Processes, Workload, Workloads};
@@ -30,6 +34,9 @@ pub struct Live {
     processes: Processes,
     digests: Digests,
     databases: Databases,
+    proc: Proc,
+    host: Option<HostRoot>,
+    mounts: Mounts,
     package_managers: Vec<PathBuf>,
     clock: Clock,
     time: SystemTime,
@@ -47,11 +54,21 @@ impl Live {
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, EntryError> {
         let workloads = Workloads::new(config)?;
         let workload = workloads.host();
+        let proc = Proc::new(Path::new("/proc"));
+        let host = HostRoot::find(&proc)
+            .inspect_err(|error| {
+                let consequence = host_root::CONSEQUENCE;
+                tracing::warn!(%error, consequence, "the host's root directory cannot be seen");
+            })
+            .ok();
         Ok(Self {
             workloads,
             processes: Processes::new(),
             digests: Digests::new(Arc::clone(&metrics)),
-            databases: Databases::new(metrics),
+            databases: Databases::new(metrics, host.as_ref().map(HostRoot::directory)),
+            proc,
+            mounts: Mounts::new(host.as_ref().map(HostRoot::mounts)),
+            host,
             package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
             time: SystemTime::UNIX_EPOCH,
@@ -61,11 +78,19 @@ impl Live {
         })
     }
 
-    /// Takes in every process that runs now. Call it when the hooks are attached and before the first event.
-    pub fn seed(&mut self) {
+    /// Takes in every process that runs now. Call it when the hooks are attached and before the first event. What they run is left to be
+    /// judged.
+    pub fn seed(&mut self, flavour: Flavour) -> Running {
         if let Err(error) = self.processes.seed(&mut self.workloads) {
             tracing::warn!(%error, "the processes that run now cannot be listed: findings about them lack ancestors");
         }
+        Running::new(flavour, &self.proc)
+    }
+
+    /// The next of what ran before; `None`: there is more to be looked at, or nothing left.
+    pub(super) fn running(&mut self, running: &mut Running) -> Option<Event> {
+        let now_ns = u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX);
+        running.step(now_ns, &self.proc, &mut self.workloads, &mut self.digests)
     }
 
     /// Takes a new configuration.
@@ -74,6 +99,7 @@ impl Live {
     /// A `[[workload]]` entry cannot be used; nothing is changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), EntryError> {
         self.workloads.reload(config)?;
+        self.mounts.forget();
         self.package_managers.clone_from(&config.host.package_managers);
         Ok(())
     }
@@ -96,6 +122,7 @@ impl Live {
             inherited: workloads.inherited,
             searched: workloads.scans,
             cut: workloads.scans_cut,
+            put_off: workloads.scans_put_off,
             healed: processes.healed,
             refused: processes.refused,
         });
@@ -116,9 +143,19 @@ impl Facts for Live {
             // A runtime moves a process into its container's cgroup between fork and exec.
             self.workloads.ask_again(task.process);
         }
-        self.workload = self.workloads.resolve(task);
+        let workload = match &event.body {
+            // Its start is in ticks, which would not do for what is remembered of a process.
+            Body::Running { .. } => {
+                self.workloads.of_process(task.process.tgid).unwrap_or_else(|| self.workloads.unknown())
+            }
+            _ => self.workloads.resolve(task),
+        };
+        self.workload = self.mounts.decide(task, workload, &self.workloads, &self.proc);
         let workload = &self.workload;
-        let stand_in = if workload.is_host { Some(1) } else { workload.root.map(|first| first.tgid) };
+        let stand_in = match workload.is_host {
+            true => self.host.as_ref().map(HostRoot::process),
+            false => workload.root.map(|first| first.tgid),
+        };
         self.digests.begin(self.time, stand_in);
         match &event.body {
             Body::Exec { exe, .. } => self.processes.on_exec(task, &exe.path, workload),
@@ -132,7 +169,11 @@ impl Facts for Live {
                 self.digests.changed(file);
             }
             Body::Library { .. } | Body::Connect(_) => self.processes.note(task, workload),
-            Body::Lost { .. } => {}
+            Body::Running { .. } | Body::Lost { .. } => {}
+        }
+        if let Body::Running { .. } = event.body {
+            // Nothing has happened.
+            return;
         }
         match self.events.get_mut(&workload.info.id) {
             Some((_, count)) => *count += 1,
@@ -179,14 +220,20 @@ impl Facts for Live {
     }
 
     fn in_host_root(&mut self, task: &Task) -> bool {
-        self.digests.in_host_root(task)
+        let is_of = |host: &HostRoot| host.is_of(&self.proc, task.process.tgid);
+        self.host.as_ref().is_some_and(is_of) && self.proc.is_alive(task.process)
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let database = self.databases.of_host_now(files.iter().map(|file| file.path.as_bytes()));
         let settled = files.iter().map(|Unsettled { path, unread }| {
-            let (exists, content) = self.digests.on_host(path, *unread);
-            Settled { exists, content, owner: database.owner(path.as_bytes()) }
+            let owner = database.owner(path.as_bytes());
+            // What cannot be looked at is not gone.
+            let (exists, content) = match &self.host {
+                Some(host) => self.digests.at(host.process(), path, *unread),
+                None => (true, None),
+            };
+            Settled { exists, content, owner }
         });
         settled.collect()
     }

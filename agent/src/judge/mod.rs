@@ -9,8 +9,8 @@
 //!   it ever runs. The removal of a name of the SBOM. Data that the SBOM does not know stays silent. While a file has
 //!   writers only its close is judged.
 //! * of the host, what its package manager did is held back until that has ended ([`updates`]).
-//! * *connect*: carries the worst verdict of what the process runs: its binary, its script, its libraries. A process
-//!   that began before the agent is judged by its binary at its first connect.
+//! * *connect*: carries the worst verdict of what the process runs: its binary, its script, its libraries. What ran
+//!   before the agent is judged once when it starts ([`running`]); before its turn comes, at its first connect.
 //!
 //! What is reported how often: every occurrence, with these exceptions. `path_only` and `package_derived` come once for an
 //! image and path, the use of an `updated` file once for its path and content, copies of attested content once for a process and
@@ -43,25 +43,30 @@ use crate::recent::{Recent, Seeded};
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
 
+mod before;
 mod bookkeeping;
 mod facts;
 mod image;
 mod live;
+mod mounts;
 mod once;
 mod program;
 mod report;
+mod running;
 mod silent;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod updates;
 
+use before::Before;
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
 use image::{Known, Losses, STATES, Said};
 pub use live::{Live, since_boot};
 use once::Once;
 use program::{Program, Ran, culprit, is_harmless, worse};
 use report::About;
+pub use running::Running;
 use silent::Silent;
 pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
@@ -105,6 +110,7 @@ pub struct Judge<F, S> {
     /// Pairs of image and path for which `path_only` or `package_derived` was reported.
     once: Once,
     programs: Recent<ProcessId, Program>,
+    before: Before,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
     /// Device and inode → names of it that were made since the agent started, and those that it had then.
@@ -135,6 +141,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             silent: Silent::new(),
             once: Once::new(),
             programs: Recent::new(PROCESSES),
+            before: Before::new(),
             writers: Recent::new(PROCESSES),
             links: Recent::new(LINKS),
             updates: Updates::new(&crate::config::Host::default().package_managers),
@@ -172,8 +179,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             Body::Connect(connect) => self.connect(event, connect),
             Body::Fork { parent } => {
-                if let Some(Program { epoch, culprit }) = self.programs.get(parent) {
-                    let program = Program { epoch: *epoch, culprit: culprit.clone() };
+                if let Some(program) = self.program_of(*parent) {
                     self.programs.insert(event.task.process, program);
                 }
                 self.updates.fork(*parent, event.task.process);
@@ -181,8 +187,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Body::Exit { .. } => {
                 self.close_all(event);
                 self.programs.remove(&event.task.process);
+                self.before.ended(event.task.process);
                 self.updates.end(event.task.process, event.time_ns);
             }
+            Body::Running { file, library, processes } => self.running(event, file, *library, processes),
             // Only time passes.
             Body::Lost { count: 0, .. } => {}
             Body::Lost { kind, count, since_ns } => self.lost(event, *kind, *count, *since_ns),
@@ -191,6 +199,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     }
 
     fn exec(&mut self, event: &Event, exe: &FileRef, script: Option<&FileRef>) {
+        self.before.ran(event.task.process);
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else {
             self.programs.remove(&event.task.process);
@@ -228,7 +237,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
         let task = &event.task;
-        let known = self.programs.get(&task.process).map(|program| (program.epoch, program.culprit.clone()));
+        let known = self.program_of(task.process).map(|program| (program.epoch, program.culprit));
         let culprit = match known {
             Some((epoch, culprit)) if epoch == self.epoch => culprit,
             before => {
@@ -511,6 +520,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
             return Ran::default();
         }
+        let judgement = if workload.helps { program::of_helper(judgement, &observation) } else { judgement };
         if judgement.is_silent()
             && let Content::Known { sha256, .. } = observation.content
         {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Facts, Judge, Known, unobserved};
-use crate::event::{Action, FilePath, FileRef, Observation, Task};
+use crate::event::{Action, Content, FilePath, FileRef, Observation, Place, Task};
 use crate::finding::{Finding, Severity, Verdict};
 use crate::verdict::Judgement;
 use crate::workload::Workload;
@@ -52,6 +52,30 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return None;
         }
         culprit(observation, &judgement)
+    }
+}
+
+/// Programs that run a copy of themselves from a sealed memfd when they make a container, so that the container cannot write to the
+/// host's file (runc's `libcontainer/dmz`, crun's and youki's `cloned_binary`).
+const COPY_THEMSELVES: [&[u8]; 3] = [b"runc", b"crun", b"youki"];
+
+/// What a runtime's helper runs from memory is as attested if the host's SBOM has that very content for a runtime. Whatever else the
+/// memfd is called, or holds, is judged as anything in a memfd is.
+pub(super) fn of_helper(judgement: Judgement, observation: &Observation) -> Judgement {
+    let is_sure = matches!(observation.content, Content::Known { doubt: None, .. });
+    let is_runtime = judgement.attested_path.as_ref().is_some_and(|path| {
+        let name = path.as_bytes().rsplit(|byte| *byte == b'/').next();
+        name.is_some_and(|name| COPY_THEMSELVES.contains(&name))
+    });
+    let is_copy = observation.file.place == Place::Memfd && judgement.verdict == Verdict::Relocated;
+    match is_copy && is_sure && is_runtime && observation.action == Action::Exec {
+        true => Judgement {
+            verdict: Verdict::Attested,
+            severity: Severity::Info,
+            reason: String::new(),
+            ..judgement
+        },
+        false => judgement,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Facts, Judge, Known};
-use crate::event::{Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind};
+use crate::event::{Body, Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind};
 use crate::finding::{Basis, Finding, Severity, Verdict, WorkloadInfo};
 use crate::verdict::{self, Judgement};
 
@@ -88,6 +88,16 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             package,
             used: _,
         } = judgement;
+        let reason = match &event.body {
+            Body::Running { processes, .. } if about.file.is_some() => {
+                format!("{reason}; {}", super::before::in_words(processes))
+            }
+            _ => reason,
+        };
+        let reason = match workload.claim.as_str() {
+            "" => reason,
+            claim => format!("{reason}; {claim}"),
+        };
         let (sha256, digest_origin): (_, Option<DigestOrigin>) = match about.content {
             Some(Content::Known { sha256, origin, .. }) => (Some(*sha256), Some(*origin)),
             Some(Content::Undetermined(_)) | None => (None, None),

@@ -5,10 +5,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
 
+use super::running::Running;
 use super::{Judge, Live, since_boot};
 use crate::config::Config;
 use crate::exceptions::Exceptions;
@@ -23,6 +24,8 @@ use crate::sensor::Batch;
 pub const QUEUE: usize = 256;
 /// How often the judge looks at the clock when no events come.
 const TICK: Duration = Duration::from_millis(500);
+/// How long what ran before the agent waits at most for a time without events.
+const WAIT_AT_MOST: Duration = Duration::from_millis(200);
 /// Workloads whose events are counted; more than a node has.
 const WORKLOADS: usize = 16_384;
 
@@ -101,6 +104,7 @@ impl Stage {
     /// The system gives no thread.
     pub fn start(
         live: Live,
+        running: Running,
         recording: Option<Recording>,
         rooms: Rooms,
         batches: Receiver<Batch>,
@@ -112,7 +116,7 @@ impl Stage {
             let (seen, incoming) = (Arc::clone(&seen), batches.clone());
             std::thread::Builder::new()
                 .name("muster-judge".to_owned())
-                .spawn(move || run(facts, rooms, &seen, &incoming, &configs))?
+                .spawn(move || run(facts, running, rooms, &seen, &incoming, &configs))?
         };
         Ok(Self { thread, reload, batches, seen })
     }
@@ -147,8 +151,26 @@ impl Stage {
     }
 }
 
+/// Judges the next of what ran before the agent.
+fn step<S: FnMut(Finding)>(
+    judge: &mut Judge<Recorder<Live>, S>,
+    left: &mut Option<Running>,
+    last: &mut Instant,
+) {
+    let Some(running) = left else { return };
+    if let Some(event) = judge.facts().inner().running(running) {
+        judge.event(&event);
+    }
+    if running.is_done() {
+        judge.running_is_judged();
+        *left = None;
+    }
+    *last = Instant::now();
+}
+
 fn run(
     facts: Recorder<Live>,
+    running: Running,
     rooms: Rooms,
     seen: &Seen,
     batches: &Receiver<Batch>,
@@ -173,7 +195,11 @@ fn run(
     let ticks = crossbeam_channel::tick(TICK);
     let mut generation = images.generation();
     let mut configs = configs.clone();
+    let mut running = Some(running);
+    let mut last_step = Instant::now();
     loop {
+        // While something is left that ran before the agent, a time without events is used for it; and some time in any case.
+        let idle = if running.is_some() { Duration::ZERO } else { TICK };
         select_biased! {
             recv(configs) -> config => match config {
                 Ok(config) => match judge.facts().inner().reload(&config) {
@@ -203,8 +229,12 @@ fn run(
                     metrics.judged(event.kind());
                 }
                 seen.update(judge.facts().inner(), &metrics);
+                if last_step.elapsed() > WAIT_AT_MOST {
+                    step(&mut judge, &mut running, &mut last_step);
+                }
             }
             recv(ticks) -> _ => judge.tick(since_boot()),
+            default(idle) => step(&mut judge, &mut running, &mut last_step),
         }
     }
     judge.finish();

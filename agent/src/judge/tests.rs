@@ -11,6 +11,8 @@ use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
 use crate::images::{Document, ImageState, Loss, Lost};
 use crate::sbom::{self, ImageIndex};
 
+mod start;
+
 const IMAGE: Sha256 = Sha256([9; 32]);
 const ATTESTED: u8 = 1;
 const OTHER: u8 = 2;
@@ -125,7 +127,7 @@ fn host(image: Option<Sha256>) -> Arc<Workload> {
         ..WorkloadInfo::default()
     };
     let image = image.map(|image| Arc::new(Digests::named(image)));
-    Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
+    Arc::new(Workload { info: Arc::new(info), image, helps: false, is_host: true, started: None, root: None })
 }
 
 fn container(started: u64) -> Arc<Workload> {
@@ -134,6 +136,7 @@ fn container(started: u64) -> Arc<Workload> {
     Arc::new(Workload {
         info: Arc::new(info),
         image: Some(Arc::new(Digests::named(IMAGE))),
+        helps: false,
         is_host: false,
         started: Some(started),
         root: None,
@@ -920,7 +923,14 @@ fn a_trust_root_that_is_too_old_is_said_once_for_an_image() {
 fn a_program_of_no_known_workload_is_never_silent() {
     let mut b = Bench::new();
     let info = WorkloadInfo { id: crate::workload::UNKNOWN.into(), ..WorkloadInfo::default() };
-    let unknown = Workload { info: Arc::new(info), image: None, is_host: false, started: None, root: None };
+    let unknown = Workload {
+        info: Arc::new(info),
+        image: None,
+        helps: false,
+        is_host: false,
+        started: None,
+        root: None,
+    };
     b.world.0.borrow_mut().workload = Some(Arc::new(unknown));
     assert_eq!(verdicts(&b.exec(1, at("/bin/true"))), one(Kind::Exec, Verdict::Undetermined, "/bin/true"));
     assert_eq!(verdicts(&b.file(FileOp::CloseWrite, at("/opt/x"))), []);

@@ -40,7 +40,8 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.images(ImageKind::PlatformUnproven, 2);
     metrics.dropped(Sink::JsonLines, 5);
     metrics.clients(Sink::Events, 1);
-    let lookups = Lookups { unresolved: 1, inherited: 2, searched: 3, cut: 4, healed: 5, refused: 6 };
+    let lookups =
+        Lookups { unresolved: 1, inherited: 2, searched: 3, cut: 4, put_off: 10, healed: 5, refused: 6 };
     metrics.set_lookups(lookups);
     metrics.processes(7, 8);
     metrics.recording_lost(9);
@@ -68,6 +69,7 @@ fn text_has_every_count_under_its_name_and_labels() {
         r#"muster_workload_lookups_total{outcome="inherited"} 2"#,
         r#"muster_workload_lookups_total{outcome="searched"} 3"#,
         r#"muster_workload_lookups_total{outcome="cut"} 4"#,
+        r#"muster_workload_lookups_total{outcome="put_off"} 10"#,
         r#"muster_processes_missed_total{outcome="healed"} 5"#,
         r#"muster_processes_missed_total{outcome="refused"} 6"#,
         r#"muster_processes{state="living"} 7"#,

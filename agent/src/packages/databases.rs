@@ -64,9 +64,9 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// None is read yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        let host_root = "/proc/1/root".into();
+    /// None is read yet. `host_root`: where the host's root directory is seen, if it is.
+    pub fn new(metrics: Arc<Metrics>, host_root: Option<PathBuf>) -> Self {
+        let host_root = host_root.unwrap_or_else(|| "/proc/1/root".into());
         Self {
             proc: Proc::new(Path::new("/proc")),
             host_root,

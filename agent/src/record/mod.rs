@@ -37,7 +37,7 @@ pub use write::{Recorder, Recording, Written};
 /// First bytes of a recording.
 const MAGIC: &[u8; 16] = b"muster recording";
 /// Format of what follows. Raise it with every change of [`Frame`] or of what it holds.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Largest body of a frame. An event with its answers needs a few KiB.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -94,25 +94,27 @@ pub struct WorkloadSeed {
     is_host: bool,
     started: Option<SystemTime>,
     root: Option<ProcessId>,
+    helps: bool,
 }
 
 impl From<&Workload> for WorkloadSeed {
     fn from(workload: &Workload) -> Self {
-        let Workload { info, image, is_host, started, root } = workload;
+        let Workload { info, image, is_host, started, root, helps } = workload;
         Self {
             info: WorkloadInfo::clone(info),
             image: image.as_deref().cloned(),
             is_host: *is_host,
             started: *started,
             root: *root,
+            helps: *helps,
         }
     }
 }
 
 impl From<WorkloadSeed> for Workload {
     fn from(seed: WorkloadSeed) -> Self {
-        let WorkloadSeed { info, image, is_host, started, root } = seed;
-        Self { info: Arc::new(info), image: image.map(Arc::new), is_host, started, root }
+        let WorkloadSeed { info, image, is_host, started, root, helps } = seed;
+        Self { info: Arc::new(info), image: image.map(Arc::new), is_host, started, root, helps }
     }
 }
 

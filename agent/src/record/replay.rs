@@ -61,6 +61,7 @@ impl Facts for Replayed {
             (None, _) => Arc::new(Workload {
                 info: Arc::new(WorkloadInfo { id: UNKNOWN.to_owned(), ..WorkloadInfo::default() }),
                 image: None,
+                helps: false,
                 is_host: false,
                 started: None,
                 root: None,

@@ -37,6 +37,7 @@ impl Facts for World {
         Arc::new(Workload {
             info: Arc::new(info),
             image: Some(Arc::new(Digests::named(IMAGE))),
+            helps: false,
             is_host: true,
             started,
             root,

@@ -9,7 +9,8 @@ use nix::mount::{MsFlags, mount};
 use tracing::info;
 
 use super::btf::{Btf, KERNEL_BTF};
-use crate::proc::effective_capabilities;
+use crate::host_root::HostRoot;
+use crate::proc::{Proc, effective_capabilities};
 
 /// Where the list of active security modules is.
 const SECURITYFS: &str = "/sys/kernel/security";
@@ -18,6 +19,8 @@ pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// `PROC_CGROUP_INIT_INO` there.
+const INITIAL_CGROUP_NAMESPACE: &str = "cgroup:[4026531835]";
 
 /// A kernel's version. Distributions backport: use it for what cannot be seen otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +114,10 @@ pub struct Kernel {
     pub tracefs: Result<(), String>,
     /// This process is in the initial pid namespace, whose process ids the records hold.
     pub initial_pid_namespace: bool,
+    /// This process is in the initial cgroup namespace, so that it sees every cgroup.
+    pub initial_cgroup_namespace: bool,
+    /// Where the host's root directory is seen; the error says why it is not.
+    pub host_root: Result<String, String>,
     /// The kernel is locked down to confidentiality: programs may not read kernel memory.
     pub confidential: bool,
 }
@@ -140,6 +147,11 @@ impl Kernel {
             tracefs: mounted("tracefs", TRACEFS, "events"),
             initial_pid_namespace: fs::read_link("/proc/self/ns/pid")
                 .is_ok_and(|at| at == Path::new(INITIAL_PID_NAMESPACE)),
+            initial_cgroup_namespace: fs::read_link("/proc/self/ns/cgroup")
+                .is_ok_and(|at| at == Path::new(INITIAL_CGROUP_NAMESPACE)),
+            host_root: HostRoot::find(&Proc::new(Path::new("/proc")))
+                .map(|root| root.to_string())
+                .map_err(|error| error.to_string()),
             confidential: lockdown.contains("[confidentiality]"),
         };
         kernel.btf =

@@ -12,9 +12,13 @@ use serde::Serialize;
 use super::SensorError;
 use super::btf::{Btf, KERNEL_BTF};
 use super::hook_code;
-use super::kernel::{CAPABILITIES, Kernel, TRACEFS, Version};
+use super::kernel::{
+    CAP_CHECKPOINT_RESTORE, CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAPABILITIES, Capability,
+    Kernel, TRACEFS, Version,
+};
 use crate::config::FlavourChoice;
 use crate::event::Flavour;
+use crate::host_root;
 
 /// What this kernel offers.
 #[derive(Clone, Debug, Serialize)]
@@ -34,7 +38,7 @@ pub struct Probe {
 /// One line of the probe.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// `kernel`, `hook`, `helper`, `map`, `file system`, `privilege` or `program`.
+    /// `kernel`, `hook`, `helper`, `map`, `file system`, `host`, `privilege` or `program`.
     pub group: &'static str,
     /// What is checked.
     pub name: &'static str,
@@ -135,6 +139,17 @@ fn checks(kernel: &Kernel, lsm: &Result<(), String>, flavour: Option<Flavour>) -
         },
     );
     check("file system", "tracefs", kernel.tracefs.clone().map(|()| "mounted at /sys/kernel/tracing".into()));
+    check("host", "root directory", kernel.host_root.clone());
+    let cgroups = "the agent's cgroup namespace";
+    check(
+        "host",
+        "every cgroup",
+        if kernel.initial_cgroup_namespace {
+            Ok(format!("{cgroups} is the host's"))
+        } else {
+            Err(format!("{cgroups} is not the host's"))
+        },
+    );
     for capability in CAPABILITIES {
         let purpose = format!("to {}", capability.purpose);
         check("privilege", capability.name, if kernel.has(capability) { Ok(purpose) } else { Err(purpose) });
@@ -282,7 +297,38 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
             "events are reported after the fact: the kernel cannot refuse anything",
         ]),
     }
-    out.into_iter().map(str::to_owned).collect()
+    let mut out: Vec<String> = out.into_iter().map(str::to_owned).collect();
+    out.extend(lacking(kernel));
+    out
+}
+
+/// What does not work for want of a privilege or a file, in words.
+fn lacking(kernel: &Kernel) -> Vec<String> {
+    let mut out = Vec::new();
+    let given = |capability: Capability| {
+        // `checkpoint_restore_ns_capable()` takes either.
+        kernel.has(capability) || (capability == CAP_CHECKPOINT_RESTORE && kernel.has(CAP_SYS_ADMIN))
+    };
+    for capability in [CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE] {
+        if !given(capability) {
+            let Capability { name, purpose, .. } = capability;
+            out.push(format!(
+                "without {name} the agent cannot {purpose}: what such files hold is `undetermined`, and what of them ran \
+                 before the agent is not judged"
+            ));
+        }
+    }
+    if let Err(why) = &kernel.host_root {
+        out.push(format!("the host's root directory cannot be seen ({why}): {}", host_root::CONSEQUENCE));
+    }
+    if !kernel.initial_cgroup_namespace {
+        out.push(
+            "who named a container's cgroup: the agent is not in the initial cgroup namespace, and what runs in cgroups outside of its \
+             own is of an unknown workload"
+                .into(),
+        );
+    }
+    out
 }
 
 /// The table of `muster probe`.
@@ -308,7 +354,7 @@ impl fmt::Display for Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sensor::kernel::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN};
+    use crate::sensor::kernel::{CAP_BPF, CAP_PERFMON};
 
     fn kernel() -> Kernel {
         Kernel {
@@ -323,6 +369,8 @@ mod tests {
             has_security_functions: true,
             tracefs: Ok(()),
             initial_pid_namespace: true,
+            initial_cgroup_namespace: true,
+            host_root: Ok("/proc/1/root".into()),
             confidential: false,
         }
     }
@@ -367,6 +415,36 @@ mod tests {
                 (found, expected) => panic!("{choice:?} {kernel:?}: {found:?}, expected {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_its_consequence() {
+        let all = CAPABILITIES.iter().fold(0, |all, capability| all | 1 << capability.bit);
+        let whole = Kernel { capabilities: all, ..kernel() };
+        assert_eq!(lacking(&whole), Vec::<String>::new());
+        let without = |bit: u8| Kernel { capabilities: all & !(1 << bit), ..kernel() };
+        for (kernel, words) in [
+            (without(CAP_SYS_PTRACE.bit), &["CAP_SYS_PTRACE", "undetermined"][..]),
+            (without(CAP_DAC_READ_SEARCH.bit), &["CAP_DAC_READ_SEARCH", "undetermined"]),
+            (
+                Kernel { host_root: Err("Permission denied".into()), ..whole.clone() },
+                &["Permission denied", "never as `updated`"],
+            ),
+            (
+                Kernel { initial_cgroup_namespace: false, ..whole.clone() },
+                &["cgroup namespace", "unknown workload"],
+            ),
+        ] {
+            let said = lacking(&kernel);
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(words.iter().all(|word| said[0].contains(word)), "{said:?}");
+            assert!(blind_spots(Flavour::Lsm, &kernel).contains(&said[0]));
+        }
+        assert_eq!(
+            lacking(&without(CAP_CHECKPOINT_RESTORE.bit)),
+            Vec::<String>::new(),
+            "CAP_SYS_ADMIN stands in"
+        );
     }
 
     #[test]

@@ -11,10 +11,11 @@
 //! | Docker | `docker-<id>.scope` | `/docker/<id>`, `/<id>` (old) |
 //! | Podman | `libpod-<id>.scope` | `/libpod_parent/libpod-<id>` |
 //!
-//! `crio-conmon-…` and `libpod-conmon-…` hold the container's monitor, a program of the host. Of nested containers
-//! the innermost counts: its image is what the process runs. A name is taken for a container's only when its id has
-//! the runtime's form (64 hexadecimal digits; in pods also containerd's and Fargate's), so a service
-//! that happens to be called `docker-proxy.scope` is not one.
+//! The outermost container counts: whoever may make cgroups inside of it chooses the names there, and no name makes it
+//! another container or the host. `crio-conmon-…` and `libpod-conmon-…`, beside a container, hold its monitor, a program of
+//! the host. A name is taken for a container's only when its id has the runtime's form (64 hexadecimal digits; in pods
+//! also Fargate's), so a service that happens to be called `docker-proxy.scope` is not one. Whether a name is believed is
+//! another question: [`belief`](super::belief).
 
 /// Container runtimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,12 +61,19 @@ pub struct Container<'a> {
 /// Longest cgroup path that is looked at. The kernel's own limit is `PATH_MAX`.
 pub(super) const MAX_PATH: usize = 4096;
 
-/// The innermost container of a cgroup path, or `None` when the path names none.
-pub fn container(path: &str) -> Option<Container<'_>> {
+/// A cgroup path that is longer than what is looked at, so that it is not known what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a cgroup path of more than {MAX_PATH} bytes")]
+pub struct TooLong;
+
+/// The outermost container of a cgroup path, or `None` when the path names none.
+///
+/// # Errors
+/// The path is too long.
+pub fn container(path: &str) -> Result<Option<Container<'_>>, TooLong> {
     if path.len() > MAX_PATH {
-        return None;
+        return Err(TooLong);
     }
-    let mut found = None;
     let mut pod = None;
     let mut kubepods = false;
     let mut parent = "";
@@ -79,27 +87,18 @@ pub fn container(path: &str) -> Option<Container<'_>> {
         }
         depth += 1;
         kubepods |= segment == "kubepods" || segment == "kubepods.slice";
-        if let Some(uid) = pod_of(segment, kubepods) {
-            // A pod inside a container (Kubernetes in Docker): what follows belongs to the inner one.
-            pod = Some(uid);
-        }
-        if is_monitor(segment) {
-            found = None;
-        } else if let Some((runtime, id)) = of_segment(segment, parent, pod.is_some(), depth) {
-            found = Some(Container { runtime, id, pod, end });
+        pod = pod_of(segment, kubepods).or(pod);
+        if let Some((runtime, id)) = of_segment(segment, parent, pod.is_some(), depth) {
+            return Ok(Some(Container { runtime, id, pod, end }));
         }
         parent = segment;
     }
-    found
+    Ok(None)
 }
 
 /// A pod UID in its usual spelling (the systemd driver writes `_` for `-`).
 pub fn pod_uid(spelling: &str) -> String {
     spelling.replace('_', "-")
-}
-
-fn is_monitor(segment: &str) -> bool {
-    segment.starts_with("crio-conmon-") || segment.starts_with("libpod-conmon-")
 }
 
 fn of_segment<'a>(segment: &'a str, parent: &str, in_pod: bool, depth: usize) -> Option<(Runtime, &'a str)> {
@@ -304,6 +303,7 @@ mod tests {
             // Without Kubernetes.
             ("/docker/A", Docker, A, None),
             ("/system.slice/docker-A.scope", Docker, A, None),
+            // What these say is not believed, but it is what they say.
             ("/user.slice/user-1000.slice/user@1000.service/app.slice/docker-A.scope", Docker, A, None),
             ("/A", Other, A, None),
             ("/default/A", Containerd, A, None),
@@ -320,19 +320,23 @@ mod tests {
             // What runs inside: its own services and cgroups are the container's.
             ("/docker/A/system.slice/nginx.service", Docker, A, None),
             ("/machine.slice/libpod-A.scope/container/init.scope", Podman, A, None),
-            // Nested: the innermost.
-            ("/docker/B/docker/A", Docker, A, None),
-            ("/libpod_parent/libpod-B/system.slice/docker-A.scope", Docker, A, None),
+            // Nested: the outermost, whatever the names inside say.
+            ("/docker/A/docker/B", Docker, A, None),
+            ("/libpod_parent/libpod-A/system.slice/docker-B.scope", Podman, A, None),
+            ("/docker/A/libpod-conmon-x", Docker, A, None),
+            ("/docker/A/libpod-conmon-B.scope", Docker, A, None),
+            ("/machine.slice/libpod-A.scope/crio-conmon-A.scope", Podman, A, None),
+            ("/docker/A/user.slice/user-1000.slice/user@1000.service/docker-B.scope", Docker, A, None),
             (
-                "/docker/B/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod74c13223_5a00_11e9_b385_42010a80018d.slice/cri-containerd-A.scope",
-                Containerd,
+                "/docker/A/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod74c13223_5a00_11e9_b385_42010a80018d.slice/cri-containerd-B.scope",
+                Docker,
                 A,
-                Some("74c13223-5a00-11e9-b385-42010a80018d"),
+                None,
             ),
         ];
         for (path, runtime, id, pod) in found {
             let path = path.replace('A', A).replace('B', B);
-            let got = container(&path).unwrap_or_else(|| panic!("no container in {path}"));
+            let got = container(&path).expect("short").unwrap_or_else(|| panic!("no container in {path}"));
             assert_eq!((got.runtime, got.id), (*runtime, *id), "{path}");
             assert_eq!(got.pod.map(pod_uid).as_deref(), *pod, "{path}");
             assert!(path[..got.end].contains(A), "{path}: {}", &path[..got.end]);
@@ -342,7 +346,7 @@ mod tests {
     #[test]
     fn own_cgroup_ends_at_the_container() {
         let path = format!("/docker/{A}/system.slice/nginx.service");
-        let end = container(&path).map(|c| c.end);
+        let end = container(&path).expect("short").map(|c| c.end);
         assert_eq!(end.map(|end| path[..end].to_owned()), Some(format!("/docker/{A}")));
     }
 
@@ -367,17 +371,49 @@ mod tests {
         ];
         for path in none {
             let path = path.replace("-A", &format!("-{A}"));
-            assert_eq!(container(&path), None, "{path}");
+            assert_eq!(container(&path), Ok(None), "{path}");
         }
         let long = format!("/{}/docker/{A}", "x".repeat(MAX_PATH));
-        assert_eq!(container(&long), None);
+        assert_eq!(container(&long), Err(TooLong), "neither a container nor the host");
+    }
+
+    #[test]
+    fn no_name_inside_a_container_leaves_it() {
+        let outer = [
+            "/docker/A",
+            "/system.slice/docker-A.scope",
+            "/kubepods/pod74c13223-5a00-11e9-b385-42010a80018d/A",
+        ];
+        let inner = [
+            "libpod-conmon-B.scope",
+            "crio-conmon-B",
+            "docker-B.scope",
+            "B",
+            "docker",
+            "kubepods",
+            "..",
+            "user@0.service",
+            "podc704ef4c297ab11032b83ce52cbfc87b",
+            "0123456789abcdef0123456789abcdef-25",
+            "x:cri-containerd:B",
+        ];
+        for outer in outer.map(|path| path.replace('A', A)) {
+            let alone = container(&outer);
+            for (first, second) in inner.iter().flat_map(|one| inner.iter().map(move |other| (one, other))) {
+                let path = format!("{outer}/{first}/{second}").replace('B', B);
+                assert_eq!(container(&path), alone, "{path}");
+            }
+        }
     }
 
     #[test]
     fn fargate() {
         let path =
             "/kubepods/pod74c13223-5a00-11e9-b385-42010a80018d/0123456789abcdef0123456789abcdef-2531612879";
-        assert_eq!(container(path).map(|c| c.id), Some("0123456789abcdef0123456789abcdef-2531612879"));
+        assert_eq!(
+            container(path).map(|c| c.map(|c| c.id)),
+            Ok(Some("0123456789abcdef0123456789abcdef-2531612879"))
+        );
     }
 
     #[test]

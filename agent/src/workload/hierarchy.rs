@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::belief::{self, Belief};
 use crate::proc::Proc;
 
 /// Directories visited in one search.
@@ -22,6 +23,8 @@ pub(super) struct Hierarchies {
     v2: Option<PathBuf>,
     /// Mount point by controllers, cgroup v1.
     v1: Vec<(String, PathBuf)>,
+    /// Whose names are believed: root's.
+    pub(super) root: u32,
 }
 
 impl Hierarchies {
@@ -74,6 +77,14 @@ impl Hierarchies {
             self.v1.iter().find_map(|(have, mount)| same(have).then_some(mount))?
         };
         Some(mount.join(path.trim_start_matches('/')))
+    }
+
+    /// Who named the cgroup at `path`, see [`belief`](super::belief).
+    pub(super) fn belief(&self, controllers: &str, path: &str) -> Belief {
+        belief::of(path, self.root, |ancestor| {
+            let directory = self.directory(controllers, ancestor)?;
+            fs::symlink_metadata(directory).ok().map(|metadata| metadata.uid())
+        })
     }
 
     /// Id of the v2 cgroup at `path`.
@@ -174,7 +185,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(dir.path().join("a/b")).expect("directories");
         fs::write(dir.path().join("a/file"), "").expect("a file");
-        let found = Hierarchies { v2: Some(dir.path().to_owned()), v1: Vec::new() };
+        let found = Hierarchies { v2: Some(dir.path().to_owned()), ..Hierarchies::default() };
         let mut seen = Vec::new();
         assert!(found.scan(|id, path| seen.push((id, path.to_owned()))));
         seen.sort_by(|a, b| a.1.cmp(&b.1));

@@ -5,7 +5,7 @@
 //!    unified kernel image gives. It counts only if the mount table and sysfs say that the file system lies on a verity device;
 //! 2. `IMAGE_ID` and `IMAGE_VERSION` of os-release(5), which whoever is root can change: the digest of [`Release::text`].
 //!
-//! Files are taken from the host's own root (`/proc/1/root`), so that an agent in a container does not name its own image.
+//! Files are taken from the host's own root ([`host_root`](crate::host_root)), so that an agent in a container does not name its own image.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -16,7 +16,9 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::attestation::sha256;
 use crate::finding::Sha256;
+use crate::host_root::HostRoot;
 use crate::identity::Digests;
+use crate::proc::Proc;
 
 /// Longest command line, mount table, os-release and name of a device that are read.
 const MAX_CMDLINE: u64 = 64 << 10;
@@ -93,7 +95,11 @@ impl Release {
 impl Host {
     /// This host.
     pub fn read() -> Self {
-        Self::at(Path::new("/"), Path::new("/proc/1/root"))
+        let proc = Proc::new(Path::new("/proc"));
+        // That it cannot be seen is told with what follows from it where the judge's facts are made.
+        let root =
+            HostRoot::find(&proc).map(|host| host.directory()).unwrap_or_else(|_| "/proc/1/root".into());
+        Self::at(Path::new("/"), &root)
     }
 
     /// The host whose `/proc` and `/sys` are below `kernel`, and whose files are below `root`.

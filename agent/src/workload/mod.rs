@@ -3,8 +3,14 @@
 //! The host is a workload too: a process whose cgroup names no container (and matches no `[[workload]]`) is the
 //! host's. That is said only of a process whose cgroup is known. When a process was gone before it could be asked
 //! and nothing else proves where it was, its workload is [`UNKNOWN`]: neither the host nor a container is blamed
-//! for it, and [`Stats::unresolved`] counts it.
+//! for it, and [`Stats::unresolved`] counts it. So it is with a cgroup that the agent cannot see, or of which two hierarchies
+//! say different things.
+//!
+//! A cgroup's name counts only if root gave it ([`belief`]). Who may make cgroups and calls one like a container stays on the
+//! host, is judged by the host's SBOM, and findings name the claim.
 
+mod allowance;
+mod belief;
 mod cgroup;
 mod hierarchy;
 mod host;
@@ -18,12 +24,14 @@ use std::collections::hash_map::Entry;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
 
-pub use self::cgroup::{CgroupTextError, Container, Line, Runtime, container, lines, pod_uid};
+use self::allowance::Allowance;
+use self::belief::Belief;
+pub use self::cgroup::{CgroupTextError, Container, Line, Runtime, TooLong, container, lines, pod_uid};
 use self::hierarchy::Hierarchies;
 pub use self::host::{Host, Release, Verity};
 pub use self::processes::{MAX_EXITED, MAX_PROCESSES, Processes, ProcessesStats};
@@ -38,6 +46,9 @@ use crate::recent::Recent;
 pub const UNKNOWN: &str = "unknown";
 /// Id of the host's workload.
 pub const HOST: &str = "host";
+
+/// Beginning of the id of a workload that the configuration has a cgroup's pattern for.
+const BY_PATTERN: &str = "cgroup://";
 
 /// Shortest beginning of a container id that the configuration may give; what `docker ps` shows.
 const MIN_CONTAINER_PREFIX: usize = 12;
@@ -59,9 +70,16 @@ pub struct Workload {
     pub started: Option<SystemTime>,
     /// Containers: that process. Its start is rounded down to a clock tick.
     pub root: Option<ProcessId>,
+    /// The host, at work in a container's cgroup: what a runtime runs to make a container.
+    pub helps: bool,
 }
 
 impl Workload {
+    /// A container whose cgroup has a runtime's name for it.
+    pub fn is_of_a_runtime(&self) -> bool {
+        !self.is_host && !self.is_unknown() && !self.info.id.starts_with(BY_PATTERN)
+    }
+
     /// The process could not be asked in time; see [`UNKNOWN`].
     pub fn is_unknown(&self) -> bool {
         self.info.id == UNKNOWN
@@ -91,6 +109,8 @@ pub struct Stats {
     pub scans: u64,
     /// Searches that ended at the limit of directories.
     pub scans_cut: u64,
+    /// Searches that were not made, because others had taken too much time.
+    pub scans_put_off: u64,
 }
 
 /// What was learned of one process on hosts where the cgroup id alone does not tell.
@@ -106,12 +126,36 @@ struct Known {
     workload: Arc<Workload>,
 }
 
+/// What a cgroup of a process claims.
+#[derive(Debug)]
+struct Claim<'a> {
+    controllers: &'a str,
+    path: &'a str,
+    /// The container that it names; `None`: the configuration has a pattern for it.
+    own: Option<Container<'a>>,
+    belief: Belief,
+}
+
+impl Claim<'_> {
+    /// The part of the path that makes it the workload's own.
+    fn named(&self) -> &str {
+        &self.path[..self.own.map_or(self.path.len(), |own| own.end)]
+    }
+
+    fn id(&self) -> String {
+        match &self.own {
+            Some(own) => format!("{}://{}", own.runtime.as_str(), own.id),
+            None => format!("{BY_PATTERN}{}", self.path),
+        }
+    }
+}
+
 /// Finds the workload of a task.
 ///
 /// On a cgroup v2 host the id in the event decides; it is resolved once. Where v1 controllers are in use (v1 and
-/// hybrid hosts) the v2 cgroup may be the root's, or a service's that holds containers, so an id decides only when
-/// its path names a container; else `/proc/<pid>/cgroup` is read once per process (and again after [`Workloads::ask_again`]).
-/// A process that was gone by then is given its parent's workload if both have the same mount and pid namespace.
+/// hybrid hosts) the v2 cgroup may be the root's, or a service's that holds containers, so `/proc/<pid>/cgroup` is read once
+/// per process (and again after [`Workloads::ask_again`]); of a process that is gone an id decides when its path names a
+/// container. A process that was gone by then is given its parent's workload if both have the same mount and pid namespace.
 #[derive(Debug)]
 pub struct Workloads {
     entries: Vec<config::Workload>,
@@ -124,6 +168,8 @@ pub struct Workloads {
     by_cgroup: Recent<u64, Arc<Workload>>,
     /// Cgroup ids that no directory has.
     missing: Recent<u64, ()>,
+    /// Time for searches: whoever makes cgroups and ends in them causes one each.
+    searching: Allowance,
     by_process: Recent<u32, Known>,
     by_id: HashMap<String, Arc<Workload>>,
     stats: Stats,
@@ -153,11 +199,13 @@ impl Workloads {
                 is_host: false,
                 started: None,
                 root: None,
+                helps: false,
             }),
             proc,
             hierarchies,
             by_cgroup: Recent::new(MAX_CGROUPS),
             missing: Recent::new(MAX_CGROUPS),
+            searching: Allowance::new(Instant::now()),
             by_process: Recent::new(MAX_BY_PROCESS),
             by_id: HashMap::new(),
             stats: Stats::default(),
@@ -178,6 +226,11 @@ impl Workloads {
     /// The host's workload.
     pub fn host(&self) -> Arc<Workload> {
         Arc::clone(&self.host)
+    }
+
+    /// The workload of processes that could not be asked.
+    pub fn unknown(&self) -> Arc<Workload> {
+        Arc::clone(&self.unknown)
     }
 
     /// Counters since the start.
@@ -204,7 +257,9 @@ impl Workloads {
 
     /// The workload of a task.
     pub fn resolve(&mut self, task: &Task) -> Arc<Workload> {
-        if let Some(workload) = self.by_cgroup.get(&task.cgroup_id) {
+        if !self.hierarchies.has_v1()
+            && let Some(workload) = self.by_cgroup.get(&task.cgroup_id)
+        {
             return Arc::clone(workload);
         }
         if let Some(known) = self.by_process.get(&task.process.tgid)
@@ -248,7 +303,7 @@ impl Workloads {
                 None => path.contains("/..") && self.proc.is_alive(task.process),
             };
             if proven {
-                let workload = self.of_paths(&[("", &path)]);
+                let workload = self.of_paths(&[("", &path)])?;
                 self.by_cgroup.insert(task.cgroup_id, Arc::clone(&workload));
                 return Some(workload);
             }
@@ -261,16 +316,16 @@ impl Workloads {
     fn by_asking(&mut self, task: &Task) -> Option<Arc<Workload>> {
         if let Ok(text) = self.proc.cgroup(task.process.tgid)
             && self.proc.is_alive(task.process)
-            && let Some(workload) = self.of_text(&text)
         {
+            let workload = self.of_text(&text)?;
             self.know(task, &workload);
             return Some(workload);
         }
-        if task.cgroup_id > 1 {
+        if task.cgroup_id > 1 && self.by_cgroup.get(&task.cgroup_id).is_none() {
             self.scan_for(task.cgroup_id);
-            if let Some(workload) = self.by_cgroup.get(&task.cgroup_id) {
-                return Some(Arc::clone(workload));
-            }
+        }
+        if let Some(workload) = self.by_cgroup.get(&task.cgroup_id) {
+            return Some(Arc::clone(workload));
         }
         let before = self.by_process.get(&task.process.tgid).filter(|k| {
             k.start_ns == task.process.start_ns && (k.mnt_ns, k.pid_ns) == (task.mnt_ns, task.pid_ns)
@@ -321,6 +376,11 @@ impl Workloads {
         if self.missing.get(&id).is_some() {
             return;
         }
+        let begun = Instant::now();
+        if !self.searching.is_there(begun) {
+            self.stats.scans_put_off += 1;
+            return;
+        }
         self.stats.scans += 1;
         let alone = !self.hierarchies.has_v1();
         let mut found = Vec::new();
@@ -332,24 +392,25 @@ impl Workloads {
         }
         let mut hit = false;
         for (found_id, path) in found {
-            if self.by_cgroup.get(&found_id).is_none() {
-                let workload = self.of_paths(&[("", &path)]);
-                if alone || !workload.is_host {
-                    self.by_cgroup.insert(found_id, workload);
-                }
+            if self.by_cgroup.get(&found_id).is_none()
+                && let Some(workload) = self.of_paths(&[("", &path)])
+                && (alone || !workload.is_host)
+            {
+                self.by_cgroup.insert(found_id, workload);
             }
             hit |= found_id == id;
         }
         if !hit || !alone {
             self.missing.insert(id, ());
         }
+        self.searching.spend(begun.elapsed(), Instant::now());
     }
 
     fn of_text(&mut self, text: &str) -> Option<Arc<Workload>> {
         match lines(text) {
             Ok(lines) if !lines.is_empty() => {
                 let paths: Vec<_> = lines.iter().map(|l| (l.controllers, l.path)).collect();
-                Some(self.of_paths(&paths))
+                self.of_paths(&paths)
             }
             Ok(_) => None,
             Err(error) => {
@@ -359,39 +420,45 @@ impl Workloads {
         }
     }
 
-    /// The workload whose processes have these cgroups, `(controllers, path)` each.
-    fn of_paths(&mut self, paths: &[(&str, &str)]) -> Arc<Workload> {
-        // Hierarchies agree, unless a container made cgroups of its own in some: the innermost container counts.
-        let own = paths
-            .iter()
-            .filter_map(|(controllers, path)| Some((*controllers, *path, container(path)?)))
-            .max_by_key(|(_, _, c)| c.end);
+    /// The workload whose processes have these cgroups, `(controllers, path)` each; `None` if that cannot be said.
+    fn of_paths(&mut self, paths: &[(&str, &str)]) -> Option<Arc<Workload>> {
+        let mut claims = Vec::new();
+        for (controllers, path) in paths {
+            claims.extend(self.claim(controllers, path).ok()?);
+        }
+        let believed = || claims.iter().filter(|claim| claim.belief == Belief::Believed);
+        let refused = |claim: &Claim<'_>| match &claim.belief {
+            Belief::Refused(why) => Some((claim.id(), why.clone())),
+            _ => None,
+        };
+        let Some(claim) = believed().find(|claim| claim.own.is_some()).or_else(|| believed().next()) else {
+            return match claims.iter().find_map(refused) {
+                Some((id, why)) => Some(self.claiming(&id, &why)),
+                None => claims.is_empty().then(|| Arc::clone(&self.host)),
+            };
+        };
+        let id = claim.id();
+        if claim.own.is_some() && believed().any(|other| other.own.is_some() && other.id() != id) {
+            warn!(?paths, "cgroups of one process name different containers: its workload is unknown");
+            return None;
+        }
         let fits = |entry: &&config::Workload| match (&entry.container, &entry.cgroup) {
-            (Some(prefix), _) => own.is_some_and(|(_, _, c)| c.id.starts_with(prefix.as_str())),
-            (None, Some(pattern)) => paths.iter().any(|(_, path)| crate::glob::matches(pattern, path)),
+            (Some(prefix), _) => claim.own.is_some_and(|own| own.id.starts_with(prefix.as_str())),
+            (None, Some(pattern)) => believed().any(|claim| {
+                // Of a container's own cgroups only those count that root named as well.
+                let whole = || self.hierarchies.belief(claim.controllers, claim.path) == Belief::Believed;
+                crate::glob::matches(pattern, claim.named())
+                    || (crate::glob::matches(pattern, claim.path) && whole())
+            }),
             (None, None) => false,
         };
         let entry = self.entries.iter().find(fits);
-        let (id, controllers, path) = match (own, entry) {
-            (Some((controllers, path, c)), _) => {
-                (format!("{}://{}", c.runtime.as_str(), c.id), controllers, &path[..c.end])
-            }
-            (None, Some(entry)) => {
-                let pattern = entry.cgroup.as_deref().unwrap_or_default();
-                let Some((controllers, path)) =
-                    paths.iter().find(|(_, path)| crate::glob::matches(pattern, path))
-                else {
-                    return Arc::clone(&self.host);
-                };
-                (format!("cgroup://{path}"), *controllers, *path)
-            }
-            (None, None) => return Arc::clone(&self.host),
-        };
+        let (own, controllers, path) = (claim.own, claim.controllers, claim.named());
         if self.by_id.len() >= MAX_CONTAINERS {
             self.by_id.clear();
         }
         let slot = match self.by_id.entry(id) {
-            Entry::Occupied(have) => return Arc::clone(have.get()),
+            Entry::Occupied(have) => return Some(Arc::clone(have.get())),
             Entry::Vacant(slot) => slot,
         };
         let oldest = self
@@ -402,8 +469,9 @@ impl Workloads {
         let info = WorkloadInfo {
             id: slot.key().clone(),
             name: entry.map(|e| e.name.clone()).unwrap_or_default(),
-            pod_uid: own.and_then(|(_, _, c)| c.pod).map(pod_uid).unwrap_or_default(),
+            pod_uid: own.and_then(|own| own.pod).map(pod_uid).unwrap_or_default(),
             image_digest: shown(image.as_deref()),
+            claim: String::new(),
         };
         let workload = Workload {
             info: Arc::new(info),
@@ -411,8 +479,35 @@ impl Workloads {
             is_host: false,
             started: oldest.and_then(|(_, start_ns)| wall_clock(start_ns)),
             root: oldest.map(|(tgid, start_ns)| ProcessId { tgid, start_ns }),
+            helps: false,
         };
-        Arc::clone(slot.insert(Arc::new(workload)))
+        Some(Arc::clone(slot.insert(Arc::new(workload))))
+    }
+
+    /// What a cgroup says: a container's name, or one that the configuration has a pattern for.
+    fn claim<'a>(&self, controllers: &'a str, path: &'a str) -> Result<Option<Claim<'a>>, TooLong> {
+        let own = container(path)?;
+        let patterns = || self.entries.iter().filter_map(|entry| entry.cgroup.as_deref());
+        if own.is_none() && !patterns().any(|pattern| crate::glob::matches(pattern, path)) {
+            return Ok(None);
+        }
+        let mut claim = Claim { controllers, path, own, belief: Belief::NotSeen };
+        claim.belief = self.hierarchies.belief(controllers, claim.named());
+        Ok(Some(claim))
+    }
+
+    /// The host's workload, of a process that works in this container's cgroup but has the host's mounts.
+    pub fn at_work_in(&self, container: &Workload) -> Arc<Workload> {
+        let claim = format!("it has the host's mounts and works in the cgroup of {}", container.info.id);
+        let info = WorkloadInfo { claim, ..WorkloadInfo::clone(&self.host.info) };
+        Arc::new(Workload { info: Arc::new(info), helps: true, ..Workload::clone(&self.host) })
+    }
+
+    /// The host's workload, of a process whose cgroup claims to be another one.
+    fn claiming(&self, id: &str, why: &str) -> Arc<Workload> {
+        let claim = format!("its cgroup is called like {id}, which is not believed: {why}");
+        let info = WorkloadInfo { claim, ..WorkloadInfo::clone(&self.host.info) };
+        Arc::new(Workload { info: Arc::new(info), ..Workload::clone(&self.host) })
     }
 }
 
@@ -437,8 +532,9 @@ fn host(config: &Config, identity: &Host) -> Arc<Workload> {
         name,
         pod_uid: String::new(),
         image_digest: shown(image.as_deref()),
+        claim: String::new(),
     };
-    Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None })
+    Arc::new(Workload { info: Arc::new(info), image, is_host: true, started: None, root: None, helps: false })
 }
 
 fn checked(config: &Config) -> Result<Vec<config::Workload>, EntryError> {

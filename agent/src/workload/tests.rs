@@ -41,7 +41,15 @@ impl Machine {
 
     fn workloads(&self, config: &str) -> Workloads {
         let config = toml::from_str(config).expect("a configuration");
-        Workloads::with_proc(&config, &self.path("proc"), Host::default()).expect("workloads")
+        let mut workloads =
+            Workloads::with_proc(&config, &self.path("proc"), Host::default()).expect("workloads");
+        workloads.hierarchies.root = nix::unistd::geteuid().as_raw();
+        workloads
+    }
+
+    /// A v1 cgroup of the hierarchy with the memory controller.
+    fn memory(&self, path: &str) {
+        fs::create_dir_all(self.path("memory").join(path.trim_start_matches('/'))).expect("a cgroup");
     }
 
     /// A process in cgroups of those lines; mount namespace 7, pid namespace 8.
@@ -204,6 +212,108 @@ fn hybrid_by_v2_path() {
 
     workloads.reload(&Config::default()).expect("an empty configuration");
     assert!(workloads.resolve(&task(60, 1, 500, id)).is_host);
+}
+
+/// The configuration knows both containers.
+fn configured() -> String {
+    let entry = |id, image| format!("[[workload]]\ncontainer = \"{id}\"\nimage = \"{}\"\n", digest(image));
+    format!("[host]\nimage = \"{}\"\n{}{}", digest('1'), entry(A, '2'), entry(B, '3'))
+}
+
+#[test]
+fn a_name_that_root_did_not_give_changes_no_verdict() {
+    for hybrid in [false, true] {
+        let machine = Machine::new(hybrid);
+        let path = format!("/docker-{A}.scope");
+        let id = machine.cgroup(&path, "30\n");
+        machine.process(30, 1, 500, &format!("0::{path}\n"));
+        for config in [String::new(), format!("[host]\nimage = \"{}\"\n", digest('1')), configured()] {
+            let mut workloads = machine.workloads(&config);
+            // The tree is of another user than root.
+            workloads.hierarchies.root += 1;
+            let host = workloads.host();
+            let found = workloads.resolve(&task(30, 1, 500, id));
+            assert!(found.is_host && found.image == host.image, "{found:?}");
+            let mut info = WorkloadInfo::clone(&found.info);
+            let claim = std::mem::take(&mut info.claim);
+            assert_eq!(info, *host.info, "the same workload");
+            let user = nix::unistd::geteuid();
+            let expected = format!(
+                "its cgroup is called like docker://{A}, which is not believed: {path} belongs to user {user}"
+            );
+            assert_eq!(claim, expected);
+            // Not even where root named it before it was given away, nor by a pattern.
+            workloads.hierarchies.root -= 1;
+            let real = machine.cgroup(&format!("/docker/{A}"), "");
+            assert_eq!(workloads.resolve(&task(99, 1, 900, real)).info.id, format!("docker://{A}"));
+        }
+    }
+    let machine = Machine::new(false);
+    let id = machine.cgroup("/user.slice/user-1000.slice/user@1000.service/web", "");
+    machine.process(30, 1, 500, "0::/user.slice/user-1000.slice/user@1000.service/web\n");
+    let config = format!("[[workload]]\ncgroup = \"/**/web\"\nimage = \"{}\"\n", digest('2'));
+    let found = machine.workloads(&config).resolve(&task(30, 1, 500, id));
+    assert!(found.is_host && found.info.claim.contains("cgroup:///user.slice"), "{found:?}");
+    assert!(found.info.claim.contains("user-1000.slice, where a user may make cgroups"), "{found:?}");
+}
+
+#[test]
+fn what_root_named_wins_over_what_others_did() {
+    let machine = Machine::new(true);
+    machine.memory(&format!("/docker/{A}"));
+    let mine = format!("/user.slice/user-1000.slice/user@1000.service/docker-{B}.scope");
+    let id = machine.cgroup(&mine, "");
+    machine.process(30, 1, 500, &format!("3:memory:/docker/{A}\n0::{mine}\n"));
+    let mut workloads = machine.workloads(&configured());
+    let found = workloads.resolve(&task(30, 1, 500, id));
+    assert_eq!((found.info.id.as_str(), found.info.claim.as_str()), (format!("docker://{A}").as_str(), ""));
+}
+
+#[test]
+fn a_container_stays_itself_whatever_cgroups_it_makes() {
+    let machine = Machine::new(true);
+    machine.memory(&format!("/docker/{A}/libpod-conmon-x"));
+    let inside = [
+        format!("3:memory:/docker/{A}/libpod-conmon-x\n0::/\n"),
+        format!("3:memory:/docker/{A}\n0::/docker/{A}/docker-{B}.scope\n"),
+    ];
+    let id = machine.cgroup(&format!("/docker/{A}/docker-{B}.scope"), "");
+    let mut workloads = machine.workloads(&configured());
+    for (pid, lines) in (40..).zip(inside) {
+        machine.process(pid, 1, 500, &lines);
+        assert_eq!(workloads.resolve(&task(pid, 1, 500, id)).info.id, format!("docker://{A}"), "{lines}");
+    }
+    // Where it is in two at once nobody knows which it is.
+    let other = machine.cgroup(&format!("/docker/{B}"), "");
+    machine.process(50, 1, 500, &format!("3:memory:/docker/{A}\n0::/docker/{B}\n"));
+    assert!(workloads.resolve(&task(50, 1, 500, other)).is_unknown());
+}
+
+#[test]
+fn what_cannot_be_seen_is_neither_the_host_nor_a_container() {
+    let machine = Machine::new(false);
+    let unseen = [
+        format!("0::/../../docker-{A}.scope\n"),
+        format!("0::/{}/docker-{A}.scope\n", "x".repeat(4096)),
+        format!("0::/gone/docker-{A}.scope\n"),
+    ];
+    let mut workloads = machine.workloads(&configured());
+    for (pid, lines) in (40..).zip(unseen) {
+        machine.process(pid, 1, 500, &lines);
+        assert!(workloads.resolve(&task(pid, 1, 500, 77)).is_unknown(), "{lines}");
+    }
+}
+
+#[test]
+fn searches_have_a_share_of_the_time() {
+    let machine = Machine::new(false);
+    let id = machine.cgroup(&format!("/docker/{A}"), "");
+    let mut workloads = machine.workloads("");
+    workloads.searching.spend(Duration::from_secs(1), Instant::now());
+    assert!(workloads.resolve(&task(77, 1, 900, id)).is_unknown(), "it is not said whose it is");
+    assert_eq!(workloads.stats(), Stats { unresolved: 1, scans_put_off: 1, ..Stats::default() });
+    workloads.searching = Allowance::new(Instant::now());
+    assert_eq!(workloads.resolve(&task(77, 1, 900, id)).info.id, format!("docker://{A}"));
 }
 
 #[test]

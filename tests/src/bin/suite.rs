@@ -49,6 +49,10 @@ fn suite(args: &Args) -> anyhow::Result<usize> {
     ensure!(status.images.iter().any(|i| i.state == "verified"), "no image is verified: {:?}", status.images);
     let mut stage = Stage::new(world, agent);
     let mut failed = 0;
+    let begun = Instant::now();
+    let result = stage.begins();
+    failed += usize::from(result.is_err());
+    report("what ran before the agent is judged at its start", begun.elapsed(), &result);
     for scenario in scenarios::all() {
         if args.only.as_ref().is_some_and(|o| !scenario.name.contains(o)) {
             continue;

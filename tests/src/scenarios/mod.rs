@@ -5,6 +5,7 @@ mod connect;
 mod exec;
 mod file;
 mod hour;
+pub(crate) mod identity;
 mod load;
 mod update;
 
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         exec::scenarios(),
         file::scenarios(),
         connect::scenarios(),
+        identity::scenarios(),
         update::scenarios(),
         attestation::scenarios(),
         hour::scenarios(),
@@ -61,6 +63,27 @@ impl Stage {
     /// A stage on which nothing happened yet.
     pub fn new(world: World, agent: Agent) -> Self {
         Self { world, agent, marks: 0, told: Losses::default() }
+    }
+
+    /// What the agent found to run already when it started must be just the suite's own program.
+    ///
+    /// # Errors
+    /// It is something else, or was not judged.
+    pub fn begins(&mut self) -> anyhow::Result<()> {
+        crate::older::wait_until_judged(std::path::Path::new(world::AGENT_LOG))?;
+        let difference = Difference::of(&[crate::older::suite()], &self.settle()?);
+        ensure!(difference.is_empty(), "what ran before the agent:{difference}");
+        Ok(())
+    }
+
+    /// Compares what came so far, for a scenario that takes something away afterwards.
+    ///
+    /// # Errors
+    /// The findings differ.
+    pub fn must_tell(&mut self, expected: &[Expect]) -> anyhow::Result<()> {
+        let difference = Difference::of(expected, &self.settle()?);
+        ensure!(difference.is_empty(), "the findings differ:{difference}");
+        Ok(())
     }
 
     /// Runs one scenario and compares findings and losses.
