@@ -68,7 +68,8 @@ fn dropped(sbom: &Path) -> anyhow::Result<()> {
         verified_directory: PathBuf::new(),
         ..config::Attestation::default()
     };
-    let host = config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() };
+    let host =
+        config::Host { directory: PathBuf::new(), image: None, signers: None, package_managers: Vec::new() };
     let images = Images::new(&Config { attestation, host, ..Config::default() }, Metrics::new())?;
     images.load_now();
     let _watch = images.watch()?;

@@ -173,7 +173,12 @@ fn recorded(
             verified_directory: PathBuf::new(),
             ..config::Attestation::default()
         },
-        host: config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() },
+        host: config::Host {
+            directory: PathBuf::new(),
+            image: None,
+            signers: None,
+            package_managers: Vec::new(),
+        },
         ..Config::default()
     };
     let images = Images::new(&config, Metrics::new())?;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::attestation::source::Reference;
 use crate::finding::Sha256;
+use crate::glob;
 use crate::guarded::{self, FileError, Rules};
 use crate::identity::{self, Digests};
 
@@ -81,6 +82,8 @@ pub struct Host {
     pub image: Option<Sha256>,
     /// Directory that an image brings its own attestations in, read as `attestation.directory` is. It may be absent.
     pub directory: PathBuf,
+    /// Who may sign for the host, of those who may sign at all: key files and identities as `[attestation]` names them; absent: all.
+    pub signers: Option<Vec<String>>,
     /// Programs (or scripts) that install packages. What they change on the host is `updated`, if they are attested
     /// themselves. An empty list: nothing is.
     pub package_managers: Vec<PathBuf>,
@@ -103,6 +106,7 @@ impl Default for Host {
         Self {
             image: None,
             directory: "/usr/share/attested-sbom".into(),
+            signers: None,
             package_managers: managers.map(PathBuf::from).to_vec(),
         }
     }
@@ -132,6 +136,8 @@ pub struct Workload {
     pub layers: Vec<Sha256>,
     /// Where a registry has it, `HOST/REPOSITORY@sha256:HEX`: that one is asked for its attestations.
     pub reference: Option<Reference>,
+    /// Who may sign for this image, of those who may sign at all: key files and identities as `[attestation]` names them; absent: all.
+    pub signers: Option<Vec<String>>,
 }
 
 impl Workload {
@@ -174,8 +180,18 @@ impl Workload {
 
     /// The digests of its image.
     pub fn digests(&self) -> Digests {
-        let Self { container: _, cgroup: _, name: _, image, index, manifest, config, layers, reference: _ } =
-            self;
+        let Self {
+            container: _,
+            cgroup: _,
+            name: _,
+            image,
+            index,
+            manifest,
+            config,
+            layers,
+            reference: _,
+            signers: _,
+        } = self;
         Digests {
             image: Some(*image),
             index: *index,
@@ -283,6 +299,30 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A certificate that names this identity and this issuer is one of it.
+    pub fn covers(&self, identity: &str, issuer: &str) -> bool {
+        self.issuer == issuer
+            && if self.identity.contains('*') {
+                glob::matches(&self.identity, identity)
+            } else {
+                self.identity == identity
+            }
+    }
+
+    /// What is good and may be more than was meant: a pattern for workflows that leaves branch and tag open.
+    pub fn doubt(&self) -> Option<String> {
+        let (_, reference) = self.identity.rsplit_once('@').unwrap_or_default();
+        let is_open = self.identity.starts_with("https://")
+            && self.identity.contains('*')
+            && !reference.chars().any(char::is_alphanumeric);
+        is_open.then(|| {
+            format!(
+                "{:?} lets any branch and tag sign; name a reference, as in …@refs/tags/* or …@refs/heads/main",
+                self.identity
+            )
+        })
+    }
+
     /// What is wrong with it: which member, and why.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         // What is left of `**`, `*@*` or `https://*/**` tells no signer from another.
@@ -524,6 +564,9 @@ impl Config {
                 return Some((at(&["attestation", "identities", &index.to_string(), key]), reason));
             }
         }
+        if let Some((key, reason)) = self.bad_signers() {
+            return Some((key, reason));
+        }
         if attestation.trust_root == TrustRoot::Path(PathBuf::new()) {
             let reason = "expected \"embedded\", \"embedded:github\", or the path of a trust root, found an empty text";
             return Some((at(&["attestation", "trust_root"]), reason.to_owned()));
@@ -569,6 +612,43 @@ impl Config {
             };
             Some((vec!["workload".to_owned(), index.to_string()], reason))
         })
+    }
+}
+
+impl Config {
+    /// The first of `signers` that cannot be: its key, and what is wrong.
+    fn bad_signers(&self) -> Option<(Vec<String>, String)> {
+        let Attestation { keys, identities, threshold, .. } = &self.attestation;
+        let is_key = |name: &String| keys.iter().any(|path| path.as_os_str() == name.as_str());
+        let host = self.host.signers.as_ref().map(|names| (vec!["host".to_owned()], names));
+        let workloads = self.workloads.iter().enumerate().filter_map(|(at, workload)| {
+            Some((vec!["workload".to_owned(), at.to_string()], workload.signers.as_ref()?))
+        });
+        for (mut key, names) in host.into_iter().chain(workloads) {
+            key.push("signers".to_owned());
+            if names.is_empty() {
+                return Some((
+                    key,
+                    "expected at least one, found none: leave it out if all may sign".to_owned(),
+                ));
+            }
+            let known = |name: &String| is_key(name) || identities.iter().any(|of| of.identity == *name);
+            if let Some((at, name)) = names.iter().enumerate().find(|(_, name)| !known(name)) {
+                key.push(at.to_string());
+                let reason = format!(
+                    "expected one of attestation.keys, or `identity` of one of attestation.identities, found {name:?}"
+                );
+                return Some((key, reason));
+            }
+            let count = names.iter().filter(|name| is_key(name)).count();
+            if (1..*threshold).contains(&count) {
+                let reason = format!(
+                    "expected at least {threshold} keys (attestation.threshold), found {count}: so many can never have signed"
+                );
+                return Some((key, reason));
+            }
+        }
+        None
     }
 }
 
@@ -682,6 +762,8 @@ mod tests {
                 "line 4, column 13: ",
                 "a tag is never resolved",
             ),
+            ("signers = []".to_owned(), "line 4, column 11: ", "at least one"),
+            ("signers = [\"a.pub\"]".to_owned(), "line 4, column 12: ", "one of attestation.keys"),
             ("layer = []".to_owned(), "line 4, column 1: ", "unknown field `layer`"),
         ] {
             let found = error(&format!("[[workload]]\ncgroup = \"/a\"\nimage = \"{image}\"\n{keys}\n"));
@@ -726,6 +808,40 @@ mod tests {
         ] {
             let found = error(&text);
             assert!(found.contains(place) && found.contains(reason), "{text:?} gave {found:?}");
+        }
+    }
+
+    #[test]
+    fn signers_are_those_of_the_attestations() {
+        let with = |threshold: usize, signers: &str| {
+            format!(
+                "[host]\nsigners = {signers}\n[attestation]\nkeys = [\"/a.pub\", \"/b.pub\"]\nthreshold = {threshold}\n\
+                 identities = [{{ identity = \"https://ci/**\", issuer = \"https://i\" }}]\n"
+            )
+        };
+        for (threshold, good) in
+            [(1, "[\"/a.pub\"]"), (2, "[\"/a.pub\", \"/b.pub\"]"), (2, "[\"https://ci/**\"]")]
+        {
+            Config::parse(&with(threshold, good), Path::new("m.toml")).expect(good);
+        }
+        let few = error(&with(2, "[\"/a.pub\"]"));
+        assert!(few.contains("line 2, column 11: ") && few.contains("at least 2 keys"), "{few}");
+        let unknown = error(&with(1, "[\"/a.pub\", \"/c.pub\"]"));
+        assert!(unknown.contains("line 2, column 22: ") && unknown.contains("/c.pub"), "{unknown}");
+    }
+
+    #[test]
+    fn a_pattern_that_leaves_the_reference_open_is_doubted() {
+        for (identity, expected) in [
+            ("https://github.com/acme/**", true),
+            ("https://github.com/acme/web/.github/workflows/*.yml@**", true),
+            ("https://github.com/acme/web/.github/workflows/*.yml@refs/heads/*", false),
+            ("https://github.com/acme/web/.github/workflows/release.yml@refs/heads/main", false),
+            ("https://ci.example/release", false),
+            ("*@acme.example", false),
+        ] {
+            let of = Identity { identity: identity.into(), issuer: "https://i".into() };
+            assert_eq!(of.doubt().is_some(), expected, "{identity}");
         }
     }
 

@@ -388,7 +388,12 @@ fn in_the_drop_directory() {
                 verified_directory: PathBuf::new(),
                 ..config::Attestation::default()
             },
-            host: config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() },
+            host: config::Host {
+                directory: PathBuf::new(),
+                image: None,
+                signers: None,
+                package_managers: Vec::new(),
+            },
             ..Config::default()
         };
         let images = Images::new(&config, Metrics::new()).expect("the policy is good");

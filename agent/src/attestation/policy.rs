@@ -9,7 +9,6 @@ use super::sigstore::{self, Proven, Signed};
 use super::{AttestationError, SignerIdentity, Signers, TrustRoot, TrustRootError, sha256};
 use crate::config::Identity;
 use crate::finding::Sha256;
-use crate::glob;
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -153,16 +152,8 @@ impl Policy {
     /// The signer whom a verified certificate names, when it may sign.
     pub(super) fn signer(&self, proven: &Proven) -> Result<Signers, AttestationError> {
         let Some((identity, issuer)) = &proven.identity else { return Err(AttestationError::NoIdentities) };
-        let may = |allowed: &&Identity| {
-            allowed.issuer == *issuer
-                && if allowed.identity.contains('*') {
-                    glob::matches(&allowed.identity, identity)
-                } else {
-                    allowed.identity == *identity
-                }
-        };
         let (identity, issuer) = (identity.clone(), issuer.clone());
-        if self.identities.iter().any(|allowed| may(&allowed)) {
+        if self.identities.iter().any(|allowed| allowed.covers(&identity, &issuer)) {
             return Ok(Signers { keys: Vec::new(), identity: Some(SignerIdentity { identity, issuer }) });
         }
         let allowed: Vec<_> =

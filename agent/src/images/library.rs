@@ -8,6 +8,7 @@ use super::binding::{Bound, bind};
 use super::kept::Kept;
 use super::loader::subjects;
 use super::lost::{Loss, is_older, untrusted};
+use super::scope::{self, Scope};
 use super::{Document, Facts, Image, ImageState, Refused};
 use crate::attestation::{Fault, Provenance, Verified, Vex};
 use crate::finding::{Binding, Sha256};
@@ -130,6 +131,8 @@ pub(super) struct Library {
     retired: BTreeSet<Sha256>,
     /// What decides about attestations and cannot be read any more.
     faults: Vec<Fault>,
+    /// Who may sign for which image.
+    scopes: Vec<Scope>,
 }
 
 /// What decides about an image beside what is about it.
@@ -139,6 +142,7 @@ pub(super) struct Terms {
     pub(super) kept: Kept,
     pub(super) retired: BTreeSet<Sha256>,
     pub(super) faults: Vec<Fault>,
+    pub(super) scopes: Vec<Scope>,
 }
 
 impl Library {
@@ -156,8 +160,8 @@ impl Library {
                 about.entry(*subject).or_default().push((place, Arc::clone(loaded)));
             }
         }
-        let Terms { until, kept, retired, faults } = terms;
-        Self { about, complete, indexes, until, kept, retired, faults }
+        let Terms { until, kept, retired, faults, scopes } = terms;
+        Self { about, complete, indexes, until, kept, retired, faults, scopes }
     }
 
     /// What is more is known of images of the configuration: what it says, and everything.
@@ -203,7 +207,7 @@ impl Library {
     /// What these attestations say of an image.
     fn decide<'a>(&'a self, digests: &Digests, about: impl Iterator<Item = &'a Loaded>) -> Answer {
         let (mut proven, mut unproven, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut facts, mut aside) = (Facts::default(), Vec::new());
+        let (mut facts, mut aside, mut unpermitted) = (Facts::default(), Vec::new(), Vec::new());
         for loaded in about {
             let Accepted { document, content } = match &loaded.outcome {
                 Ok(accepted) => accepted,
@@ -216,6 +220,14 @@ impl Library {
             {
                 let reason = "does not count: attestation.retired names it".to_owned();
                 aside.push(Refused { file: document.file.clone(), reason });
+                continue;
+            }
+            if !scope::permits(&self.scopes, digests, &document.signers) {
+                let reason = format!(
+                    "signed by {}, who may not sign for this image by its `signers`",
+                    document.signers
+                );
+                unpermitted.push(Refused { file: document.file.clone(), reason });
                 continue;
             }
             match content {
@@ -233,7 +245,7 @@ impl Library {
         }
         let by_certificate = |document: &Document| document.signers.identity.is_some();
         let state = if proven.is_empty() && unproven.is_empty() {
-            without(&refused)
+            without(&refused.iter().copied().chain(&unpermitted).collect::<Vec<_>>())
         } else if proven.is_empty() {
             self.unproven(unproven)
         } else {
@@ -257,6 +269,7 @@ impl Library {
             ImageState::Unverified { .. } => true,
             ImageState::NoSbom => false,
         });
+        aside.extend(unpermitted);
         Answer { state, aside, facts, trusted_until, loss: None }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::fetch::{Asked, Fetched};
 use super::kept::{Kept, Shelf};
 use super::library::{Accepted, Content, Indexes, Library, Loaded, Terms};
+use super::scope::Scope;
 use super::{Document, Image, ImagesError, Refused};
 use crate::attestation::directory::{self, FileError, Rules, Shape, Stamp};
 use crate::attestation::source::{Candidate, Found, Sources};
@@ -68,6 +69,9 @@ pub(super) struct Loader {
     remembered: Remembered,
     /// Those that cannot be read any more.
     untrusted: Vec<Fault>,
+    /// Who may sign for which image, and by what configuration.
+    scopes: Vec<Scope>,
+    whole: Config,
     /// What was verified last.
     kept: Kept,
     /// Where that is kept for the next run; `None`: it was not looked into yet.
@@ -95,6 +99,9 @@ impl Loader {
         let attestation = &config.attestation;
         let (reader, untrusted) = Reader::new(attestation, Arc::default(), &mut remembered)?;
         tell_untrusted(&[], &untrusted);
+        for doubt in attestation.identities.iter().filter_map(config::Identity::doubt) {
+            tracing::warn!("attestation.identities: {doubt}");
+        }
         if reader.policy.is_empty() {
             tracing::warn!(
                 "no key and no identity is configured: every attestation will be refused; set attestation.keys or \
@@ -110,6 +117,8 @@ impl Loader {
             directories,
             reader,
             config: attestation.clone(),
+            scopes: Scope::all(config, &remembered),
+            whole: config.clone(),
             remembered,
             untrusted,
             kept: Kept::default(),
@@ -186,6 +195,7 @@ impl Loader {
                     "the keys or the trust root have changed"
                 );
                 self.reader = reader;
+                self.scopes = Scope::all(&self.whole, &self.remembered);
                 changes.extend(self.subjects());
                 self.files.clear();
                 for fetched in self.asked.values_mut() {
@@ -295,6 +305,7 @@ impl Loader {
             kept: self.kept.clone(),
             retired: self.retired(),
             faults: self.untrusted.clone(),
+            scopes: self.scopes.clone(),
         };
         Library::new(all, complete.collect(), Arc::clone(&self.reader.indexes), terms)
     }
@@ -343,7 +354,7 @@ impl Loader {
     pub(super) fn everything_after(&mut self, old: Self, metrics: &Metrics) -> Changes {
         let mut changes = Changes::default();
         let same = self.reader.decides_as(&old.reader);
-        if self.retired() != old.retired() || self.untrusted != old.untrusted {
+        if (self.retired(), &self.untrusted, &self.scopes) != (old.retired(), &old.untrusted, &old.scopes) {
             changes.extend(old.subjects());
         }
         self.reader.indexes = old.reader.indexes;

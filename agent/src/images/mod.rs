@@ -15,6 +15,7 @@ mod library;
 mod loader;
 mod lost;
 mod register;
+mod scope;
 mod status;
 mod store;
 #[cfg(test)]

@@ -47,7 +47,12 @@ impl Drop {
             verified_directory: PathBuf::new(),
             ..config::Attestation::default()
         };
-        let host = config::Host { directory: PathBuf::new(), image: None, package_managers: Vec::new() };
+        let host = config::Host {
+            directory: PathBuf::new(),
+            image: None,
+            signers: None,
+            package_managers: Vec::new(),
+        };
         let config = Config { attestation, host, ..Config::default() };
         Self { directory, key, config }
     }

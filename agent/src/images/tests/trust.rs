@@ -145,3 +145,42 @@ fn a_new_trust_root_is_noticed_and_all_is_read_anew() {
     std::mem::drop(stop);
     thread.join().unwrap();
 }
+
+#[test]
+fn who_may_sign_for_one_image_may_not_for_another() {
+    let mut drop = Drop::new();
+    let other = PrivateKey::generate(Algorithm::P256).unwrap();
+    drop.put("other.pub", other.public_pem());
+    drop.config.attestation.keys.push(drop.path("other.pub"));
+    let own = drop.path("key.pub").to_str().unwrap().to_owned();
+    drop.config.workloads = vec![config::Workload {
+        container: None,
+        cgroup: Some("/a".into()),
+        name: String::new(),
+        image: A,
+        index: None,
+        manifest: None,
+        config: None,
+        layers: Vec::new(),
+        reference: None,
+        signers: Some(vec![own]),
+    }];
+    drop.put("a.json", envelope(&other, &[A, B], &sbom(&["/usr/bin/evil"])));
+    let images = drop.images();
+    assert!(unverified(&images, &A).contains("may not sign for this image"), "{}", unverified(&images, &A));
+    assert_eq!(documents(&images.get(&named(B))), ["a.json"]);
+    drop.put("b.json", envelope(&drop.key, &[A], &sbom(&["/usr/bin/a"])));
+    images.load_now();
+    let image = images.get(&named(A));
+    assert_eq!(documents(&image), ["b.json"]);
+    assert!(
+        image.aside[0].file == "a.json" && image.aside[0].reason.contains("may not sign"),
+        "{:?}",
+        image.aside
+    );
+    // All of them, again.
+    let mut all = drop.config.clone();
+    all.workloads.clear();
+    images.reload(&all).unwrap();
+    assert_eq!(documents(&images.get(&named(A))), ["a.json", "b.json"]);
+}
