@@ -55,6 +55,11 @@ impl Settings {
                 "this section has changed; the change needs a restart and is left out until then"
             );
         }
+        // Asked before anything is taken: new keys must not judge old workloads. Nobody else hands over.
+        if !self.judge.is_free() {
+            tracing::error!("the judge has not taken the configuration before this one; send SIGHUP again");
+            return;
+        }
         if let Err(error) = self.images.reload(&new) {
             tracing::error!(%error, "the old configuration stays");
             return;
@@ -64,7 +69,7 @@ impl Settings {
             Err(error) => tracing::error!(%error, "the drop directory is read now, but not watched"),
         }
         if !self.judge.give(new.clone()) {
-            tracing::error!("the judge has not taken the configuration before this one; send SIGHUP again");
+            tracing::error!("the judge has ended; the new configuration judges nothing");
             return;
         }
         self.exceptions.replace(&new.exceptions);

@@ -33,9 +33,9 @@ const USAGE: u8 = 2;
 /// Subcommands of `muster attest`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Verify a DSSE envelope or a Sigstore bundle, offline. Exit status: 0 verified, 1 refused, 2 wrong usage. Of what an option names
-    /// (key, trust root, artifact) and of FILE, what cannot be read or is none is 2: nothing is said of FILE then. What FILE itself holds
-    /// (certificate, key, log entry, timestamp, document) and is no good is 1.
+    /// Verify a DSSE envelope or a Sigstore bundle, offline. Exit status: 0 verified, 1 refused, 2 wrong usage. Nothing is said of FILE
+    /// by 2: it cannot be read, or a key, trust root or artifact that an option names cannot be read or is none. What FILE itself holds
+    /// (certificate, log entry, timestamp, document) and is no good is 1.
     Verify(Verify),
     /// Show what a registry or an OCI layout directory holds for an image, and for which platforms the agent would count it. Exit
     /// status: 0 when at least one attestation passes, 1 when none does, 2 wrong usage.

@@ -78,6 +78,11 @@ pub struct Stage {
 pub struct Handover(Sender<Box<Config>>);
 
 impl Handover {
+    /// The one before is taken, so that one can be handed over.
+    pub fn is_free(&self) -> bool {
+        !self.0.is_full()
+    }
+
     /// Hands it over; `false` when the one before is not taken yet.
     pub fn give(&self, config: Config) -> bool {
         self.0.try_send(Box::new(config)).is_ok()
@@ -239,4 +244,19 @@ fn run(
     }
     judge.finish();
     judge.facts().finish();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handover_is_free_until_one_waits_to_be_taken() {
+        let (give, take) = crossbeam_channel::bounded(1);
+        let handover = Handover(give);
+        assert!(handover.is_free() && handover.give(Config::default()));
+        assert!(!handover.is_free() && !handover.give(Config::default()));
+        take.recv().expect("one waits");
+        assert!(handover.is_free());
+    }
 }
