@@ -10,7 +10,7 @@
 //! | path in the SBOM, only SHA-1 or MD5 there, equal | `attested_weak` | info |
 //! | path in the SBOM, only SHA-1 or MD5 there, differs | `modified` | high |
 //! | path in the SBOM, only SHA-1 or MD5 there, which could not be computed | `undetermined` | medium |
-//! | path in the SBOM, no usable digest there; made or changed after the start, or just now, and not empty | `modified` | high |
+//! | path in the SBOM, no usable digest there; made or changed after the start, or just now and executable; not empty | `modified` | high |
 //! | path in the SBOM, no usable digest there | `path_only` | info |
 //! | SHA-256 in the SBOM at another path, and not that of nothing | `relocated` | by what happened ([`severity`]) |
 //! | in a read-only layer, untouched since; a package that the SBOM names owns it by its database, which has the same digest or none | `package_derived` | info |
@@ -44,6 +44,9 @@ use crate::sbom::{Entry, ImageIndex};
 mod severity;
 #[cfg(test)]
 mod tests;
+
+/// Any of the execute bits.
+const EXECUTABLE: u32 = 0o111;
 
 /// What is said of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,9 +319,10 @@ fn at_path(
 }
 
 /// The SBOM has the path and no digest of it, so only the time speaks: what is as old as the image may be the image's. An empty file
-/// holds nothing that could be held against it.
+/// holds nothing that could be held against it, nor does a change of what cannot be run as it is: logs are written all day.
 fn without_digest(observation: &Observation, entry: Entry<'_>, sha256: &Sha256) -> Judgement {
-    let judgement = match whence(observation).filter(|_| *sha256 != Sha256::EMPTY) {
+    let is_data = matches!(observation.action, Action::Change(_)) && observation.file.mode & EXECUTABLE == 0;
+    let judgement = match whence(observation).filter(|_| *sha256 != Sha256::EMPTY && !is_data) {
         Some(whence) => {
             let reason = format!("the SBOM has a file here but no digest for it, and {whence}");
             Judgement::new(Verdict::Modified, Severity::High, reason)

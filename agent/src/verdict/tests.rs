@@ -205,6 +205,22 @@ fn each_row_and_each_precedence() {
             High,
         ),
         (
+            "data without a digest written",
+            fresh(seen(
+                Change(FileOp::CloseWrite),
+                FileRef { mode: 0o100_644, ..at("/opt/none") },
+                holds(UNKNOWN),
+            )),
+            PathOnly,
+            Info,
+        ),
+        (
+            "a library without a digest, fresh, mapped",
+            fresh(seen(Library, FileRef { mode: 0o100_644, ..at("/opt/none") }, holds(UNKNOWN))),
+            Modified,
+            High,
+        ),
+        (
             "emptied without a digest",
             seen(Change(FileOp::Truncate), at("/opt/none"), nothing()),
             PathOnly,
