@@ -20,6 +20,7 @@ mod host_root;
 pub mod identity;
 pub mod images;
 pub mod judge;
+mod mark;
 mod memory;
 pub mod metrics;
 pub mod packages;

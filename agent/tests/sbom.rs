@@ -174,6 +174,35 @@ fn generate_refuses_a_platform_for_a_tree() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Names of a document may hold anything: what is printed holds no control characters.
+#[test]
+fn nothing_of_a_document_controls_the_terminal() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).expect("a file");
+        file
+    };
+    let empty = write("empty.json", r#"{"bomFormat":"CycloneDX","specVersion":"1.6","components":[]}"#);
+    let names = write(
+        "names.json",
+        r#"{"bomFormat":"CycloneDX","specVersion":"1.6","metadata":{"component":{"type":"container","name":"x","purl":"pkg:oci/x@1?arch=a\u001b[2J"}},
+          "components":[{"type":"file","name":"/a\nfake\u001b[31m"},{"type":"library","name":"a\nb\u001b[2J","version":"1\n"},{"type":"data","name":"d"}]}"#,
+    );
+    let printed = |output: Output| {
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(!text.contains('\u{1b}') && !text.contains("\nfake") && !text.contains("\nb"), "{text:?}");
+        text
+    };
+    let text = printed(muster("diff", &[empty, names.clone()], false));
+    assert!(text.contains(r"+ package a\x0ab\x1b[2J 1\x0a"), "{text}");
+    let text = printed(muster("inspect", std::slice::from_ref(&names), false));
+    assert!(text.contains(r"platform   a\x1b[2J") && text.contains("components 1 of type data"), "{text}");
+    assert!(text.contains("missing    a time of making that can be read"), "{text}");
+    assert_eq!(json(&muster("inspect", &[names], true))["numbers"]["components"]["data"], 1);
+    assert_eq!(muster("inspect", &[directory.path().join("none")], false).status.code(), Some(2));
+}
+
 #[test]
 fn a_document_of_a_gibibyte_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -185,7 +214,7 @@ fn a_document_of_a_gibibyte_is_refused() {
         let text = String::from_utf8(output.stderr).expect("text");
         assert!(text.contains("large.json") && text.contains("raise attestation.max_"), "{text}");
     };
-    refused(muster("inspect", std::slice::from_ref(&large), false), 1);
+    refused(muster("inspect", std::slice::from_ref(&large), false), 2);
     refused(muster("diff", &[large.clone(), data("web.spdx.json")], false), 2);
     let key = data("../attestation/key-signed/cosign.pub");
     // In less memory than a document may have: it is refused by its size, and not read.

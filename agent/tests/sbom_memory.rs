@@ -91,6 +91,26 @@ fn many_tiny_elements() {
             1,
         ),
         (
+            r#"{"@context":"https://spdx.org/rdf/3.0.1/spdx-context.jsonld","@graph":[{"type":"Relationship","relationshipType":"contains","from":"a","to":[LIST]}]}"#,
+            r#""s:1""#,
+            5,
+        ),
+        (
+            r#"{"@context":"https://spdx.org/rdf/3.0.1/spdx-context.jsonld","@graph":[{"type":"SpdxDocument","spdxId":"a","element":[LIST]}]}"#,
+            r#"{"type":"x"}"#,
+            1,
+        ),
+        (
+            r#"{"@context":"https://spdx.org/rdf/3.0.1/spdx-context.jsonld","@graph":[LIST]}"#,
+            r#"{"type":"software_Package","externalIdentifier":["a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a"]}"#,
+            5,
+        ),
+        (
+            r#"{"@context":["https://spdx.org/rdf/3.0.1/spdx-context.jsonld",{"abcd":"urn:x"}],"@graph":[{"type":"Relationship","relationshipType":"contains","from":"a","to":[LIST]}]}"#,
+            r#""urn:x1""#,
+            8,
+        ),
+        (
             r#"{"@context":"https://spdx.org/rdf/3.0.1/spdx-context.jsonld","@graph":[{"type":"software_Sbom","spdxId":"a","rootElement":[LIST]}]}"#,
             r#""a""#,
             1,

@@ -143,6 +143,16 @@ fn says(entry: Entry<'_>, image: &Image) -> String {
 }
 
 fn silent(asked: &Asked, index: &ImageIndex) -> String {
+    match asked {
+        Asked::Sha256(sha256) if *sha256 == Sha256::EMPTY => {
+            return "every empty file has this digest: it proves and accuses nothing".to_owned();
+        }
+        Asked::Sha256(sha256) if index.has_content(sha256) => {
+            return "the SBOM has this content, but no path for it: it is `relocated` wherever it is"
+                .to_owned();
+        }
+        Asked::Sha256(_) | Asked::Path(_) => {}
+    }
     let what = match asked {
         Asked::Path(_) => "path",
         Asked::Sha256(_) => "digest",

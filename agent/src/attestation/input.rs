@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use super::envelope::{Envelope, EnvelopeSeed, Fields};
 use super::json::{self, Members, Text, Unused, shown};
 use super::{AttestationError, Limits, Part};
+use crate::mark::without_mark;
 
 /// Log entries, and timestamps, that one bundle may have: each costs checks of signatures.
 const MAX_EVIDENCE: u32 = 32;
@@ -62,7 +63,7 @@ impl<'a> Input<'a> {
     /// Reads a file. Nothing in it is verified yet.
     pub(super) fn parse(bytes: &'a [u8], limits: &Limits) -> Result<Self, AttestationError> {
         limits.check_envelope(bytes.len())?;
-        json::read(bytes, InputSeed { depth: limits.max_json_depth })
+        json::read(without_mark(bytes), InputSeed { depth: limits.max_json_depth })
             .map_err(|fault| AttestationError::malformed(Part::Envelope, fault))
     }
 }

@@ -43,6 +43,7 @@ use input::{Input, Material};
 
 use crate::config;
 use crate::finding::Sha256;
+use crate::mark::without_mark;
 
 /// What is read of an attestation at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,6 +311,7 @@ struct SignedPayload {
 }
 
 fn verify_payload(bytes: &[u8], policy: &Policy, limits: &Limits) -> Result<SignedPayload, AttestationError> {
+    let bytes = without_mark(bytes);
     let (envelope, material) = match Input::parse(bytes, limits)? {
         Input::Envelope(envelope) => (envelope, None),
         Input::Bundle(bundle) => {
@@ -358,7 +360,7 @@ pub fn verify_artifact(
     if bundle.envelope.is_some() {
         return Err(AttestationError::NotASignature);
     }
-    let sha256 = sha256(bytes);
+    let (sha256, bytes) = (sha256(bytes), without_mark(bytes));
     if bundle.material.certificate {
         policy.check_may_certify()?;
         let proven = policy.trust_root.verifier.with_certificate(bytes, artifact)?;

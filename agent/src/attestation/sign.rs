@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use super::envelope::{PAYLOAD_TYPE, Payload, pae_header};
 use super::{KeyId, Limits, PredicateType, PrivateKey, Subject, sha256};
 use crate::finding::Sha256;
+use crate::mark::without_mark;
 
 /// Why an SBOM was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,9 @@ struct Probe {
     context: Option<IgnoredAny>,
     #[serde(rename = "@graph")]
     graph: Option<IgnoredAny>,
+    /// Of a document that is one element.
+    #[serde(rename = "spdxId")]
+    element: Option<IgnoredAny>,
     schema: Option<IgnoredAny>,
     artifacts: Option<IgnoredAny>,
 }
@@ -87,13 +91,14 @@ fn as_tag_value(sbom: &[u8]) -> Option<&str> {
 /// # Errors
 /// It is of no format that is known.
 pub fn detect(sbom: &[u8]) -> Result<PredicateType, SignError> {
+    let sbom = without_mark(sbom);
     if as_tag_value(sbom).is_some() {
         return Ok(PredicateType::Spdx);
     }
     match serde_json::from_slice(sbom).map_err(SignError::NotJson)? {
-        Probe { spdx: Some(_), .. } | Probe { context: Some(_), graph: Some(_), .. } => {
-            Ok(PredicateType::Spdx)
-        }
+        Probe { spdx: Some(_), .. }
+        | Probe { context: Some(_), graph: Some(_), .. }
+        | Probe { context: Some(_), element: Some(_), .. } => Ok(PredicateType::Spdx),
         Probe { schema: Some(_), artifacts: Some(_), .. } => Ok(PredicateType::Syft),
         Probe { cyclonedx: Some(_), .. } => Ok(PredicateType::CycloneDx),
         _ => Err(SignError::Format),
@@ -118,6 +123,8 @@ pub fn sign(
         return Err(SignError::TooLarge { found, limit: limits.max_sbom_bytes });
     }
     let head = head(subjects)?;
+    // A statement is JSON, where the mark may stand nowhere.
+    let sbom = without_mark(sbom);
     let found = detect(sbom)?;
     // JSON is the same without the white space around it; a text is not.
     let (document, predicate) = match as_tag_value(sbom) {

@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use super::digests::DigestTable;
 use super::index::{NO_DIGEST, NO_PACKAGE, at, split};
+use super::kinds::Kinds;
+use super::layers::Layers;
 use super::order::{self, Keyed};
 use super::packages::Packages;
 use super::path::{append_canonical, merges_into_usr};
@@ -29,6 +31,12 @@ pub struct Builder {
     pub complete: bool,
     /// Files of package metadata whose digest is malformed, or contradicted by another package's.
     pub unusable: u64,
+    /// Layers that files are of.
+    pub(super) layers: Layers,
+    /// Components that are neither files nor packages.
+    pub(super) kinds: Kinds,
+    /// Contents that have no path.
+    pub(super) contents: Vec<Sha256>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,6 +48,8 @@ struct Raw {
     digests: Digests,
     /// The digests are not of the file, but what a package database records.
     recorded: bool,
+    /// Its layer, by its number in [`Layers`]; 0 is none.
+    layer: u16,
 }
 
 impl Builder {
@@ -85,11 +95,40 @@ impl Builder {
         let place = |of: usize| u32::try_from(of).ok();
         let raw = place(self.paths.len()).and_then(|_| {
             let (start, len, slash) = (place(start)?, place(lengths.0)?, place(lengths.1)?);
-            Some(Raw { start, len, slash, package: NO_PACKAGE, digests, recorded })
+            Some(Raw { start, len, slash, package: NO_PACKAGE, digests, recorded, layer: 0 })
         });
         let number = place(self.files.len());
         self.files.extend(raw);
         Ok(raw.and(number))
+    }
+
+    /// Says of which layer a file is.
+    pub(super) fn of_layer(&mut self, file: u32, layer: &str) {
+        if let Some(file) = self.files.get_mut(at(file)) {
+            file.layer = self.layers.number(layer);
+        }
+    }
+
+    /// Adds digests of a file that was added before.
+    ///
+    /// # Errors
+    /// It has others.
+    pub(super) fn add_digests(&mut self, file: u32, digests: Digests) -> Result<(), String> {
+        let Some(file) = self.files.get_mut(at(file)) else { return Ok(()) };
+        file.digests = unite(file.digests, digests).ok_or("two different digests for one file")?;
+        Ok(())
+    }
+
+    /// Refuses a file that was added before.
+    pub(super) fn wrong(&self, file: u32, reason: String) -> SbomError {
+        let path = self.files.get(at(file)).map_or(&[][..], |file| self.path(file));
+        SbomError::File { path: String::from_utf8_lossy(path).into_owned(), reason, position: None }
+    }
+
+    /// Two files that were added have the same path and digests.
+    pub(super) fn is_same_file(&self, a: u32, b: u32) -> bool {
+        let (Some(a), Some(b)) = (self.files.get(at(a)), self.files.get(at(b))) else { return false };
+        a.digests == b.digests && self.path(a) == self.path(b)
     }
 
     /// Adds a package and returns its number for [`own`](Self::own).
@@ -172,6 +211,7 @@ impl Builder {
                 packages: self.packages.len() as u64,
                 complete: self.complete,
                 unusable: self.unusable,
+                kinds: self.kinds,
                 ..Numbers::default()
             },
             ..ImageIndex::default()
@@ -181,6 +221,8 @@ impl Builder {
         self.formats.dedup();
         index.numbers.owned = files.iter().filter(|file| file.package != NO_PACKAGE).count() as u64;
         index.package = files.iter().map(|f| f.package).collect();
+        index.contents = contents(self.contents);
+        index.numbers.contents = index.contents.len() as u64;
         index.packages = self.packages.packed();
         index.origin = self.origin;
         index.tool = self.tool;
@@ -218,10 +260,10 @@ impl Builder {
             let path = self.path(&self.files[n]);
             if merges_into_usr(path) {
                 let merged = [b"/usr", path].concat();
-                let Raw { package, digests, recorded, .. } = self.files[n];
+                let Raw { package, digests, recorded, layer, .. } = self.files[n];
                 let moved = self.file(&merged, digests)?;
                 let moved = self.files.swap_remove(at(moved));
-                self.files[n] = Raw { package, recorded, ..moved };
+                self.files[n] = Raw { package, recorded, layer, ..moved };
             }
         }
         Ok(())
@@ -239,7 +281,10 @@ impl Builder {
                 out.push(file);
                 continue;
             }
-            let computed = group.clone().filter(|f| !f.recorded).map(|f| f.digests);
+            // Of a path that several layers have, the image shows the last.
+            let last = self.layers.last(group.clone().filter(|f| !f.recorded).map(|f| f.layer));
+            let shown = |f: &&Raw| !f.recorded && last.is_none_or(|last| f.layer == last);
+            let computed = group.clone().filter(shown).map(|f| f.digests);
             let computed =
                 computed.clone().try_fold(Digests::default(), unite).ok_or_else(|| SbomError::File {
                     path: String::from_utf8_lossy(self.path(&file)).into_owned(),
@@ -266,6 +311,14 @@ impl Builder {
     }
 }
 
+/// Sorted and each once, without the content of empty files.
+fn contents(mut all: Vec<Sha256>) -> Box<[Sha256]> {
+    all.sort_unstable();
+    all.dedup();
+    all.retain(|sha256| *sha256 != Sha256::EMPTY);
+    all.into()
+}
+
 fn pack_digests(files: &[Raw], index: &mut ImageIndex) {
     let known = (0..).zip(files).filter_map(|(id, file)| Some((id, file.digests.sha256?)));
     let by_sha256 = order::by_sha256(known, |id| files[at(id)].digests.sha256.unwrap_or_default());
@@ -290,6 +343,10 @@ fn pack_digests(files: &[Raw], index: &mut ImageIndex) {
     index.digests = DigestTable::new(distinct);
     index.sha256 = sha256.into();
     index.by_sha256 = by_sha256.iter().map(|keyed| keyed.file).collect();
+    // What is said of a content names the file that a package owns before a copy that somebody made of it.
+    for same in index.by_sha256.chunk_by_mut(|a, b| index.sha256[at(*a)] == index.sha256[at(*b)]) {
+        same.sort_unstable_by_key(|file| (files[at(*file)].package == NO_PACKAGE, *file));
+    }
 }
 
 /// Two listings of one file; `None` when they cannot both be true.

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Digests;
-use super::json::Text;
+use super::json::{Loose, Text};
 use crate::finding::Sha256;
 
 /// Digest algorithms that are used; every other is skipped.
@@ -112,6 +112,8 @@ pub(super) trait Spelling {
     const VALUE: &'static str;
     /// Key of what kind of digest it is. Only a `Hash` is one of the content.
     const KIND: Option<&'static str> = None;
+    /// Elements have digests that are not read, of packages: what is wrong with one is told when it is asked for.
+    const LATER: bool = false;
 }
 
 /// SPDX 2.
@@ -127,6 +129,7 @@ impl Spelling for Spdx3 {
     const ALGORITHM: &'static str = "algorithm";
     const VALUE: &'static str = "hashValue";
     const KIND: Option<&'static str> = Some("type");
+    const LATER: bool = true;
 }
 
 /// syft-json.
@@ -141,14 +144,45 @@ pub(super) struct CycloneDx;
 impl Spelling for CycloneDx {
     const ALGORITHM: &'static str = "alg";
     const VALUE: &'static str = "content";
+    const LATER: bool = true;
 }
 
-/// An array of digests, each an object.
-pub(super) struct Checksums<S>(pub(super) Digests, PhantomData<S>);
+/// The digests of one element.
+pub(super) struct Checksums<S> {
+    digests: Digests,
+    /// What is wrong with them.
+    fault: Option<Box<str>>,
+    spelling: PhantomData<S>,
+}
 
 impl<S> Default for Checksums<S> {
     fn default() -> Self {
-        Self(Digests::default(), PhantomData)
+        Self { digests: Digests::default(), fault: None, spelling: PhantomData }
+    }
+}
+
+impl<S: Spelling> Checksums<S> {
+    /// The digests.
+    ///
+    /// # Errors
+    /// One of them is malformed, or contradicts another.
+    pub(super) fn usable(self) -> Result<Digests, String> {
+        self.fault.map_or(Ok(self.digests), |fault| Err(fault.into()))
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// It is malformed, and that cannot wait.
+    pub(super) fn add(&mut self, One { read, .. }: One<'_, S>) -> Result<(), String> {
+        let added = read.and_then(|(algorithm, value)| self.digests.add(algorithm, &value));
+        match added {
+            Err(reason) if S::LATER => {
+                self.fault.get_or_insert(reason.into());
+                Ok(())
+            }
+            added => added,
+        }
     }
 }
 
@@ -164,18 +198,50 @@ impl<'de, S: Spelling> Deserialize<'de> for Checksums<S> {
                 Ok(Checksums::default())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut digests = Digests::default();
-                while let Some(One::<S>(algorithm, value, _)) = list.next_element()? {
-                    digests.add(algorithm, &value.0).map_err(A::Error::custom)?;
+                let mut found = Checksums::<S>::default();
+                while let Some(one) = list.next_element()? {
+                    found.add(one).map_err(A::Error::custom)?;
                 }
-                Ok(Checksums(digests, PhantomData))
+                Ok(found)
             }
         }
         from.deserialize_any(List::<S>(PhantomData))
     }
 }
 
-struct One<'a, S>(Algorithm, Text<'a>, PhantomData<S>);
+/// One digest as it is written.
+pub(super) struct One<'a, S> {
+    read: Result<(Algorithm, Text<'a>), String>,
+    spelling: PhantomData<S>,
+}
+
+impl<'de, S: Spelling> One<'de, S> {
+    /// Reads the members of an object.
+    pub(super) fn members<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        let (mut algorithm, mut value, mut of_content) = (None, None, true);
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            if key.0 == S::ALGORITHM {
+                if algorithm.replace(map.next_value::<Loose<'de>>()?).is_some() {
+                    return Err(A::Error::duplicate_field(S::ALGORITHM));
+                }
+            } else if key.0 == S::VALUE {
+                if value.replace(map.next_value::<Loose<'de>>()?).is_some() {
+                    return Err(A::Error::duplicate_field(S::VALUE));
+                }
+            } else if S::KIND.is_some_and(|kind| key.0 == kind) {
+                of_content &= map.next_value::<Text<'de>>()?.0 == "Hash";
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        let read = match (algorithm, value) {
+            (Some(Loose(Some(_))), Some(Loose(Some(value)))) if !of_content => Ok((Algorithm::Other, value)),
+            (Some(Loose(Some(name))), Some(Loose(Some(value)))) => Ok((Algorithm::named(&name), value)),
+            _ => Err(format!("a digest needs {} and {}", S::ALGORITHM, S::VALUE)),
+        };
+        Ok(Self { read, spelling: PhantomData })
+    }
+}
 
 impl<'de, S: Spelling> Deserialize<'de> for One<'de, S> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -183,35 +249,10 @@ impl<'de, S: Spelling> Deserialize<'de> for One<'de, S> {
         impl<'de, S: Spelling> Visitor<'de> for Pair<S> {
             type Value = One<'de, S>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with algorithm and value")
+                write!(f, "an object with {} and {}", S::ALGORITHM, S::VALUE)
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut algorithm, mut value, mut of_content) = (None, None, true);
-                while let Some(key) = map.next_key::<Text<'de>>()? {
-                    if key.0 == S::ALGORITHM {
-                        let named = Algorithm::named(&map.next_value::<Text<'de>>()?.0);
-                        if algorithm.replace(named).is_some() {
-                            return Err(A::Error::duplicate_field(S::ALGORITHM));
-                        }
-                    } else if key.0 == S::VALUE {
-                        if value.replace(map.next_value::<Text<'de>>()?).is_some() {
-                            return Err(A::Error::duplicate_field(S::VALUE));
-                        }
-                    } else if S::KIND.is_some_and(|kind| key.0 == kind) {
-                        of_content &= map.next_value::<Text<'de>>()?.0 == "Hash";
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                match (algorithm, value) {
-                    (Some(_), Some(value)) if !of_content => Ok(One(Algorithm::Other, value, PhantomData)),
-                    (Some(algorithm), Some(value)) => Ok(One(algorithm, value, PhantomData)),
-                    _ => Err(A::Error::custom(format_args!(
-                        "a digest needs {} and {}",
-                        S::ALGORITHM,
-                        S::VALUE
-                    ))),
-                }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                One::members(map)
             }
         }
         from.deserialize_map(Pair::<S>(PhantomData))

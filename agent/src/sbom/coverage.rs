@@ -1,5 +1,6 @@
 //! How much of an image its SBOM can answer for.
 
+use super::Kinds;
 use crate::finding::Coverage;
 
 /// The numbers behind the coverage class.
@@ -19,6 +20,10 @@ pub struct Numbers {
     pub unusable: u64,
     /// Packages listed.
     pub packages: u64,
+    /// Contents that the document has a SHA-256 of, but no path for.
+    pub contents: u64,
+    /// Components that are no programs, by type.
+    pub kinds: Kinds,
     /// The document says of itself that it lists every file (syft's file selection `all`; SPDX 3 `completeness: complete` and
     /// CycloneDX `aggregate: complete` of what the document is about), or every file that can run (`muster sbom generate`).
     pub complete: bool,

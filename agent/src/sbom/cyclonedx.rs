@@ -1,7 +1,10 @@
-//! CycloneDX 1.4 to 1.7, JSON (cyclonedx.org/docs/1.7/json).
+//! CycloneDX 1.2 to 1.7, JSON (cyclonedx.org/docs/1.7/json).
 //!
 //! Files are the components of type `file`, and what trivy names in a property of a language package. Where cdxgen found a package
 //! (`evidence.occurrences`) is a path of it without a digest: the component's own hashes are those of the package.
+//!
+//! The specification says nothing of what the name of a file is. One from the root is its path; so is one with directories, but not
+//! within another component (cyclonedx-gomod: files of a module). Any other is only a name, and the path may stand elsewhere.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,13 +13,17 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::checksum::{Checksums, CycloneDx};
-use super::json::{self, Few, Seen, Text, each};
-use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, created, shown, tool};
+use super::json::{self, Few, Loose, Maybe, Object, Seen, Text, each};
+use super::{
+    Builder, Digests, Format, ImageIndex, Package, PathError, SbomError, canonical, created, shown, tool,
+};
 
-/// Versions that are read.
-const VERSIONS: [&str; 4] = ["1.4", "1.5", "1.6", "1.7"];
+/// Versions that are read. JSON there has been since 1.2.
+const VERSIONS: [&str; 6] = ["1.2", "1.3", "1.4", "1.5", "1.6", "1.7"];
 /// The property that holds the path of the file a language package was found in (trivy, `pkg/sbom/cyclonedx/marshal.go`).
 const FILE_PATH: &str = "aquasecurity:trivy:FilePath";
+/// The property that holds the path of a file, of which cdxgen writes only the base name as its name.
+const SOURCE_FILE: &str = "SrcFile";
 
 /// What one composition may be about, and all together that stand before the `metadata` in the document.
 const ASSEMBLIES: usize = 1 << 16;
@@ -31,6 +38,8 @@ struct Document<'a> {
     /// The component that the document is about.
     root: Option<Text<'a>>,
     claims: Claims<'a>,
+    /// Components that the one which is read is within.
+    depth: u32,
 }
 
 /// A component without those within it.
@@ -41,18 +50,37 @@ struct Component<'a> {
     version: Option<Text<'a>>,
     purl: Option<Text<'a>>,
     reference: Option<Text<'a>>,
-    hashes: Digests,
+    hashes: Checksums<CycloneDx>,
     /// The first [`FILE_PATH`].
-    file_path: Option<Cow<'a, str>>,
+    file_path: Option<Text<'a>>,
+    /// The first [`SOURCE_FILE`].
+    source_file: Option<Text<'a>>,
     evidence: Evidence<'a>,
+}
+
+impl<'a> Component<'a> {
+    /// Where the file is, if the document says so. A relative name is one from the root unless it is `within` another component.
+    fn paths(&mut self, within: bool) -> Vec<Cow<'a, str>> {
+        let name = &self.name;
+        if name.starts_with('/') {
+            return vec![std::mem::take(&mut self.name)];
+        }
+        let found = std::mem::take(&mut self.evidence.occurrences.0);
+        if !found.is_empty() {
+            return found;
+        }
+        let source = self.source_file.take().filter(|path| path.starts_with('/'));
+        let relative = || (!within && name.contains('/')).then(|| name.clone());
+        source.map(|path| path.0).or_else(relative).into_iter().collect()
+    }
 }
 
 #[derive(Deserialize)]
 struct Property<'a> {
     #[serde(borrow, default)]
-    name: Cow<'a, str>,
+    name: Loose<'a>,
     #[serde(borrow, default)]
-    value: Cow<'a, str>,
+    value: Loose<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -68,7 +96,7 @@ struct Occurrences<'a>(Vec<Cow<'a, str>>);
 impl<'de: 'a, 'a> Deserialize<'de> for Occurrences<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut paths = Vec::new();
-        each(|occurrence: Occurrence<'de>| {
+        each(|Object(occurrence): Object<Occurrence<'de>>| {
             paths.extend(occurrence.path());
             Ok::<(), D::Error>(())
         })
@@ -79,8 +107,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Occurrences<'a> {
 
 #[derive(Deserialize)]
 struct Occurrence<'a> {
-    #[serde(borrow)]
-    location: Cow<'a, str>,
+    #[serde(borrow, default)]
+    location: Loose<'a>,
     /// Of a place in a source file.
     #[serde(default)]
     line: Option<IgnoredAny>,
@@ -90,7 +118,7 @@ impl<'a> Occurrence<'a> {
     /// Where a file of the image is. cdxgen also gives `PATH#LINE`, and paths within the source tree.
     fn path(self) -> Option<Cow<'a, str>> {
         let is_file = self.location.starts_with('/') && self.line.is_none() && !self.location.contains('#');
-        is_file.then_some(self.location)
+        self.location.0.filter(|_| is_file).map(|location| location.0)
     }
 }
 
@@ -110,9 +138,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tools<'a> {
                 Ok(Tools(None))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let first = list.next_element()?;
+                let first = list.next_element::<Maybe<Tool<'de>>>()?;
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Tools(first))
+                Ok(Tools(first.and_then(|Maybe(first)| first)))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let (mut seen, mut found) = (Seen::default(), Tools(None));
@@ -135,15 +163,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tools<'a> {
 #[derive(Deserialize)]
 struct Tool<'a> {
     #[serde(borrow, default)]
-    name: Cow<'a, str>,
+    name: Loose<'a>,
     #[serde(borrow, default)]
-    version: Cow<'a, str>,
+    version: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct Composition<'a> {
-    #[serde(borrow)]
-    aggregate: Cow<'a, str>,
+    #[serde(borrow, default)]
+    aggregate: Loose<'a>,
     #[serde(borrow, default)]
     assemblies: Few<Text<'a>, ASSEMBLIES>,
     #[serde(default)]
@@ -162,7 +190,7 @@ struct Claims<'a> {
 impl<'a> Claims<'a> {
     fn add(&mut self, composition: Composition<'a>, root: Option<&Text<'a>>) -> Result<(), String> {
         let Composition { aggregate, assemblies, dependencies } = composition;
-        let complete = aggregate == "complete";
+        let complete = &*aggregate == "complete";
         if assemblies.0.is_empty() && dependencies.0.is_empty() {
             self.claim(complete);
         }
@@ -189,17 +217,14 @@ impl<'a> Claims<'a> {
 
 impl<'a> Document<'a> {
     /// Takes a component whose inner ones, which have made the files from `first` on, are taken already.
-    fn component(&mut self, component: &Component<'a>, first: u32) -> Result<(), String> {
+    fn component(&mut self, component: Component<'a>, first: u32) -> Result<(), String> {
+        self.builder.kinds.count(&component.kind);
         match &*component.kind {
             "file" => self.file_component(component),
             // What an image is made of, but nothing that is installed in it.
-            "container"
-            | "operating-system"
-            | "data"
-            | "device"
-            | "device-driver"
-            | "machine-learning-model"
-            | "cryptographic-asset" => Ok(()),
+            "container" | "operating-system" | "device" | "device-driver" | "cryptographic-asset" => Ok(()),
+            // What programs read. Its digests are those of a file if the document says where that is.
+            "data" | "machine-learning-model" => self.data(component),
             _ => {
                 let package = self.package(component)?;
                 // Those that a package within it owns stay its own.
@@ -211,26 +236,44 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// Adds a file; not the root directory, which a tool names that has scanned a directory.
     fn file(&mut self, path: &str, digests: Digests) -> Result<(), String> {
+        if digests == Digests::default() && canonical(path.as_bytes()) == Err(PathError::Empty) {
+            return Ok(());
+        }
         self.builder.file(path.as_bytes(), digests).map(drop).map_err(|error| error.to_string())
     }
 
-    /// A file is at its name, unless that is none from the root and the document says where it was found.
-    fn file_component(&mut self, component: &Component<'a>) -> Result<(), String> {
-        let (digests, found) = (component.hashes, &component.evidence.occurrences.0);
-        if component.name.starts_with('/') || found.is_empty() {
-            self.file(&component.name, digests)?;
+    fn file_component(&mut self, mut component: Component<'a>) -> Result<(), String> {
+        let digests = std::mem::take(&mut component.hashes).usable()?;
+        if component.name.starts_with('/') {
+            return self.file(&component.name, digests);
         }
-        found.iter().try_for_each(|path| self.file(path, digests))
+        let paths = component.paths(self.depth > 0);
+        if paths.is_empty() {
+            self.builder.contents.extend(digests.sha256);
+        }
+        paths.iter().try_for_each(|path| self.file(path, digests))
     }
 
-    fn package(&mut self, component: &Component<'a>) -> Result<u32, String> {
+    fn data(&mut self, mut component: Component<'a>) -> Result<(), String> {
+        let paths = component.paths(true);
+        if paths.is_empty() {
+            return Ok(());
+        }
+        match component.hashes.usable()? {
+            digests if digests == Digests::default() => Ok(()),
+            digests => paths.iter().try_for_each(|path| self.file(path, digests)),
+        }
+    }
+
+    fn package(&mut self, component: Component<'a>) -> Result<u32, String> {
         let version = component.version.as_deref().unwrap_or_default();
         let purl = component.purl.as_deref().filter(|purl| !purl.is_empty());
         let package = self.builder.package(&Package { name: &component.name, version, purl });
         // trivy's hash is that of this file; the hashes of all others are those of the package as it was downloaded.
-        if let Some(path) = &component.file_path {
-            self.file(path, component.hashes)?;
+        if let Some(path) = component.file_path {
+            self.file(&path, component.hashes.usable()?)?;
         }
         component.evidence.occurrences.0.iter().try_for_each(|path| self.file(path, Digests::default()))?;
         Ok(package)
@@ -256,7 +299,7 @@ struct Metadata<'b, 'a>(&'b mut Document<'a>);
 impl<'de> DeserializeSeed<'de> for Metadata<'_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_map(self)
+        from.deserialize_any(self)
     }
 }
 
@@ -267,6 +310,10 @@ impl<'de> Visitor<'de> for Metadata<'_, 'de> {
         f.write_str("the metadata of the document")
     }
 
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self(document) = self;
         let mut seen = Seen::default();
@@ -274,10 +321,7 @@ impl<'de> Visitor<'de> for Metadata<'_, 'de> {
             match &*key {
                 "timestamp" => {
                     seen.first("timestamp")?;
-                    if let Some(time) = map.next_value::<Option<Text<'de>>>()? {
-                        let created = created("metadata.timestamp", &time).map_err(A::Error::custom)?;
-                        document.builder.created = Some(created);
-                    }
+                    document.builder.created = created(&map.next_value::<Loose<'de>>()?);
                 }
                 "component" => {
                     seen.first("component")?;
@@ -290,6 +334,7 @@ impl<'de> Visitor<'de> for Metadata<'_, 'de> {
                 "tools" => {
                     seen.first("tools")?;
                     let Tools(found) = map.next_value()?;
+                    let found = found.filter(|tool| !tool.name.is_empty());
                     document.builder.tool = found.map(|tool| tool::named(&tool.name, &tool.version));
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
@@ -355,7 +400,7 @@ impl<'de> Visitor<'de> for Components<'_, 'de> {
         loop {
             let first = document.builder.next_file();
             let Some(component) = list.next_element_seed(One(document))? else { break };
-            document.component(&component, first).map_err(A::Error::custom)?;
+            document.component(component, first).map_err(A::Error::custom)?;
         }
         Ok(())
     }
@@ -406,25 +451,31 @@ impl<'de> Visitor<'de> for One<'_, 'de> {
                 }
                 "hashes" => {
                     seen.first(1 << 5, "hashes")?;
-                    found.hashes = map.next_value::<Checksums<CycloneDx>>()?.0;
+                    found.hashes = map.next_value()?;
                 }
                 "properties" => {
                     seen.first(1 << 6, "properties")?;
-                    map.next_value_seed(each(|property: Property<'de>| {
+                    map.next_value_seed(each(|Object(property): Object<Property<'de>>| {
                         document.builder.origin.add_property(&property.name, &property.value);
-                        if property.name == FILE_PATH && found.file_path.is_none() {
-                            found.file_path = Some(property.value);
+                        match &*property.name {
+                            FILE_PATH if found.file_path.is_none() => found.file_path = property.value.0,
+                            SOURCE_FILE if found.source_file.is_none() => {
+                                found.source_file = property.value.0;
+                            }
+                            _ => {}
                         }
                         Ok::<(), A::Error>(())
                     }))?;
                 }
                 "evidence" => {
                     seen.first(1 << 7, "evidence")?;
-                    found.evidence = map.next_value::<Option<Evidence<'de>>>()?.unwrap_or_default();
+                    found.evidence = map.next_value::<Maybe<Evidence<'de>>>()?.0.unwrap_or_default();
                 }
                 "components" => {
                     seen.first(1 << 8, "components")?;
+                    document.depth += 1;
                     map.next_value_seed(Components(document))?;
+                    document.depth -= 1;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -480,7 +531,7 @@ impl<'de> Visitor<'de> for Document<'de> {
                     let found: Text<'de> = map.next_value()?;
                     if !VERSIONS.contains(&&*found) {
                         return Err(A::Error::custom(format_args!(
-                            "specVersion {:?}; expected 1.4 to 1.7",
+                            "specVersion {:?}; expected 1.2 to 1.7",
                             shown(&found)
                         )));
                     }
@@ -497,7 +548,7 @@ impl<'de> Visitor<'de> for Document<'de> {
                 "compositions" => {
                     seen.first("compositions")?;
                     let Self { claims, root, .. } = &mut self;
-                    map.next_value_seed(each(|composition| claims.add(composition, root.as_ref())))?;
+                    map.next_value_seed(each(|Object(composition)| claims.add(composition, root.as_ref())))?;
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

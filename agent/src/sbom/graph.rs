@@ -1,14 +1,16 @@
 //! Elements that name each other by the ids a document gives them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use super::{Builder, Digests, PathError, canonical};
+use super::{Builder, Digests, Package, PathError, canonical};
 
 /// Files, packages, and which package contains which file. An id may be used before its element is there.
 pub(super) struct Graph<Id> {
-    files: HashMap<Id, u32>,
-    /// `None` for what is listed as a package but stands for the image itself.
+    /// `None` for an id that several different files have: what names it says nothing.
+    files: HashMap<Id, Option<u32>>,
+    /// `None` for what is listed as a package but stands for the image itself, and for an id that several different packages have.
     packages: HashMap<Id, Option<u32>>,
     contains: Vec<(Id, Id)>,
     /// As the document lists them, to copy none of the ids.
@@ -34,7 +36,7 @@ impl<Id: Eq + Hash> Graph<Id> {
     /// Adds a file to the index, under this id; `None` for the root directory, which syft lists as a file with an empty name.
     ///
     /// # Errors
-    /// The path is refused, or the id is used already.
+    /// The path is refused.
     pub(super) fn file(
         &mut self,
         index: &mut Builder,
@@ -46,20 +48,32 @@ impl<Id: Eq + Hash> Graph<Id> {
             return Ok(None);
         }
         let number = index.file(path.as_bytes(), digests).map_err(|error| error.to_string())?;
-        match self.files.insert(id, number) {
-            None => Ok(Some(number)),
-            Some(_) => Err(format!("the id of file {path:?} is used twice")),
+        match self.files.entry(id) {
+            Entry::Vacant(free) => drop(free.insert(Some(number))),
+            // Listed twice in the same words, it is one file.
+            Entry::Occupied(mut known) => {
+                let same = known.get().is_some_and(|known| index.is_same_file(known, number));
+                known.get_mut().take_if(|_| !same);
+            }
         }
+        Ok(Some(number))
     }
 
-    /// Names a package of the index by this id; `None` for the image itself.
-    ///
-    /// # Errors
-    /// The id is used already.
-    pub(super) fn package(&mut self, id: Id, name: &str, number: Option<u32>) -> Result<(), String> {
-        match self.packages.insert(id, number) {
-            None => Ok(()),
-            Some(_) => Err(format!("the id of package {name:?} is used twice")),
+    /// Adds a package to the index, under this id, and gives its number; `None` as package is what stands for the image itself.
+    pub(super) fn package(
+        &mut self,
+        index: &mut Builder,
+        id: Id,
+        package: Option<&Package<'_>>,
+    ) -> Option<u32> {
+        match self.packages.entry(id) {
+            Entry::Vacant(free) => *free.insert(package.map(|package| index.package(package))),
+            Entry::Occupied(mut known) => {
+                // Listed twice in the same words, it is one package.
+                let same = (*known.get()).filter(|known| index.packages.get(*known).as_ref() == package);
+                *known.get_mut() = same;
+                same.or_else(|| package.map(|package| index.package(package)))
+            }
         }
     }
 
@@ -76,6 +90,18 @@ impl<Id: Eq + Hash> Graph<Id> {
         }
     }
 
+    /// Writes the ids of elements otherwise.
+    pub(super) fn rename(&mut self, to: impl Fn(Id) -> Id) {
+        let rename = |ids: &mut HashMap<Id, Option<u32>>| {
+            for (id, number) in std::mem::take(ids) {
+                // Two spellings of one id are the same id twice.
+                ids.entry(to(id)).and_modify(|known| *known = None).or_insert(number);
+            }
+        };
+        rename(&mut self.files);
+        rename(&mut self.packages);
+    }
+
     /// Tells the index who owns what.
     pub(super) fn own(&self, index: &mut Builder) {
         // The files of a package stand together.
@@ -88,9 +114,38 @@ impl<Id: Eq + Hash> Graph<Id> {
                 _ => self.packages.get(package).copied().flatten(),
             };
             last = Some((package, number));
-            if let (Some(package), Some(file)) = (number, self.files.get(file)) {
+            if let (Some(package), Some(Some(file))) = (number, self.files.get(file)) {
                 index.own(*file, package);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Sha256;
+
+    #[test]
+    fn an_id_of_several_different_elements_owns_nothing() {
+        let package = |version| Package { name: "p", version, purl: None };
+        for (second, files, owned, packages) in
+            [(("/a", 1, "1"), 1, 1, 1), (("/a", 1, "2"), 1, 0, 2), (("/b", 1, "1"), 2, 0, 1)]
+        {
+            let (mut index, mut graph) = (Builder::default(), Graph::default());
+            for (path, byte, version) in [("/a", 1, "1"), second] {
+                let digests = Digests { sha256: Some(Sha256([byte; 32])), ..Digests::default() };
+                graph.file(&mut index, "f", path, digests).expect("a good path");
+                graph.package(&mut index, "p", Some(&package(version)));
+            }
+            graph.contains("p", "f");
+            graph.own(&mut index);
+            let numbers = index.finish().expect("a good index").numbers();
+            assert_eq!(
+                (numbers.files, numbers.owned, numbers.packages),
+                (files, owned, packages),
+                "{second:?}"
+            );
         }
     }
 }

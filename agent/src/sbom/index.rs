@@ -50,6 +50,8 @@ pub struct ImageIndex {
     pub(super) recorded: Box<[u32]>,
     /// Package of each file.
     pub(super) package: Box<[u32]>,
+    /// SHA-256 of contents for which the documents have no path, sorted.
+    pub(super) contents: Box<[Sha256]>,
     pub(super) packages: Packages,
     pub(super) origin: Origin,
     pub(super) tool: Option<Box<str>>,
@@ -198,10 +200,12 @@ impl ImageIndex {
         low
     }
 
-    /// Every file with this content, in no particular order.
+    /// Every file with this content: those that a package owns first, each by path. None for the content of empty files, which says
+    /// nothing of where a file is from.
     pub fn by_sha256(&self, sha256: &Sha256) -> impl Iterator<Item = Entry<'_>> {
         // Of a digest that is nowhere, the list starts at its end.
-        let wanted = self.digests.place(sha256);
+        let wanted = Some(sha256).filter(|sha256| **sha256 != Sha256::EMPTY);
+        let wanted = wanted.and_then(|sha256| self.digests.place(sha256));
         let place = |id: &u32| self.sha256[at(*id)];
         let first = wanted
             .map_or(self.by_sha256.len(), |wanted| self.by_sha256.partition_point(|id| place(id) < wanted));
@@ -209,6 +213,11 @@ impl ImageIndex {
             .iter()
             .take_while(move |id| Some(self.sha256[at(**id)]) == wanted)
             .map(|id| Entry { index: self, id: *id })
+    }
+
+    /// The documents have this content, but say of no path that it is there.
+    pub fn has_content(&self, sha256: &Sha256) -> bool {
+        self.contents.binary_search(sha256).is_ok()
     }
 
     /// Every file, by path.
@@ -278,6 +287,7 @@ impl ImageIndex {
             md5,
             recorded,
             package,
+            contents,
             packages,
             origin,
             tool,
@@ -298,6 +308,7 @@ impl ImageIndex {
             + size_of_val::<[(u32, [u8; 16])]>(md5)
             + size_of_val::<[u32]>(recorded)
             + size_of_val::<[u32]>(package)
+            + size_of_val::<[Sha256]>(contents)
             + packages.heap_bytes()
             + size_of_val::<[Sha256]>(&origin.layers)
             + tool.as_ref().map_or(0, |tool| tool.len())
@@ -324,6 +335,8 @@ impl ImageIndex {
             all.created = all.created.max(part.created);
             all.complete |= part.numbers.complete;
             all.unusable += part.numbers.unusable;
+            all.contents.extend(&part.contents);
+            all.kinds.add(&part.numbers.kinds);
         }
         all.finish()
     }

@@ -74,6 +74,83 @@ impl Seen {
     }
 }
 
+/// What a value of any shape is read as. What is not overridden is skipped, and is nothing.
+pub(super) trait AnyShape<'de>: Default {
+    fn text(_: Cow<'de, str>) -> Self {
+        Self::default()
+    }
+    fn number(_: u64) -> Self {
+        Self::default()
+    }
+    fn object<A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+}
+
+/// Reads one.
+pub(super) fn any<'de, T: AnyShape<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    struct Shape<T>(PhantomData<T>);
+    impl<'de, T: AnyShape<'de>> Visitor<'de> for Shape<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any value")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::object(map)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<T, A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(T::default())
+        }
+        fn visit_borrowed_str<E>(self, text: &'de str) -> Result<T, E> {
+            Ok(T::text(Cow::Borrowed(text)))
+        }
+        fn visit_str<E>(self, text: &str) -> Result<T, E> {
+            Ok(T::text(Cow::Owned(text.to_owned())))
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<T, E> {
+            Ok(T::default())
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<T, E> {
+            Ok(T::default())
+        }
+        fn visit_u64<E>(self, number: u64) -> Result<T, E> {
+            Ok(T::number(number))
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<T, E> {
+            Ok(T::default())
+        }
+        fn visit_unit<E>(self) -> Result<T, E> {
+            Ok(T::default())
+        }
+    }
+    from.deserialize_any(Shape(PhantomData))
+}
+
+/// A string on which no digest and no path rests; anything else is none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Loose<'a>(pub(super) Option<Text<'a>>);
+
+impl<'de> AnyShape<'de> for Loose<'de> {
+    fn text(text: Cow<'de, str>) -> Self {
+        Self(Some(Text(text)))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Loose<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        any::<Loose<'de>, D>(from)
+    }
+}
+
+impl std::ops::Deref for Loose<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
 /// An object of this form; anything else is nothing. For places where tools write several shapes.
 pub(super) struct Maybe<T>(pub(super) Option<T>);
 
@@ -83,53 +160,46 @@ impl<T> Default for Maybe<T> {
     }
 }
 
+impl<'de, T: Deserialize<'de>> AnyShape<'de> for Maybe<T> {
+    fn object<A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|value| Self(Some(value)))
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        any(from)
+    }
+}
+
+/// An object of this form and nothing else. What serde derives would take an array of the members in their order as well, and names
+/// the structure in its messages.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Shape<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Shape<T> {
-            type Value = Maybe<T>;
+            type Value = Object<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
+                f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|value| Maybe(Some(value)))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Maybe(None))
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Maybe(None))
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
             }
         }
-        from.deserialize_any(Shape(PhantomData))
+        from.deserialize_map(Shape(PhantomData))
     }
 }
 
 /// Elements that a list may have which never is long, whatever the image.
 pub(super) const FEW: usize = 4096;
-/// From so many ids on they are no shorter than [`SHORT`] on average: those of so many elements cannot be, for each has its own and they
-/// begin alike (`SPDXRef-`, `urn:…`).
+/// From so many ids on they are no shorter than [`SHORT`] on average: those of so many elements cannot be, for each has its own.
 const MANY: usize = 256;
-/// Characters of a short id.
-const SHORT: usize = 8;
+/// Characters of the shortest id that tools write: a compact one of SPDX 3 (`s:1`, `_:1`).
+const SHORT: usize = 3;
 
-/// A list that never is long. What is read of an element takes many times the bytes of `{}`, so that a list of them would take many times
+/// A list that never is long; `null` is an empty one. What is read of an element takes many times the bytes of `{}`, so that a list of them would take many times
 /// the size of the document.
 pub(super) struct Few<T, const MOST: usize = FEW>(pub(super) Vec<T>);
 
@@ -147,6 +217,9 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Few<T, MO
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array")
             }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Few(Vec::new()))
+            }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut all = Vec::new();
                 while let Some(one) = list.next_element()? {
@@ -158,61 +231,62 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Few<T, MO
                 Ok(Few(all))
             }
         }
-        from.deserialize_seq(Shape::<T, MOST>(PhantomData))
+        from.deserialize_any(Shape::<T, MOST>(PhantomData))
     }
 }
 
-/// Ids of other elements, which may be as many as the image has files. One may stand without brackets; `null` is none. `T` is what stands
-/// for one: a [`Text`], or what may be something else, which is left out.
-pub(super) struct Ids<'a, T = Text<'a>>(pub(super) Vec<Text<'a>>, PhantomData<fn() -> T>);
-
-impl<T> Default for Ids<'_, T> {
-    fn default() -> Self {
-        Self(Vec::new(), PhantomData)
-    }
+/// Ids of other elements, which may be as many as the image has files.
+#[derive(Default)]
+pub(super) struct IdList<'a> {
+    pub(super) all: Vec<Text<'a>>,
+    /// Bytes of all.
+    length: usize,
 }
 
-impl<'de: 'a, 'a, T: Deserialize<'de> + Into<Option<Text<'a>>>> Deserialize<'de> for Ids<'a, T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Shape<'a, T>(PhantomData<fn() -> (T, &'a ())>);
-        impl<'a, T: Into<Option<Text<'a>>>> Shape<'a, T> {
-            fn one<E>(one: Result<T, E>) -> Result<Ids<'a, T>, E> {
-                one.map(|one| Ids(one.into().into_iter().collect(), PhantomData))
-            }
+impl<'a> IdList<'a> {
+    /// Adds one.
+    ///
+    /// # Errors
+    /// So many as these have longer ids.
+    pub(super) fn push(&mut self, id: Text<'a>) -> Result<(), String> {
+        self.length += id.len();
+        if self.all.len() >= MANY && self.length < SHORT * self.all.len() {
+            return Err(format!(
+                "more than {MANY} ids of fewer than {SHORT} characters; those of so many elements are longer"
+            ));
         }
-        impl<'de: 'a, 'a, T: Deserialize<'de> + Into<Option<Text<'a>>>> Visitor<'de> for Shape<'a, T> {
-            type Value = Ids<'a, T>;
+        self.all.push(id);
+        Ok(())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for IdList<'a> {
+    /// One may stand without brackets; `null` is none.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = IdList<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one element or an array of them")
+                f.write_str("one id or an array of them")
             }
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Ids::default())
+                Ok(IdList::default())
             }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Self::one(T::deserialize(serde::de::value::BorrowedStrDeserializer::new(text)))
+            fn visit_borrowed_str<E>(self, id: &'de str) -> Result<Self::Value, E> {
+                Ok(IdList { all: vec![Text(Cow::Borrowed(id))], length: id.len() })
             }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Self::one(T::deserialize(serde::de::value::StrDeserializer::new(text)))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Self::one(T::deserialize(MapAccessDeserializer::new(map)))
+            fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
+                Ok(IdList { all: vec![Text(Cow::Owned(id.to_owned()))], length: id.len() })
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let (mut all, mut length) = (Vec::new(), 0);
-                while let Some(one) = list.next_element::<T>()? {
-                    let Some(id) = one.into() else { continue };
-                    length += id.len();
-                    if all.len() >= MANY && length < SHORT * all.len() {
-                        return Err(A::Error::custom(format_args!(
-                            "more than {MANY} ids of fewer than {SHORT} characters; those of so many elements are longer"
-                        )));
-                    }
-                    all.push(id);
+                let mut ids = IdList::default();
+                while let Some(id) = list.next_element()? {
+                    ids.push(id).map_err(A::Error::custom)?;
                 }
-                Ok(Ids(all, PhantomData))
+                Ok(ids)
             }
         }
-        from.deserialize_any(Shape(PhantomData))
+        from.deserialize_any(Shape)
     }
 }
 
@@ -275,16 +349,29 @@ mod tests {
         }
         serde_json::from_str::<Maybe<Named<'_>>>(r#"{"name":1}"#).map(|_| ()).unwrap_err();
         for (json, count) in [(r#""x""#, 1), (r#"["x","y"]"#, 2), ("null", 0), ("[]", 0)] {
-            let Ids(found, _): Ids<'_> = serde_json::from_str(json).unwrap();
+            let found = serde_json::from_str::<IdList<'_>>(json).unwrap().all;
             assert_eq!(found.len(), count, "{json}");
             assert!(found.iter().all(|text| matches!(text.0, Cow::Borrowed(_))), "{json}");
         }
-        let short = format!("[{}\"\"]", "\"1234567\",".repeat(MANY));
+        let short = format!("[{}\"\"]", "\"12\",".repeat(MANY));
         assert!(
-            serde_json::from_str::<Ids<'_>>(&short).is_err_and(|e| e.to_string().contains("line 1 column"))
+            serde_json::from_str::<IdList<'_>>(&short)
+                .is_err_and(|e| e.to_string().contains("line 1 column"))
         );
         let long = format!("[{}\"\"]", "\"123456789\",".repeat(MANY));
-        assert_eq!(serde_json::from_str::<Ids<'_>>(&long).unwrap().0.len(), MANY + 1);
+        assert_eq!(serde_json::from_str::<IdList<'_>>(&long).unwrap().all.len(), MANY + 1);
+        assert_eq!(serde_json::from_str::<Few<u8>>("null").unwrap().0.len(), 0);
+        for (json, text) in [("\"x\"", "x"), ("null", ""), ("[\"x\"]", ""), ("1.5", ""), ("{\"x\":1}", "")] {
+            assert_eq!(&*serde_json::from_str::<Loose<'_>>(json).unwrap(), text, "{json}");
+        }
+        for (json, is_object) in [(r#"{"name":"x"}"#, true), (r#"["x"]"#, false), ("null", false)] {
+            let found = serde_json::from_str::<Object<Named<'_>>>(json).map(|Object(found)| found.name.len());
+            assert_eq!(found.as_ref().ok(), is_object.then_some(&1), "{json}");
+            assert!(
+                found.err().is_none_or(|e| e.to_string().contains("expected an object at line 1")),
+                "{json}"
+            );
+        }
         for (count, is_few) in [(FEW, true), (FEW + 1, false)] {
             let list = format!("[{}", "0,".repeat(count)).trim_end_matches(',').to_owned() + "]";
             let found = serde_json::from_str::<Few<u8>>(&list).map(|few| few.0.len());

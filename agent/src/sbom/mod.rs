@@ -1,9 +1,9 @@
 //! SBOM documents → one [`ImageIndex`] per image.
 //!
-//! Accepted: SPDX 2.2 and 2.3 as JSON and tag-value, SPDX 3.0 as JSON-LD, CycloneDX 1.4 to 1.7 as JSON, syft-json (schemas 6 to
-//! 16). Documents are read lenient where real ones are (missing
-//! checksums, zero digests, directories among the files) and strict where it matters: digests by algorithm and length, paths,
-//! duplicate keys of every object that is read, one path with two digests.
+//! Accepted: SPDX 2.2 and 2.3 as JSON and tag-value, SPDX 3.0 as JSON-LD, CycloneDX 1.2 to 1.7 as JSON, syft-json (schemas 6 to
+//! 16). Documents are read lenient where no digest and no path rests on it, and real ones are sloppy (missing checksums, zero digests,
+//! directories among the files, `null` for an empty list, times that are none, one id for two elements), and strict where one does:
+//! digests by algorithm and length, paths, duplicate keys of every object that is read, one path with two digests.
 
 mod builder;
 mod checksum;
@@ -15,6 +15,9 @@ pub mod generate;
 mod graph;
 mod index;
 mod json;
+mod kinds;
+mod layers;
+mod magic;
 mod order;
 mod origin;
 mod packages;
@@ -35,6 +38,7 @@ pub use coverage::Numbers;
 pub use digests::DigestPool;
 pub(crate) use index::search;
 pub use index::{Entry, ImageIndex};
+pub use kinds::Kinds;
 pub use origin::Origin;
 pub use packages::Package;
 pub(crate) use path::merges_into_usr;
@@ -43,6 +47,7 @@ pub use path::{PathError, canonical};
 use std::time::SystemTime;
 
 use crate::finding::Sha256;
+use crate::mark::without_mark;
 
 /// What a document may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,7 @@ pub enum Format {
     SpdxTagValue,
     /// SPDX 3.0, JSON-LD.
     Spdx3,
-    /// CycloneDX 1.4 to 1.7, JSON.
+    /// CycloneDX 1.2 to 1.7, JSON.
     CycloneDx,
     /// syft-json.
     Syft,
@@ -125,7 +130,7 @@ pub enum SbomError {
     },
     /// Not a format that is read.
     #[error(
-        "this is {found}; accepted are SPDX 2.2 and 2.3 (JSON, tag-value), SPDX 3.0 (JSON-LD), CycloneDX 1.4 to 1.7 (JSON), \
+        "this is {found}; accepted are SPDX 2.2 and 2.3 (JSON, tag-value), SPDX 3.0 (JSON-LD), CycloneDX 1.2 to 1.7 (JSON), \
          and syft-json"
     )]
     Format {
@@ -189,6 +194,10 @@ impl Position {
 /// The document is refused whole, with position and reason.
 pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ImageIndex, SbomError> {
     limits.check_size(bytes.len() as u64)?;
+    let bytes = without_mark(bytes);
+    if let Some(found) = magic::other(bytes) {
+        return Err(SbomError::Format { found: found.to_owned() });
+    }
     let format = if scan::is_tag_value(bytes) {
         Format::SpdxTagValue
     } else {
@@ -228,11 +237,13 @@ fn last_mention(bytes: &[u8], path: &str) -> Option<usize> {
     find(name).or_else(|| find(name.strip_prefix("usr/")?))
 }
 
-/// A time of a document (RFC 3339).
-fn created(field: &str, text: &str) -> Result<SystemTime, String> {
+/// A time of a document (RFC 3339). One that cannot be read is not stated, and so is one before 1970: a document of that time is none
+/// (Go writes the year 1 for no time at all).
+fn created(text: &str) -> Option<SystemTime> {
     time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .ok()
         .map(SystemTime::from)
-        .map_err(|error| format!("{field} {:?} is no time: {error}", shown(text)))
+        .filter(|time| *time >= SystemTime::UNIX_EPOCH)
 }
 
 /// As much of a text from outside as a message may hold.

@@ -57,15 +57,19 @@ impl Packages {
         self.text.get(self.start(at(number))..at(ends.label))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Package<'_>> {
-        self.ends.iter().enumerate().filter_map(|(number, ends)| {
-            let start = self.start(number);
-            Some(Package {
-                name: self.text.get(start..at(ends.name))?,
-                version: self.text.get(at(ends.name)..at(ends.label))?.trim_start_matches(' '),
-                purl: self.text.get(at(ends.label)..at(ends.purl)).filter(|purl| !purl.is_empty()),
-            })
+    /// The package of this number.
+    pub(super) fn get(&self, number: u32) -> Option<Package<'_>> {
+        let ends = self.ends.get(at(number))?;
+        let start = self.start(at(number));
+        Some(Package {
+            name: self.text.get(start..at(ends.name))?,
+            version: self.text.get(at(ends.name)..at(ends.label))?.trim_start_matches(' '),
+            purl: self.text.get(at(ends.label)..at(ends.purl)).filter(|purl| !purl.is_empty()),
         })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Package<'_>> {
+        (0..u32::try_from(self.len()).unwrap_or(u32::MAX)).filter_map(|number| self.get(number))
     }
 
     fn start(&self, number: usize) -> usize {

@@ -1,7 +1,9 @@
 //! One fast pass over the bytes before anything is parsed: nesting, and which format it is.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use super::json::{Loose, Maybe, Object};
 use super::{Format, Position, SbomError};
 
 /// Refuses JSON that is nested deeper than `limit`. Strings are skipped; anything else wrong with the JSON is the parser's to find.
@@ -57,24 +59,28 @@ fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(u64::from_le_bytes([0x01; 8])) & !word & u64::from_le_bytes([0x80; 8])
 }
 
-/// Keys at the top of a document that tell the formats apart.
+/// Keys at the top of a document that tell the formats apart, and what is often taken for an SBOM.
 #[derive(Deserialize)]
 struct Marks<'a> {
-    #[serde(rename = "spdxVersion", borrow)]
-    spdx: Option<std::borrow::Cow<'a, str>>,
-    #[serde(rename = "bomFormat", borrow)]
-    bom: Option<std::borrow::Cow<'a, str>>,
+    #[serde(rename = "spdxVersion", borrow, default)]
+    spdx: Loose<'a>,
+    #[serde(rename = "bomFormat", borrow, default)]
+    bom: Loose<'a>,
     #[serde(rename = "@context", borrow)]
     context: Option<&'a serde_json::value::RawValue>,
-    #[serde(borrow)]
-    schema: Option<Schema<'a>>,
-    artifacts: Option<serde::de::IgnoredAny>,
+    #[serde(borrow, default)]
+    schema: Maybe<Schema<'a>>,
+    artifacts: Option<IgnoredAny>,
+    #[serde(rename = "payloadType", alias = "dsseEnvelope")]
+    envelope: Option<IgnoredAny>,
+    #[serde(rename = "predicateType")]
+    statement: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Schema<'a> {
-    #[serde(borrow)]
-    version: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    version: Loose<'a>,
 }
 
 /// The formats' first marks, as the text of a key.
@@ -95,21 +101,24 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, SbomError> {
     if let (Some((_, format)), None) = (near.next(), near.next()) {
         return Ok(*format);
     }
-    if bytes.trim_ascii_start().starts_with(b"<") {
-        return Err(SbomError::Format { found: "XML".to_owned() });
-    }
-    let marks: Marks<'_> = serde_json::from_slice(bytes)
+    let Object(marks): Object<Marks<'_>> = serde_json::from_slice(bytes)
         .map_err(|e| SbomError::Format { found: format!("not a JSON object that can be read ({e})") })?;
-    if marks.bom.is_some() {
+    if marks.bom.0.is_some() {
         Ok(Format::CycloneDx)
-    } else if marks.spdx.is_some() {
+    } else if marks.spdx.0.is_some() {
         Ok(Format::Spdx2)
     } else if marks.context.is_some_and(|c| c.get().contains("spdx.org/rdf/3")) {
         Ok(Format::Spdx3)
-    } else if marks.artifacts.is_some() && marks.schema.is_some_and(|s| s.version.is_some()) {
+    } else if marks.artifacts.is_some() && marks.schema.0.is_some_and(|schema| schema.version.0.is_some()) {
         Ok(Format::Syft)
     } else {
-        let found = "JSON without the marks of an SBOM (spdxVersion; bomFormat; @context of SPDX 3; schema and artifacts)";
+        let found = if marks.envelope.is_some() {
+            "a signed attestation, which `muster attest verify` reads"
+        } else if marks.statement.is_some() {
+            "an in-toto statement, whose predicate may be an SBOM"
+        } else {
+            "JSON without the marks of an SBOM (spdxVersion; bomFormat; @context of SPDX 3; schema and artifacts)"
+        };
         Err(SbomError::Format { found: found.to_owned() })
     }
 }

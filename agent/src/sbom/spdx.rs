@@ -8,7 +8,7 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, Spdx2};
 use super::graph::Graph;
-use super::json::{self, Few, Ids, Seen, Text, each};
+use super::json::{self, Few, IdList, Loose, Maybe, Object, Seen, Text, each};
 use super::{Builder, Format, ImageIndex, Package as Named, SbomError, created, shown, tool};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
@@ -32,7 +32,7 @@ struct File<'a> {
     #[serde(default)]
     checksums: Checksums<Spdx2>,
     #[serde(borrow, default)]
-    comment: Option<Text<'a>>,
+    comment: Loose<'a>,
 }
 
 #[derive(Deserialize)]
@@ -42,54 +42,54 @@ struct Package<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(rename = "versionInfo", borrow, default)]
-    version: Option<Text<'a>>,
+    version: Loose<'a>,
     /// SPDX 2.2.
     #[serde(rename = "hasFiles", borrow, default)]
-    has_files: Ids<'a>,
+    has_files: IdList<'a>,
     #[serde(rename = "externalRefs", borrow, default)]
-    references: Few<Reference<'a>>,
+    references: Few<Object<Reference<'a>>>,
     /// trivy's, until 0.50.
     #[serde(rename = "attributionTexts", borrow, default)]
-    attributions: Few<Text<'a>>,
+    attributions: Few<Loose<'a>>,
     /// trivy's, since.
     #[serde(borrow, default)]
-    annotations: Few<Annotation<'a>>,
+    annotations: Few<Object<Annotation<'a>>>,
     #[serde(rename = "primaryPackagePurpose", borrow, default)]
-    purpose: Option<Text<'a>>,
+    purpose: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct Reference<'a> {
-    #[serde(rename = "referenceType", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(rename = "referenceLocator", borrow)]
-    locator: Cow<'a, str>,
+    #[serde(rename = "referenceType", borrow, default)]
+    kind: Loose<'a>,
+    #[serde(rename = "referenceLocator", borrow, default)]
+    locator: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct Annotation<'a> {
     #[serde(borrow, default)]
-    comment: Cow<'a, str>,
+    comment: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct Relationship<'a> {
-    #[serde(rename = "spdxElementId", borrow)]
-    from: Text<'a>,
-    #[serde(rename = "relationshipType", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(rename = "relatedSpdxElement", borrow)]
-    to: Text<'a>,
+    #[serde(rename = "spdxElementId", borrow, default)]
+    from: Loose<'a>,
+    #[serde(rename = "relationshipType", borrow, default)]
+    kind: Loose<'a>,
+    #[serde(rename = "relatedSpdxElement", borrow, default)]
+    to: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct CreationInfo<'a> {
     #[serde(borrow, default)]
-    creators: Few<Text<'a>>,
+    creators: Few<Loose<'a>>,
     #[serde(borrow, default)]
-    created: Option<Text<'a>>,
+    created: Loose<'a>,
     #[serde(borrow, default)]
-    comment: Option<Text<'a>>,
+    comment: Loose<'a>,
 }
 
 /// What `muster sbom generate` writes into `creationInfo.comment` when every file that can run is listed.
@@ -108,42 +108,47 @@ impl<'a> Document<'a> {
     }
 
     fn file(&mut self, file: File<'a>) -> Result<(), String> {
-        if let Some(comment) = &file.comment {
-            self.builder.origin.add_comment(comment);
-        }
-        self.graph.file(&mut self.builder, file.id, &file.name, file.checksums.0).map(|_| ())
+        self.builder.origin.add_comment(&file.comment);
+        self.graph.file(&mut self.builder, file.id, &file.name, file.checksums.usable()?).map(|_| ())
     }
 
-    fn package(&mut self, package: Package<'a>) -> Result<(), String> {
-        let comments = package.annotations.0.iter().map(|annotation| &*annotation.comment);
+    fn package(&mut self, package: Package<'a>) {
+        let comments = package.annotations.0.iter().map(|Object(annotation)| &*annotation.comment);
         for text in package.attributions.0.iter().map(|text| &**text).chain(comments) {
             self.builder.origin.add_attribution(text);
         }
-        let purl = package.references.0.iter().find(|r| r.kind == "purl").map(|r| &*r.locator);
-        let version = package.version.as_deref().unwrap_or_default();
-        let number = if is_root(&package.id, package.purpose.as_deref().unwrap_or_default()) {
+        self.builder.kinds.count(match &*package.purpose {
+            "DEVICE" => "device",
+            "FIRMWARE" => "firmware",
+            _ => "",
+        });
+        let purl = package.references.0.iter().find(|Object(reference)| &*reference.kind == "purl");
+        let purl = purl.and_then(|Object(reference)| reference.locator.0.as_deref());
+        let named = if is_root(&package.id, &package.purpose) {
             self.builder.origin.add_purl(purl.unwrap_or_default());
             None
         } else {
-            Some(self.builder.package(&Named { name: &package.name, version, purl }))
+            Some(Named { name: &package.name, version: &package.version, purl })
         };
-        self.graph.contains_all(package.id.clone(), package.has_files.0);
-        self.graph.package(package.id, &package.name, number)
+        self.graph.contains_all(package.id.clone(), package.has_files.all);
+        self.graph.package(&mut self.builder, package.id, named.as_ref());
     }
 
-    fn relationship(&mut self, relationship: Relationship<'a>) {
-        if relationship.kind == "CONTAINS" {
-            self.graph.contains(relationship.from, relationship.to);
+    fn relationship(&mut self, Relationship { from, kind, to }: Relationship<'a>) {
+        let contained = match &*kind {
+            "CONTAINS" => (from, to),
+            "CONTAINED_BY" => (to, from),
+            _ => return,
+        };
+        if let (Loose(Some(package)), Loose(Some(file))) = contained {
+            self.graph.contains(package, file);
         }
     }
 
-    fn creation(&mut self, info: &CreationInfo<'a>) -> Result<(), String> {
-        if let Some(time) = &info.created {
-            self.builder.created = Some(created("creationInfo.created", time)?);
-        }
+    fn creation(&mut self, info: &CreationInfo<'a>) {
+        self.builder.created = created(&info.created);
         self.builder.tool = info.creators.0.iter().find_map(|creator| tool::of_creator(creator));
-        self.builder.complete = info.comment.as_deref() == Some(COMPLETE);
-        Ok(())
+        self.builder.complete = &*info.comment == COMPLETE;
     }
 }
 
@@ -172,22 +177,27 @@ impl<'de> Visitor<'de> for Document<'de> {
                 }
                 "files" => {
                     seen.first("files")?;
-                    map.next_value_seed(each(|file| self.file(file)))?;
+                    map.next_value_seed(each(|Object(file)| self.file(file)))?;
                 }
                 "packages" => {
                     seen.first("packages")?;
-                    map.next_value_seed(each(|package| self.package(package)))?;
+                    map.next_value_seed(each(|Object(package)| {
+                        self.package(package);
+                        Ok::<(), A::Error>(())
+                    }))?;
                 }
                 "relationships" => {
                     seen.first("relationships")?;
-                    map.next_value_seed(each(|relationship| {
+                    map.next_value_seed(each(|Object(relationship)| {
                         self.relationship(relationship);
                         Ok::<(), A::Error>(())
                     }))?;
                 }
                 "creationInfo" => {
                     seen.first("creationInfo")?;
-                    self.creation(&map.next_value()?).map_err(A::Error::custom)?;
+                    if let Maybe(Some(info)) = map.next_value()? {
+                        self.creation(&info);
+                    }
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

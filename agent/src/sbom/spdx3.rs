@@ -1,27 +1,29 @@
-//! SPDX 3.0, JSON-LD (spdx.github.io/spdx-spec/v3.0.1, serialization as `@context` and `@graph`).
+//! SPDX 3.0, JSON-LD (spdx.github.io/spdx-spec/v3.0.1, serialization as `@context` and `@graph`; without `@graph` the document is one
+//! element).
 //!
-//! Elements stand in any order and name each other by id, so the graph is read once and put together at its end.
+//! Elements stand in any order and name each other by id, so the graph is read once and put together at its end. Where one is named, it may
+//! also stand in place.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
-
-use super::checksum::{Checksums, Spdx3};
+use super::checksum::Algorithm;
 use super::graph::Graph;
-use super::json::{self, Few, Ids, Seen, Text, each};
-use super::{Builder, Format, ImageIndex, Package, SbomError, created, shown, tool};
+use super::json::{self, Loose, Text};
+use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, created, shown, tool};
+use context::Prefixes;
+use element::{Element, Root};
+
+mod context;
+mod element;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
-    json::document(
-        bytes,
-        Format::Spdx3,
-        Document { graph: Graph::of_document(bytes), ..Document::default() },
-    )?
-    .index()
+    let mut document = Document { graph: Graph::of_document(bytes), ..Document::default() };
+    json::document(bytes, Format::Spdx3, Root(&mut document))?;
+    document.index()
 }
+
+/// Names of tools that are kept.
+const TOOLS: usize = 4096;
 
 #[derive(Default)]
 struct Document<'a> {
@@ -31,6 +33,19 @@ struct Document<'a> {
     /// What the document, and the SBOM in it, are about.
     roots: HashMap<Text<'a>, Vec<Text<'a>>>,
     documents: Vec<Text<'a>>,
+    /// Tools by id.
+    tools: Vec<(Text<'a>, Text<'a>)>,
+    /// The tools that the first `CreationInfo` says were used.
+    used: Vec<Text<'a>>,
+    /// Digests that are elements of their own.
+    hashes: HashMap<Text<'a>, (Algorithm, Text<'a>)>,
+    /// Files that name such digests.
+    hashed: Vec<(u32, Text<'a>)>,
+    /// Package URLs that are elements of their own.
+    purls: HashMap<Text<'a>, Text<'a>>,
+    /// Packages that name their identifiers.
+    identified: Vec<Identified<'a>>,
+    prefixes: Prefixes<'a>,
 }
 
 struct Contains<'a> {
@@ -39,87 +54,30 @@ struct Contains<'a> {
     complete: bool,
 }
 
-/// The members of all types that are read.
-#[derive(Deserialize)]
-struct Element<'a> {
-    #[serde(rename = "type", alias = "@type", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(rename = "spdxId", alias = "@id", borrow, default)]
-    id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    comment: Option<Text<'a>>,
-    #[serde(rename = "verifiedUsing", default)]
-    hashes: Checksums<Spdx3>,
-    /// `Element/created` of CreationInfo.
-    #[serde(borrow, default)]
-    created: Option<Text<'a>>,
-    #[serde(rename = "software_fileKind", borrow, default)]
-    file_kind: Option<Text<'a>>,
-    #[serde(rename = "software_primaryPurpose", borrow, default)]
-    purpose: Option<Text<'a>>,
-    #[serde(rename = "software_packageVersion", borrow, default)]
-    version: Option<Text<'a>>,
-    #[serde(rename = "software_packageUrl", borrow, default)]
-    purl: Option<Text<'a>>,
-    #[serde(rename = "externalIdentifier", borrow, default)]
-    identifiers: Few<Identifier<'a>>,
-    #[serde(borrow, default)]
-    from: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    to: Ids<'a, Id<'a>>,
-    #[serde(rename = "relationshipType", borrow, default)]
-    relationship: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    completeness: Option<Text<'a>>,
-    #[serde(rename = "rootElement", borrow, default)]
-    roots: Ids<'a, Id<'a>>,
+/// A package whose package URL may be one of these identifiers.
+struct Identified<'a> {
+    package: PackageElement<'a>,
+    by: Box<[Text<'a>]>,
 }
 
-#[derive(Deserialize)]
-struct Identifier<'a> {
-    #[serde(rename = "externalIdentifierType", borrow, default)]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    identifier: Cow<'a, str>,
+/// What is read of a package.
+struct PackageElement<'a> {
+    id: Text<'a>,
+    name: Text<'a>,
+    version: Text<'a>,
+    /// It stands for the image itself, or for its distribution, and is nothing that is installed in it.
+    is_root: bool,
 }
 
-/// An id, or an element written in place, which nothing else can name.
-enum Id<'a> {
-    Of(Text<'a>),
-    InPlace,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Shape;
-        impl<'de> Visitor<'de> for Shape {
-            type Value = Id<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an id or an element")
-            }
-            fn visit_borrowed_str<E>(self, id: &'de str) -> Result<Self::Value, E> {
-                Ok(Id::Of(Text(Cow::Borrowed(id))))
-            }
-            fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
-                Ok(Id::Of(Text(Cow::Owned(id.to_owned()))))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Id::InPlace)
-            }
-        }
-        from.deserialize_any(Shape)
-    }
-}
-
-impl<'a> From<Id<'a>> for Option<Text<'a>> {
-    fn from(id: Id<'a>) -> Self {
-        match id {
-            Id::Of(text) => Some(text),
-            Id::InPlace => None,
-        }
+/// What is counted, by the class or the purpose of a package (specification, SoftwarePurpose).
+fn kind(class: &str, purpose: &str) -> &'static str {
+    match (class, purpose) {
+        ("ai_AIPackage", _) | (_, "model") => "machine-learning-model",
+        ("dataset_DatasetPackage", _) | (_, "data") => "data",
+        (_, "device") => "device",
+        (_, "deviceDriver") => "device-driver",
+        (_, "firmware") => "firmware",
+        _ => "",
     }
 }
 
@@ -127,63 +85,111 @@ impl<'a> Document<'a> {
     fn element(&mut self, element: Element<'a>) -> Result<(), String> {
         match &*element.kind {
             "software_File" => self.file(element),
-            "software_Package" => self.package(element),
-            "Relationship" if element.relationship.as_deref() == Some("contains") => {
+            // The latter two are packages, too.
+            "software_Package" | "ai_AIPackage" | "dataset_DatasetPackage" => {
+                self.package(element);
+                Ok(())
+            }
+            "Relationship" if &*element.relationship == "contains" => {
+                let complete = &*element.completeness == "complete";
                 let from = element.from.ok_or("missing field `from`")?;
-                let complete = element.completeness.as_deref() == Some("complete");
-                self.contains.push(Contains { from, to: element.to.0, complete });
+                self.contains.push(Contains { from, to: element.to.all, complete });
                 Ok(())
             }
             "SpdxDocument" | "software_Sbom" => {
-                let id = element.id.ok_or("missing field `spdxId`")?;
-                if element.kind == "SpdxDocument" {
+                let id = element.id.0.unwrap_or_default();
+                if &*element.kind == "SpdxDocument" {
                     self.documents.push(id.clone());
                 }
-                self.roots.entry(id).or_default().extend(element.roots.0);
+                self.roots.entry(id).or_default().extend(element.roots.all);
                 Ok(())
             }
-            "Tool" if self.builder.tool.is_none() => {
-                self.builder.tool = element.name.as_deref().map(|name| tool::named(name, ""));
+            "Tool" => {
+                if let (Loose(Some(id)), Loose(Some(name))) = (element.id, element.name)
+                    && self.tools.len() < TOOLS
+                {
+                    self.tools.push((id, name));
+                }
                 Ok(())
             }
             "CreationInfo" => {
-                let Some(time) = element.created else { return Ok(()) };
-                self.builder.created = self.builder.created.max(Some(created("created", &time)?));
+                self.builder.created = self.builder.created.max(created(&element.created));
+                if self.used.is_empty() {
+                    self.used = element.used.all;
+                }
+                Ok(())
+            }
+            "ExternalIdentifier" => {
+                if let ("packageUrl", Loose(Some(id)), Loose(Some(purl))) =
+                    (&*element.identifier_kind, element.id, element.identifier)
+                {
+                    self.purls.insert(id, purl);
+                }
+                Ok(())
+            }
+            "Hash" => self.hash(element),
+            // What else may verify an element (specification, IntegrityMethod), and is no digest of a content.
+            "PackageVerificationCode" | "software_ContentIdentifier" => {
+                if let Loose(Some(id)) = element.id {
+                    self.hashes.insert(id, (Algorithm::Other, Text::default()));
+                }
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn package(&mut self, element: Element<'a>) -> Result<(), String> {
-        let purl = element.purl.as_deref().or_else(|| {
-            let named = element.identifiers.0.iter().find(|i| i.kind == "packageUrl");
-            named.map(|identifier| &*identifier.identifier)
-        });
-        let (name, version) = (element.name.unwrap_or_default(), element.version.unwrap_or_default());
-        // What stands for the image itself, or for its distribution, is nothing that is installed in it.
-        let number = if matches!(element.purpose.as_deref(), Some("container" | "operatingSystem")) {
-            self.builder.origin.add_purl(purl.unwrap_or_default());
-            None
-        } else {
-            Some(self.builder.package(&Package { name: &name, version: &version, purl }))
+    fn hash(&mut self, element: Element<'a>) -> Result<(), String> {
+        let Loose(Some(id)) = element.id else { return Ok(()) };
+        let (Loose(Some(algorithm)), Loose(Some(value))) = (element.algorithm, element.value) else {
+            return Err("a digest needs algorithm and hashValue".to_owned());
         };
-        match element.id {
-            Some(id) => self.graph.package(id, &name, number),
-            None => Ok(()),
+        let new = (Algorithm::named(&algorithm), value);
+        match self.hashes.insert(id, new.clone()) {
+            Some(known) if known != new => Err("two different digests have one id".to_owned()),
+            _ => Ok(()),
         }
     }
 
+    fn package(&mut self, element: Element<'a>) {
+        self.builder.kinds.count(kind(&element.kind, &element.purpose));
+        let package = PackageElement {
+            id: element.id.0.unwrap_or_default(),
+            name: element.name.0.unwrap_or_default(),
+            version: element.version.0.unwrap_or_default(),
+            is_root: matches!(&*element.purpose, "container" | "operatingSystem"),
+        };
+        match element.purl.0.or(element.identifiers.purl) {
+            None if !element.identifiers.named.is_empty() => {
+                let by = element.identifiers.named.into();
+                self.identified.push(Identified { package, by });
+            }
+            purl => self.add_package(package, purl.as_deref()),
+        }
+    }
+
+    fn add_package(&mut self, package: PackageElement<'a>, purl: Option<&str>) {
+        let PackageElement { id, name, version, is_root } = package;
+        if is_root {
+            self.builder.origin.add_purl(purl.unwrap_or_default());
+        }
+        let package = Package { name: &name, version: &version, purl };
+        self.graph.package(&mut self.builder, id, (!is_root).then_some(&package));
+    }
+
     fn file(&mut self, element: Element<'a>) -> Result<(), String> {
-        let name = element.name.ok_or("missing field `name`")?;
-        if element.file_kind.is_some_and(|kind| &*kind == "directory") {
+        let name = element.name.0.ok_or("missing field `name`")?;
+        if &*element.file_kind == "directory" {
             return Ok(());
         }
-        if let Some(comment) = &element.comment {
-            self.builder.origin.add_comment(comment);
+        self.builder.origin.add_comment(&element.comment);
+        let id = element.id.0.unwrap_or_default();
+        let digests = element.verified.digests.usable()?;
+        let named = element.verified.named;
+        if let Some(number) = self.graph.file(&mut self.builder, id, &name, digests)? {
+            self.hashed.extend(named.into_iter().map(|hash| (number, hash)));
         }
-        let id = element.id.ok_or("missing field `spdxId`")?;
-        self.graph.file(&mut self.builder, id, &name, element.hashes.0).map(|_| ())
+        Ok(())
     }
 
     /// Everything between the document and what it is about.
@@ -198,7 +204,78 @@ impl<'a> Document<'a> {
         found
     }
 
+    /// The tool that made the document; of several of which it says nothing, none.
+    fn tool(&self) -> Option<Box<str>> {
+        let (_, name) = match (&*self.used, &*self.tools) {
+            ([], [only]) => only,
+            ([], _) => return None,
+            (used, tools) => used.iter().find_map(|used| tools.iter().find(|(id, _)| id == used))?,
+        };
+        Some(tool::named(name, ""))
+    }
+
+    /// Takes the digests that files name.
+    fn take_hashes(&mut self) -> Result<(), SbomError> {
+        for (file, hash) in std::mem::take(&mut self.hashed) {
+            let added = match self.hashes.get(&hash) {
+                None => Err("is not in the document".to_owned()),
+                Some((algorithm, value)) => {
+                    let mut digests = Digests::default();
+                    digests.add(*algorithm, value).and_then(|()| self.builder.add_digests(file, digests))
+                }
+            };
+            added.map_err(|reason| {
+                self.builder.wrong(file, format!("its digest {:?}: {reason}", shown(&hash)))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ids in their short form, where the context has one.
+    fn shorten(&mut self) {
+        let prefixes = std::mem::take(&mut self.prefixes);
+        if prefixes.is_empty() {
+            return;
+        }
+        let all = |ids: &mut Vec<Text<'a>>| ids.iter_mut().for_each(|id| prefixes.shorten(id));
+        let short = |mut id: Text<'a>| {
+            prefixes.shorten(&mut id);
+            id
+        };
+        self.graph.rename(short);
+        for Contains { from, to, .. } in &mut self.contains {
+            prefixes.shorten(from);
+            all(to);
+        }
+        all(&mut self.documents);
+        all(&mut self.used);
+        self.roots = std::mem::take(&mut self.roots)
+            .into_iter()
+            .map(|(id, mut roots)| {
+                all(&mut roots);
+                (short(id), roots)
+            })
+            .collect();
+        self.tools.iter_mut().for_each(|(id, _)| prefixes.shorten(id));
+        self.hashes =
+            std::mem::take(&mut self.hashes).into_iter().map(|(id, hash)| (short(id), hash)).collect();
+        self.purls =
+            std::mem::take(&mut self.purls).into_iter().map(|(id, purl)| (short(id), purl)).collect();
+        self.hashed.iter_mut().for_each(|(_, hash)| prefixes.shorten(hash));
+        for Identified { package, by } in &mut self.identified {
+            prefixes.shorten(&mut package.id);
+            by.iter_mut().for_each(|id| prefixes.shorten(id));
+        }
+    }
+
     fn index(mut self) -> Result<ImageIndex, SbomError> {
+        self.shorten();
+        self.take_hashes()?;
+        for Identified { package, by } in std::mem::take(&mut self.identified) {
+            let purl = by.iter().find_map(|id| self.purls.get(id)).cloned();
+            self.add_package(package, purl.as_deref());
+        }
+        self.builder.tool = self.tool();
         // `completeness: complete` of a `contains` (specification, RelationshipCompleteness): the list is exhaustive.
         let roots = self.root_elements();
         let mut of_root = self.contains.iter().filter(|contains| roots.contains(&contains.from)).peekable();
@@ -209,45 +286,5 @@ impl<'a> Document<'a> {
         self.graph.own(&mut self.builder);
         self.builder.formats.push(Format::Spdx3);
         self.builder.finish()
-    }
-}
-
-impl<'de> Visitor<'de> for Document<'de> {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an SPDX 3 document")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        let mut seen = Seen::default();
-        let (mut context, mut graph) = (false, false);
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            match &*key {
-                "@context" => {
-                    seen.first("@context")?;
-                    let found = map.next_value::<Ids<'de, Id<'de>>>()?;
-                    let mut urls = found.0.iter();
-                    if !urls.clone().any(|url| url.contains("//spdx.org/rdf/3.0")) {
-                        return Err(A::Error::custom(format_args!(
-                            "@context {:?}; expected https://spdx.org/rdf/3.0.…/spdx-context.jsonld",
-                            urls.next().map_or("", |url| shown(url))
-                        )));
-                    }
-                    context = true;
-                }
-                "@graph" => {
-                    seen.first("@graph")?;
-                    map.next_value_seed(each(|element| self.element(element)))?;
-                    graph = true;
-                }
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        match (context, graph) {
-            (true, true) => Ok(self),
-            (false, _) => Err(A::Error::missing_field("@context")),
-            (true, false) => Err(A::Error::missing_field("@graph")),
-        }
     }
 }

@@ -7,13 +7,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::{Checksums, Syft};
 use super::graph::Graph;
-use super::json::{self, Maybe, Seen, Text, each};
+use super::json::{self, AnyShape, Few, Loose, Maybe, Object, Seen, Text, any, each};
 use super::recorded::{self, Metadata};
-use super::{Builder, Digests, Format, ImageIndex, Package, SbomError, shown, tool};
+use super::{Builder, Format, ImageIndex, Package, SbomError, shown, tool};
 use crate::finding::Sha256;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<ImageIndex, SbomError> {
@@ -32,23 +32,64 @@ struct Document<'a> {
 struct File<'a> {
     #[serde(borrow)]
     id: Text<'a>,
-    location: Location<'a>,
+    #[serde(borrow)]
+    location: Object<Location<'a>>,
+    #[serde(borrow, default)]
+    metadata: Maybe<FileMetadata<'a>>,
     #[serde(default)]
-    metadata: Option<FileMetadata<'a>>,
-    #[serde(default)]
-    digests: Option<Checksums<Syft>>,
+    digests: Checksums<Syft>,
 }
 
 #[derive(Deserialize)]
 struct Location<'a> {
     #[serde(borrow)]
     path: Cow<'a, str>,
+    #[serde(rename = "layerID", borrow, default)]
+    layer: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct FileMetadata<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Option<Text<'a>>,
+    /// Before schema 3.0 it had a capital.
+    #[serde(rename = "type", alias = "Type", borrow, default)]
+    kind: Kind<'a>,
+}
+
+/// What kind of file it is.
+#[derive(Default)]
+enum Kind<'a> {
+    #[default]
+    Unknown,
+    Named(Cow<'a, str>),
+    /// Of stereoscope's enumeration, or that of tar (`'0'`).
+    Number(u64),
+}
+
+impl<'de> AnyShape<'de> for Kind<'de> {
+    fn text(text: Cow<'de, str>) -> Self {
+        Self::Named(text)
+    }
+    fn number(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Kind<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        any::<Kind<'de>, D>(from)
+    }
+}
+
+impl Kind<'_> {
+    /// Only what has content can run. Symbolic links come with their target as a file of its own.
+    fn has_content(&self) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Named(name) => matches!(&**name, "RegularFile" | "HardLink" | ""),
+            // Regular and hard link, in either.
+            Self::Number(number) => matches!(number, 0 | 1 | 48 | 49),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -58,21 +99,21 @@ struct Artifact<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
-    version: Option<Text<'a>>,
+    version: Loose<'a>,
     #[serde(borrow, default)]
-    purl: Option<Text<'a>>,
+    purl: Loose<'a>,
     #[serde(borrow, default)]
     metadata: Maybe<Metadata<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Relationship<'a> {
-    #[serde(borrow)]
-    parent: Text<'a>,
-    #[serde(borrow)]
-    child: Text<'a>,
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    parent: Loose<'a>,
+    #[serde(borrow, default)]
+    child: Loose<'a>,
+    #[serde(rename = "type", borrow, default)]
+    kind: Loose<'a>,
 }
 
 /// What was scanned: `metadata` since schema 7, `target` before. Of a directory it is a string.
@@ -87,26 +128,27 @@ struct Image<'a> {
     /// Of an image alone.
     #[serde(rename = "imageID", borrow, default)]
     id: Option<Text<'a>>,
+    /// The base first.
     #[serde(borrow, default)]
-    layers: Vec<Layer<'a>>,
+    layers: Few<Object<Layer<'a>>>,
     /// The whole image configuration, base64.
     #[serde(borrow, default)]
-    config: Option<Text<'a>>,
+    config: Loose<'a>,
     #[serde(borrow, default)]
-    architecture: Option<Text<'a>>,
+    architecture: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct Layer<'a> {
     /// Of the unpacked layer (`diff_id`), whatever the media type says.
-    #[serde(borrow)]
-    digest: Cow<'a, str>,
+    #[serde(borrow, default)]
+    digest: Loose<'a>,
 }
 
 #[derive(Deserialize)]
 struct ImageConfig<'a> {
     #[serde(borrow, default)]
-    architecture: Option<Text<'a>>,
+    architecture: Loose<'a>,
 }
 
 #[derive(Deserialize)]
@@ -118,9 +160,9 @@ struct Schema<'a> {
 #[derive(Deserialize)]
 struct Descriptor<'a> {
     #[serde(borrow, default)]
-    name: Cow<'a, str>,
+    name: Loose<'a>,
     #[serde(borrow, default)]
-    version: Option<Text<'a>>,
+    version: Loose<'a>,
     #[serde(borrow, default)]
     configuration: Maybe<Configuration<'a>>,
 }
@@ -134,7 +176,7 @@ struct Configuration<'a> {
 #[derive(Deserialize)]
 struct Selection<'a> {
     #[serde(borrow, default)]
-    selection: Option<Text<'a>>,
+    selection: Loose<'a>,
 }
 
 fn sha256(bytes: &[u8]) -> Sha256 {
@@ -149,23 +191,24 @@ impl<'a> Document<'a> {
     }
 
     fn file(&mut self, file: File<'a>) -> Result<(), String> {
-        // Only what has content can run. Symbolic links come with their target as a file of its own.
-        let kind = file.metadata.and_then(|m| m.kind);
-        if kind.is_some_and(|kind| !matches!(&*kind, "RegularFile" | "HardLink" | "")) {
+        let File { id, location: Object(location), metadata, digests } = file;
+        if metadata.0.is_some_and(|metadata| !metadata.kind.has_content()) {
             return Ok(());
         }
-        let digests = file.digests.map_or_else(Digests::default, |d| d.0);
-        self.graph.file(&mut self.builder, file.id, &file.location.path, digests).map(|_| ())
+        let digests = digests.usable()?;
+        if let Some(number) = self.graph.file(&mut self.builder, id, &location.path, digests)? {
+            self.builder.of_layer(number, &location.layer);
+        }
+        Ok(())
     }
 
-    fn artifact(&mut self, artifact: Artifact<'a>) -> Result<(), String> {
-        let version = artifact.version.as_deref().unwrap_or_default();
-        let purl = artifact.purl.as_deref().filter(|purl| !purl.is_empty());
-        let package = self.builder.package(&Package { name: &artifact.name, version, purl });
-        if let Maybe(Some(metadata)) = &artifact.metadata {
-            recorded::add(&mut self.builder, metadata, package);
+    fn artifact(&mut self, artifact: Artifact<'a>) {
+        let purl = artifact.purl.0.as_deref().filter(|purl| !purl.is_empty());
+        let package = Package { name: &artifact.name, version: &artifact.version, purl };
+        let number = self.graph.package(&mut self.builder, artifact.id, Some(&package));
+        if let (Maybe(Some(metadata)), Some(number)) = (&artifact.metadata, number) {
+            recorded::add(&mut self.builder, metadata, number);
         }
-        self.graph.package(artifact.id, &artifact.name, Some(package))
     }
 
     /// `manifestDigest` is left alone: see [`super::Origin`].
@@ -173,18 +216,19 @@ impl<'a> Document<'a> {
         let Maybe(Some(Image { id: Some(id), layers, config, architecture })) = source.metadata else {
             return;
         };
-        let origin = &mut self.builder.origin;
-        for layer in &layers {
-            origin.add_layer(&layer.digest);
+        for Object(layer) in &layers.0 {
+            self.builder.origin.add_layer(&layer.digest);
+            self.builder.layers.push(&layer.digest);
         }
-        origin.architecture = architecture.filter(|name| !name.is_empty()).map(|name| name.to_string());
-        let config = config.and_then(|config| STANDARD.decode(&*config).ok());
+        let origin = &mut self.builder.origin;
+        origin.architecture = architecture.0.filter(|name| !name.is_empty()).map(|name| name.to_string());
+        let config = config.0.and_then(|config| STANDARD.decode(&*config).ok());
         if let Some(config) = config {
             // Where the document holds the configuration, its digest must be the image id.
             if *id != format!("sha256:{}", sha256(&config)) {
                 return;
             }
-            if let Ok(ImageConfig { architecture: Some(name) }) = serde_json::from_slice(&config) {
+            if let Ok(ImageConfig { architecture: Loose(Some(name)) }) = serde_json::from_slice(&config) {
                 origin.architecture = Some(name.to_string());
             }
         }
@@ -192,11 +236,10 @@ impl<'a> Document<'a> {
     }
 
     fn descriptor(&mut self, descriptor: Descriptor<'a>) {
-        self.builder.tool = (!descriptor.name.is_empty())
-            .then(|| tool::named(&descriptor.name, descriptor.version.as_deref().unwrap_or_default()));
+        self.builder.tool =
+            (!descriptor.name.is_empty()).then(|| tool::named(&descriptor.name, &descriptor.version));
         let files = descriptor.configuration.0.and_then(|configuration| configuration.files.0);
-        let selection = files.and_then(|files| files.selection);
-        self.builder.complete = selection.as_deref() == Some("all");
+        self.builder.complete = files.is_some_and(|files| &*files.selection == "all");
     }
 }
 
@@ -214,7 +257,7 @@ impl<'de> Visitor<'de> for Document<'de> {
             match &*key {
                 "schema" => {
                     seen.first("schema")?;
-                    let schema: Schema<'de> = map.next_value()?;
+                    let Object(schema): Object<Schema<'de>> = map.next_value()?;
                     let major = schema.version.split('.').next().and_then(|m| m.parse::<u32>().ok());
                     if !major.is_some_and(|m| (6..=16).contains(&m)) {
                         return Err(A::Error::custom(format_args!(
@@ -226,28 +269,36 @@ impl<'de> Visitor<'de> for Document<'de> {
                 }
                 "files" => {
                     seen.first("files")?;
-                    map.next_value_seed(each(|file| self.file(file)))?;
+                    map.next_value_seed(each(|Object(file)| self.file(file)))?;
                 }
                 "artifacts" => {
                     seen.first("artifacts")?;
-                    map.next_value_seed(each(|artifact| self.artifact(artifact)))?;
+                    map.next_value_seed(each(|Object(artifact)| {
+                        self.artifact(artifact);
+                        Ok::<(), A::Error>(())
+                    }))?;
                 }
                 "artifactRelationships" => {
                     seen.first("artifactRelationships")?;
-                    map.next_value_seed(each(|r: Relationship<'de>| {
-                        if r.kind == "contains" {
-                            self.graph.contains(r.parent, r.child);
+                    map.next_value_seed(each(|Object(Relationship { parent, child, kind })| {
+                        if let ("contains", Loose(Some(package)), Loose(Some(file))) = (&*kind, parent, child)
+                        {
+                            self.graph.contains(package, file);
                         }
                         Ok::<(), A::Error>(())
                     }))?;
                 }
                 "source" => {
                     seen.first("source")?;
-                    self.source(map.next_value()?);
+                    if let Maybe(Some(source)) = map.next_value()? {
+                        self.source(source);
+                    }
                 }
                 "descriptor" => {
                     seen.first("descriptor")?;
-                    self.descriptor(map.next_value()?);
+                    if let Maybe(Some(descriptor)) = map.next_value()? {
+                        self.descriptor(descriptor);
+                    }
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

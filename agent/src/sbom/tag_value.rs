@@ -115,7 +115,7 @@ impl<'a> Document<'a> {
                 }
             }
             ("Created", _) => {
-                self.builder.created = Some(created("Created", value)?);
+                self.builder.created = created(value);
             }
             ("Creator", _) if self.builder.tool.is_none() => self.builder.tool = tool::of_creator(value),
             ("CreatorComment", _) => self.builder.complete = value == COMPLETE,
@@ -146,8 +146,10 @@ impl<'a> Document<'a> {
             ("FileComment", Section::File) => self.builder.origin.add_comment(value),
             ("Relationship", _) => {
                 let mut words = value.split_whitespace();
-                if let (Some(from), Some("CONTAINS"), Some(to)) = (words.next(), words.next(), words.next()) {
-                    self.graph.contains(from, to);
+                match (words.next(), words.next(), words.next()) {
+                    (Some(package), Some("CONTAINS"), Some(file))
+                    | (Some(file), Some("CONTAINED_BY"), Some(package)) => self.graph.contains(package, file),
+                    _ => {}
                 }
             }
             _ => {}
@@ -170,13 +172,13 @@ impl<'a> Document<'a> {
             Section::Package => {
                 let version = std::mem::take(&mut self.package_version);
                 let (purl, purpose) = (self.purl.take(), std::mem::take(&mut self.purpose));
-                self.package = if is_root(id, purpose) {
+                let package = Package { name, version, purl };
+                let is_root = is_root(id, purpose);
+                if is_root {
                     self.builder.origin.add_purl(purl.unwrap_or_default());
-                    None
-                } else {
-                    Some(self.builder.package(&Package { name, version, purl }))
-                };
-                self.graph.package(id, name, self.package)?;
+                }
+                let package = (!is_root).then_some(&package);
+                self.package = self.graph.package(&mut self.builder, id, package);
             }
             Section::File => {
                 let number = self.graph.file(&mut self.builder, id, name, digests)?;

@@ -180,6 +180,7 @@ impl ImageConfig {
             .rootfs
             .diff_ids
             .into_iter()
+            .flatten()
             .map(|id| id.0.ok_or_else(|| Malformed::whole("a diff_id is not sha256")));
         Ok(Self { platform, diff_ids: diff_ids.collect::<Result<_, _>>()? })
     }
@@ -221,7 +222,8 @@ struct RawConfig {
 
 #[derive(Deserialize)]
 struct RawRootFs {
-    diff_ids: Vec<Digest>,
+    /// `null` from scratch (BuildKit).
+    diff_ids: Option<Vec<Digest>>,
 }
 
 /// An empty text is what Go writes for "nothing".

@@ -22,6 +22,7 @@ use crate::cli::input::read;
 use crate::cli::output::{complain, note, tell};
 use crate::finding::Sha256;
 use crate::images::sbom_of;
+use crate::mark::without_mark;
 use crate::sbom::{self, Origin};
 
 /// An artifact is held in memory, since some keys sign all of it and not its digest.
@@ -30,7 +31,8 @@ const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
 /// Arguments of `muster attest verify`.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// A DSSE envelope, or a Sigstore bundle (v0.1 to v0.3) of an attestation or of a signature over an artifact.
+    /// A DSSE envelope, or a Sigstore bundle (v0.1 to v0.3) of an attestation or of a signature over an artifact; or several, one per line
+    /// (JSON lines): then it is verified if each of them is.
     file: PathBuf,
     #[command(flatten)]
     policy: Options,
@@ -79,28 +81,41 @@ impl Verify {
         };
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            Err(error) => return self.answer(Err(error.to_string())),
+            Err(error) => return self.answer(&self.file.display(), Err(error.to_string())),
         };
         let file = self.file.display();
-        let over_artifact = is_over_artifact(&bytes, &Limits::default());
-        if let (Ok(true), About::Anything) = (&over_artifact, &about) {
+        let Some(lines) = lines(&bytes) else { return self.one(&file, &bytes, &about, &policy) };
+        let mut status = ExitCode::SUCCESS;
+        for (number, line) in lines {
+            let one = self.one(&format_args!("{file}:{number}"), line, &about, &policy)?;
+            if one != ExitCode::SUCCESS && status != ExitCode::from(USAGE) {
+                status = one;
+            }
+        }
+        Ok(status)
+    }
+
+    fn one(
+        &self,
+        file: &dyn fmt::Display,
+        bytes: &[u8],
+        about: &About,
+        policy: &Policy,
+    ) -> anyhow::Result<ExitCode> {
+        let over_artifact = is_over_artifact(bytes, &Limits::default());
+        if let (Ok(true), About::Anything) = (&over_artifact, about) {
             note(format_args!(
                 "muster: {file}: a signature over an artifact; name it with --artifact FILE (or --subject sha256:HEX)"
             ));
             return Ok(ExitCode::from(USAGE));
         }
         let good = over_artifact.map_err(|error| error.to_string()).and_then(|over_artifact| {
-            if over_artifact {
-                artifact(&bytes, &about, &policy)
-            } else {
-                attestation(&bytes, &about, &policy)
-            }
+            if over_artifact { artifact(bytes, about, policy) } else { attestation(bytes, about, policy) }
         });
-        self.answer(good)
+        self.answer(file, good)
     }
 
-    fn answer(&self, good: Result<Good, String>) -> anyhow::Result<ExitCode> {
-        let file = self.file.display();
+    fn answer(&self, file: &dyn fmt::Display, good: Result<Good, String>) -> anyhow::Result<ExitCode> {
         let status = if good.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         match good {
             Ok(good) if self.json => tell(format!("{}\n", good.json()))?,
@@ -134,6 +149,16 @@ impl Verify {
         let bytes = read(&self.file, limit)?;
         Ok((policy, about, bytes.map_err(|bytes| AttestationError::EnvelopeTooLarge { bytes, limit })))
     }
+}
+
+/// The lines of a file of several attestations, each with its number from 1; `None` for a file that is one.
+fn lines(bytes: &[u8]) -> Option<impl Iterator<Item = (usize, &[u8])>> {
+    let lines = (1..).zip(bytes.split(|byte| *byte == b'\n'));
+    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    // One that is written for people ends its first line elsewhere.
+    let (_, first) = lines.clone().next()?;
+    let is_whole = serde_json::from_slice::<IgnoredAny>(without_mark(first)).is_ok();
+    (is_whole && lines.clone().nth(1).is_some()).then_some(lines)
 }
 
 fn artifact(bytes: &[u8], about: &About, policy: &Policy) -> Result<Good, String> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::load;
+use super::{load, shown};
 use crate::cli::output::{complain, tell};
 use crate::sbom::Package;
 use crate::sbom::diff::{Diff as Difference, diff};
@@ -50,7 +50,7 @@ impl Diff {
 }
 
 fn text(diff: &Difference<'_>, out: &mut impl io::Write) -> io::Result<()> {
-    let label = |package: &Package<'_>| format!("{} {}", package.name, package.version);
+    let label = |package: &Package<'_>| format!("{} {}", shown(package.name), shown(package.version));
     for package in &diff.packages_removed {
         writeln!(out, "- package {}", label(package))?;
     }
@@ -58,7 +58,7 @@ fn text(diff: &Difference<'_>, out: &mut impl io::Write) -> io::Result<()> {
         writeln!(out, "+ package {}", label(package))?;
     }
     for (before, after) in &diff.packages_changed {
-        writeln!(out, "~ package {} -> {}", label(before), after.version)?;
+        writeln!(out, "~ package {} -> {}", label(before), shown(after.version))?;
     }
     for path in &diff.files_removed {
         writeln!(out, "- {path}")?;
@@ -66,9 +66,9 @@ fn text(diff: &Difference<'_>, out: &mut impl io::Write) -> io::Result<()> {
     for path in &diff.files_added {
         writeln!(out, "+ {path}")?;
     }
-    let shown = |digest: &str| if digest.is_empty() { "no digest".to_owned() } else { digest.to_owned() };
+    let digest = |digest: &str| if digest.is_empty() { "no digest".to_owned() } else { digest.to_owned() };
     for change in &diff.files_changed {
-        writeln!(out, "~ {} {} -> {}", change.path, shown(&change.before), shown(&change.after))?;
+        writeln!(out, "~ {} {} -> {}", change.path, digest(&change.before), digest(&change.after))?;
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! `muster sbom inspect`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::load_with_bytes;
-use crate::cli::output::tell;
+use super::{load_with_bytes, shown};
+use crate::cli::output::{complain, tell};
 use crate::finding::Sha256;
 use crate::sbom::{ImageIndex, generate, tool};
 
@@ -20,9 +21,18 @@ pub struct Inspect {
     json: bool,
 }
 
+/// Exit status when the SBOM cannot be read, as of the other commands.
+const UNREADABLE: u8 = 2;
+
 impl Inspect {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (index, bytes) = load_with_bytes(&self.file)?;
+        let (index, bytes) = match load_with_bytes(&self.file) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                complain(&error);
+                return Ok(UNREADABLE.into());
+            }
+        };
         let missing = missing(&index, generate::excluded_in(&bytes));
         let tool = index.tool();
         let advice = tool::advice(tool, index.coverage(), index.formats());
@@ -59,6 +69,8 @@ impl Inspect {
                     "unusable": n.unusable,
                     "owned": n.owned,
                     "packages": n.packages,
+                    "contents": n.contents,
+                    "components": n.kinds.iter().collect::<BTreeMap<_, _>>(),
                     "complete": n.complete,
                 },
                 "missing": missing,
@@ -75,11 +87,17 @@ impl Inspect {
             writeln!(out, "layer      {}", digest(layer))?;
         }
         if let Some(architecture) = &origin.architecture {
-            writeln!(out, "platform   {architecture}")?;
+            writeln!(out, "platform   {}", shown(architecture))?;
         }
         writeln!(out, "created    {}", created.as_deref().unwrap_or("not stated"))?;
         writeln!(out, "packages   {}", n.packages)?;
+        for (kind, count) in n.kinds.iter() {
+            writeln!(out, "components {count} of type {kind}")?;
+        }
         writeln!(out, "files      {} ({} owned by a package)", n.files, n.owned)?;
+        if n.contents > 0 {
+            writeln!(out, "contents   {} SHA-256 of files whose path is not stated", n.contents)?;
+        }
         writeln!(
             out,
             "digests    {} SHA-256, {} only SHA-1 or MD5, {} none",
@@ -122,7 +140,13 @@ fn missing(index: &ImageIndex, excluded: Option<String>) -> Vec<String> {
         lines.push("the claim that every file that can run is listed".to_owned());
     }
     if let Some(excluded) = excluded {
-        lines.push(format!("what lies below {excluded}, which its maker excluded"));
+        lines.push(format!("what lies below {}, which its maker excluded", shown(&excluded)));
+    }
+    if index.created().is_none() {
+        lines.push("a time of making that can be read".to_owned());
+    }
+    if n.contents > 0 {
+        lines.push(format!("the path of {} files that have a digest", n.contents));
     }
     if n.with_weak > 0 {
         lines.push(format!("a SHA-256 for {} files that have SHA-1 or MD5 only", n.with_weak));

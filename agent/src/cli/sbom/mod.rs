@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::input;
+use crate::event::FilePath;
 use crate::sbom::{ImageIndex, Limits, SbomError};
 
 /// Subcommands of `muster sbom`.
@@ -22,7 +23,7 @@ pub enum Command {
     /// The same files and the same time of making give the same bytes. The time is `SOURCE_DATE_EPOCH` of the environment (seconds
     /// since 1970); without it, of an OCI image when its configuration says that it was made, and of anything else now.
     Generate(generate::Generate),
-    /// Show what an SBOM can answer for, and what it lacks.
+    /// Show what an SBOM can answer for, and what it lacks. Exit status: 0 it was read, 2 it cannot be read.
     Inspect(inspect::Inspect),
     /// Compare two SBOMs of any formats: packages and files added, removed and changed. Exit status: 0 they say the same, 1 they
     /// differ, 2 one cannot be read.
@@ -41,6 +42,11 @@ impl Command {
             Self::Diff(args) => args.run(),
         }
     }
+}
+
+/// A text of a document as it is printed: without control characters.
+fn shown(text: &str) -> FilePath {
+    FilePath::from(text)
 }
 
 /// Reads an SBOM of any format.

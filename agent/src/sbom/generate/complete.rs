@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::document::{Document, Listed};
 use super::owners::Package;
+use crate::event::FilePath;
 use crate::sbom::ImageIndex;
 
 /// Named one by one at most.
@@ -21,7 +22,7 @@ pub struct Contradiction(Vec<String>);
 
 fn shown(paths: &[String]) -> String {
     let more = if paths.len() > SHOWN { "\n  …" } else { "" };
-    paths.iter().take(SHOWN).map(|path| format!("\n  {path}")).collect::<String>() + more
+    paths.iter().take(SHOWN).map(|path| format!("\n  {}", FilePath::from(&**path))).collect::<String>() + more
 }
 
 /// Adds what `base` names. Its packages own what it says they own; other files keep the owner that was found for them. A file of which

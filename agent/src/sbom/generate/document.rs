@@ -12,6 +12,7 @@ use super::oci::Image;
 use super::owners::Package;
 use super::{COMPLETE, Options, TOOL};
 use crate::finding::Sha256;
+use crate::mark::without_mark;
 
 /// Everything of a document.
 pub(super) struct Document {
@@ -131,7 +132,7 @@ pub fn excluded_in(document: &[u8]) -> Option<String> {
         #[serde(borrow, default)]
         value: Cow<'a, str>,
     }
-    let Selection { comment, metadata } = serde_json::from_slice(document).ok()?;
+    let Selection { comment, metadata } = serde_json::from_slice(without_mark(document)).ok()?;
     let properties = metadata.map_or_else(Vec::new, |metadata| metadata.properties);
     let property = properties.iter().find(|property| property.name == SELECTION);
     let comment = comment.as_deref().and_then(|text| text.strip_prefix("Lists ")?.strip_suffix('.'));

@@ -20,6 +20,7 @@ mod complete;
 mod cyclonedx;
 mod document;
 mod file;
+mod filesystem;
 mod oci;
 mod owners;
 mod spdx;

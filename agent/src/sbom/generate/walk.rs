@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::statfs::{self, FsType};
 
-use super::{EXCLUDED, NOT_MET, Options, Progress, Source};
+use super::{EXCLUDED, NOT_MET, Options, Progress, Source, filesystem};
 
 /// What was found; paths are relative to the root.
 pub(super) struct Tree {
@@ -17,19 +17,6 @@ pub(super) struct Tree {
     pub(super) left_out: Vec<(PathBuf, String)>,
 }
 
-/// File systems whose content is on a disk of this machine; the root's own kind counts too, whatever it is.
-const DISKS: [FsType; 9] = [
-    statfs::EXT4_SUPER_MAGIC,
-    statfs::XFS_SUPER_MAGIC,
-    statfs::BTRFS_SUPER_MAGIC,
-    statfs::F2FS_SUPER_MAGIC,
-    statfs::MSDOS_SUPER_MAGIC,
-    statfs::ISOFS_SUPER_MAGIC,
-    // Not in nix: squashfs, EROFS and ZFS (`include/uapi/linux/magic.h`; ZFS: `include/sys/fs/zfs.h` of OpenZFS).
-    FsType(0x7371_7368),
-    FsType(0xe0f5_e1e2),
-    FsType(0x2fc1_2fc1),
-];
 /// Not files of the host, whatever they are mounted from.
 const HOST_SKIPS: [&str; 4] = ["proc", "sys", "dev", "run"];
 
@@ -73,10 +60,8 @@ pub(super) fn walk(options: &Options, excluded: &HashSet<PathBuf>, progress: &Pr
             }
             let Ok(metadata) = entry.metadata() else { continue };
             let why = devices.entry(metadata.dev()).or_insert_with(|| match kind(entry.path()) {
-                Ok(kind) if kind == home_kind || DISKS.contains(&kind) => None,
-                Ok(kind) => {
-                    Some(format!("a file system of kind {:#x}, which is not a disk of this machine", kind.0))
-                }
+                Ok(kind) if kind == home_kind || filesystem::is_disk(kind) => None,
+                Ok(kind) => Some(format!("{}, which is no disk of this machine", filesystem::name(kind))),
                 Err(error) => Some(error.to_string()),
             });
             if let Some(why) = why {

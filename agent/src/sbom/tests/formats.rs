@@ -154,7 +154,7 @@ fn faults_of_one_format() {
     let (cdx, spdx3, tags) = (text(Format::CycloneDx), text(Format::Spdx3), text(Format::SpdxTagValue));
     let bomb = format!("\"components\":[{}{}", "[".repeat(100), "]".repeat(100));
     for (document, reason) in [
-        (cdx.replace("\"1.6\"", "\"1.3\""), "specVersion \"1.3\"; expected 1.4 to 1.7 at line 1"),
+        (cdx.replace("\"1.6\"", "\"1.1\""), "specVersion \"1.1\"; expected 1.2 to 1.7 at line 1"),
         (cdx.replace("\"CycloneDX\"", "\"Cyclone\""), "expected CycloneDX"),
         (cdx.replace("\"specVersion\"", "\"spec\""), "missing field `specVersion`"),
         (cdx.replace("\"components\":[\n", &bomb), "nested deeper than the limit of 64"),
@@ -163,16 +163,13 @@ fn faults_of_one_format() {
             "duplicate field `components`",
         ),
         (cdx.replace("\"name\":\"./c\"", "\"name\":\"./c\",\"name\":\"d\""), "duplicate field `name`"),
-        (cdx.replace("2026-01-01", "2026-13-01"), "is no time"),
         (cdx.replace("\"alg\":\"SHA-256\"", "\"al\":\"SHA-256\""), "a digest needs alg and content"),
         (spdx3.replace("/rdf/3.0.1/", "/rdf/4.0/"), "expected https://spdx.org/rdf/3.0"),
         (spdx3.replace("\"@context\"", "\"context\""), "missing field `@context`"),
-        (spdx3.replacen("\"spdxId\":\"c\"", "\"spdxId\":\"a\"", 1), "is used twice"),
         (spdx3.replacen("\"name\":\"c\",", "", 1), "missing field `name`"),
         (spdx3.replacen("\"from\":\"p\",", "", 1), "missing field `from`"),
         (spdx3.replace("\"type\":\"CreationInfo\"", "\"x\":1"), "missing field `type`"),
         (tags.replace("SPDX-2.3", "SPDX-2.1"), "line 2: SPDXVersion \"SPDX-2.1\"; expected"),
-        (tags.replace("SPDXRef-c", "SPDXRef-a"), "is used twice"),
         (tags.replace("SHA256: a", "SHA256 a"), "line 20: FileChecksum"),
         (tags.replace("PackageVersion: 1", "PackageVersion 1"), "line 12: expected `Tag: value`"),
         (tags.replace("</text>", ""), "line 5: the <text> of \"CreatorComment\" has no </text>"),

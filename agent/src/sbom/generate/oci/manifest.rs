@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{ImageError, Store};
 use crate::finding::Sha256;
-use crate::sbom::created;
+use crate::sbom::shown;
 
 /// Largest index, manifest or configuration; registries refuse manifests above 4 MiB.
 const MAX_BYTES: u64 = 4 << 20;
@@ -104,7 +104,8 @@ struct Index {
 #[derive(Deserialize)]
 struct Manifest {
     config: Descriptor,
-    layers: Vec<Descriptor>,
+    /// `null` from scratch.
+    layers: Option<Vec<Descriptor>>,
 }
 
 #[derive(Deserialize)]
@@ -118,7 +119,8 @@ struct Config {
 
 #[derive(Deserialize)]
 struct RootFs {
-    diff_ids: Vec<String>,
+    /// `null` from scratch.
+    diff_ids: Option<Vec<String>>,
 }
 
 /// What the indexes of a layout name.
@@ -232,12 +234,12 @@ fn image(store: &mut Store, manifest: Sha256) -> Result<Option<Image>, ImageErro
         layer.media_type.is_empty() || LAYER.iter().any(|start| layer.media_type.starts_with(start))
     };
     let is_config = parsed.config.media_type.is_empty() || CONFIG.contains(&&*parsed.config.media_type);
-    if !is_config || !parsed.layers.is_empty() && !parsed.layers.iter().any(is_layer) {
+    let layers = parsed.layers.unwrap_or_default();
+    if !is_config || !layers.is_empty() && !layers.iter().any(is_layer) {
         return Ok(None);
     }
     let config = digest(&what, &parsed.config.digest)?;
-    let layers: Vec<_> =
-        parsed.layers.iter().map(|layer| digest(&what, &layer.digest)).collect::<Result<_, _>>()?;
+    let layers: Vec<_> = layers.iter().map(|layer| digest(&what, &layer.digest)).collect::<Result<_, _>>()?;
     let what = format!("configuration sha256:{config}");
     let parsed: Config = read(&what, &store.blob(&config, MAX_BYTES)?)?;
     let platform = Platform { os: parsed.os, architecture: parsed.architecture };
@@ -245,15 +247,23 @@ fn image(store: &mut Store, manifest: Sha256) -> Result<Option<Image>, ImageErro
         return Ok(None);
     }
     let diff_ids: Vec<_> =
-        parsed.rootfs.diff_ids.iter().map(|id| digest(&what, id)).collect::<Result<_, _>>()?;
+        parsed.rootfs.diff_ids.iter().flatten().map(|id| digest(&what, id)).collect::<Result<_, _>>()?;
     if diff_ids.len() != layers.len() || layers.len() > MAX_LAYERS {
         let (ids, blobs) = (diff_ids.len(), layers.len());
         let reason = format!("{ids} diff_ids for {blobs} layers; expected one each, at most {MAX_LAYERS}");
         return Err(ImageError::document(what, reason));
     }
-    let created = parsed.created.as_deref().map(|text| created("created", text)).transpose();
+    let created = parsed.created.as_deref().map(made).transpose();
     let created = created.map_err(|reason| ImageError::document(what, reason))?;
     Ok(Some(Image { manifest, config, platform, layers, diff_ids, created }))
+}
+
+/// When an image was made (RFC 3339), as its configuration says. The document repeats it, whatever it is, so that the same image gives the
+/// same bytes.
+fn made(text: &str) -> Result<SystemTime, String> {
+    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .map(SystemTime::from)
+        .map_err(|error| format!("created {:?} is no time: {error}", shown(text)))
 }
 
 fn read<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, ImageError> {
