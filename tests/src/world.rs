@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Where the test's inputs lie: `muster`, `tool`, `attestations/`, `key.pub`, `image-digest`.
 pub const INPUTS: &str = "/muster";
+/// The agent's drop directory: a copy, for the inputs are read-only.
+pub const ATTESTATIONS: &str = "/opt/fixtures/attestations";
 /// Log of the agent under test.
 pub const AGENT_LOG: &str = "/run/muster-test/agent.log";
 /// Findings of the agents under test, a line each.
@@ -180,12 +182,17 @@ impl World {
 
     fn configure(&self) -> anyhow::Result<()> {
         let image = image_digest()?;
+        fs::create_dir_all(ATTESTATIONS)?;
+        for entry in fs::read_dir(Path::new(INPUTS).join("attestations"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), Path::new(ATTESTATIONS).join(entry.file_name()))?;
+        }
         fs::write(
             &self.config,
             format!(
                 "[host]\nimage = \"{image}\"\n\n\
                  [[workload]]\ncontainer = \"{CONTAINER}\"\nname = \"web\"\nimage = \"{image}\"\n\n\
-                 [attestation]\ndirectory = \"{INPUTS}/attestations\"\nkeys = [\"{INPUTS}/key.pub\"]\n\n\
+                 [attestation]\ndirectory = \"{ATTESTATIONS}\"\nkeys = [\"{INPUTS}/key.pub\"]\n\n\
                  [feed]\nsocket = \"{}\"\njson_lines = \"{FINDINGS}\"\nclient_queue = 65536\n",
                 self.socket.display()
             ),

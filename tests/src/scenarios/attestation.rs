@@ -1,7 +1,7 @@
 //! An attestation that goes and comes back: what was verified stays judged by it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,25 +12,20 @@ use super::{Scenario, Stage};
 use crate::agent::{Agent, PATIENCE};
 use crate::expect::{Expect, describe};
 use crate::life::Setting;
-use crate::world::{INPUTS, run};
+use crate::world::{ATTESTATIONS, run};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario { name: "the attestation moved away and back", run: moved_away, may_lose: &[] }]
 }
 
-fn attestations() -> PathBuf {
-    Path::new(INPUTS).join("attestations")
-}
-
-fn away() -> PathBuf {
-    Path::new(INPUTS).join("attestations-away")
-}
+/// Where the attestations are while they are away.
+const AWAY: &str = "/opt/fixtures/attestations-away";
 
 /// Does something while the attestations are not there; they are back in any case.
 fn while_away<T>(what: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    fs::rename(attestations(), away()).context("moving the attestations away")?;
+    fs::rename(ATTESTATIONS, AWAY).context("moving the attestations away")?;
     let done = what();
-    fs::rename(away(), attestations()).context("moving the attestations back")?;
+    fs::rename(AWAY, ATTESTATIONS).context("moving the attestations back")?;
     done
 }
 
@@ -88,10 +83,10 @@ pub fn restarted(setting: &Setting) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     agent.stop()?;
-    let tool = Path::new(INPUTS).join("tool");
+    let tool = Path::new("/opt/fixtures/tool");
     while_away(|| {
         let mut agent = Agent::start(program, config, socket, &log("after-loss"))?;
-        run(Command::new(&tool).arg("exit"))?;
+        run(Command::new(tool).arg("exit"))?;
         let path = tool.display().to_string();
         let came = agent.findings_until(|f| f.path == path && f.verdict() == Verdict::Unauthorized)?;
         let told =
