@@ -12,7 +12,8 @@
 //! | path in the SBOM, only SHA-1 or MD5 there, which could not be computed | `undetermined` | medium |
 //! | path in the SBOM, no usable digest there; made or changed after the start, or just now and executable; not empty | `modified` | high |
 //! | path in the SBOM, no usable digest there | `path_only` | info |
-//! | SHA-256 in the SBOM at another path, and not that of nothing | `relocated` | by what happened ([`severity`]) |
+//! | SHA-256 in the SBOM at another path; a file of an image layer that has several names, untouched since | `attested` | silent |
+//! | SHA-256 in the SBOM at another path, or at none, and not that of nothing | `relocated` | by what happened ([`severity`]) |
 //! | in a read-only layer, untouched since; a package that the SBOM names owns it by its database, which has the same digest or none | `package_derived` | info |
 //! | made or changed after the start (see [`Observation::fresh`]), or just now | `unauthorized` | by what happened |
 //! | else | `unlisted` | medium |
@@ -41,6 +42,7 @@ use crate::event::{
 use crate::finding::{Coverage, Severity, Sha256, Verdict};
 use crate::sbom::{Entry, ImageIndex};
 
+mod elsewhere;
 mod severity;
 #[cfg(test)]
 mod tests;
@@ -220,7 +222,9 @@ fn by_sbom(observation: &Observation, index: &ImageIndex) -> Judgement {
         Some(entry) => at_path(observation, entry, sha256, weak),
         None if *sha256 == Sha256::EMPTY => empty(),
         None => match index.by_sha256(sha256).next() {
+            Some(entry) if elsewhere::is_other_name(observation) => attested(observation, entry),
             Some(entry) => relocated(observation, entry),
+            None if index.has_content(sha256) => elsewhere::without_path(observation),
             None => unknown(observation, index.coverage(), sha256, weak),
         },
     }

@@ -294,6 +294,31 @@ mod tests {
             2
         );
 
+        // One per line, as `gh attestation download` and `cosign verify-attestation` write them; and with a byte order mark.
+        let one = std::fs::read_to_string(&envelope).unwrap();
+        let lines = at("two");
+        for (text, expected) in [
+            (format!("{one}\n{one}\n"), ExitCode::SUCCESS),
+            (format!("\n{one}\r\n\r\n{one}"), ExitCode::SUCCESS),
+            (format!("{one}\n{{}}\n"), refused),
+            (format!("{{}}\n{one}\n"), refused),
+            (format!("{one}\nx"), refused),
+            (format!("\u{feff}{one}"), ExitCode::SUCCESS),
+            (format!("\u{feff}{one}\n{one}"), ExitCode::SUCCESS),
+            (one.replace(',', ",\n"), ExitCode::SUCCESS),
+        ] {
+            std::fs::write(&lines, &text).unwrap();
+            for json in [&[][..], &["--json"]] {
+                let args = [&["verify", &lines, "--key", &public], json].concat();
+                assert_eq!(attest(&args).unwrap(), expected, "{text}");
+            }
+        }
+        // What is signed is the document without the mark.
+        std::fs::write(&sbom, "\u{feff}{\"spdxVersion\":\"SPDX-2.3\"}").unwrap();
+        let marked = at("marked.json");
+        attest(&["sign", &sbom, "--key", &key, "--subject", &subject, "--output", &marked]).unwrap();
+        assert_eq!(attest(&["verify", &marked, "--key", &public]).unwrap(), ExitCode::SUCCESS);
+
         std::fs::write(&sbom, "{\"bom\":\"CycloneDX\"}").unwrap();
         let text = attest(&["sign", &sbom, "--key", &key, "--subject", &subject, "--output", &at("c.json")]);
         assert!(format!("{:#}", text.unwrap_err()).contains("JSON of an unknown form"));

@@ -524,7 +524,7 @@ impl Reader {
     fn verified(&self, file: String, verified: Verified) -> Loaded {
         let statement = &verified.statement;
         let subjects = subjects(statement).collect();
-        let outcome = match self.content(statement) {
+        let outcome = match self.content(statement, verified.time) {
             Err(reason) => Err(Refused { file, reason: format!("its signature is good, but {reason}") }),
             Ok((format, content)) => {
                 let document = Document {
@@ -545,7 +545,11 @@ impl Reader {
     }
 
     /// Reads a verified document; its format, and what it says.
-    fn content(&self, statement: &Statement) -> Result<(String, Content), String> {
+    fn content(
+        &self,
+        statement: &Statement,
+        signed: Option<SystemTime>,
+    ) -> Result<(String, Content), String> {
         let document = statement.predicate();
         match statement.predicate_type {
             PredicateType::SlsaProvenance => match Provenance::parse(document, &self.limits) {
@@ -557,7 +561,10 @@ impl Reader {
                 Err(error) => Err(format!("the VEX document is refused: {error}")),
             },
             _ => {
-                let index = sbom_of(statement, &self.sbom_limits)?;
+                let mut index = sbom_of(statement, &self.sbom_limits)?;
+                // It was made before it was signed, and before now, whatever it says of itself.
+                let now = SystemTime::now();
+                index.not_after(signed.map_or(now, |signed| signed.min(now)));
                 Ok((formats(&index), Content::Sbom(self.indexes.take(index))))
             }
         }

@@ -181,6 +181,24 @@ fn what_is_refused_is_never_attested() {
     assert_eq!(documents(&images.get(&named(A))), ["good.json"]);
 }
 
+/// A time that lies ahead would make all that is run until then older than the document.
+#[test]
+fn no_document_is_made_after_now() {
+    let drop = Drop::new();
+    let stated = |time: &str| {
+        sbom(&["/usr/bin/a"])
+            .replace("\"packages\"", &format!(r#""creationInfo":{{"created":"{time}"}},"packages""#))
+    };
+    for (time, is_later) in [("2020-01-01T00:00:00Z", false), ("2999-01-01T00:00:00Z", true)] {
+        drop.put("1.json", envelope(&drop.key, &[A], &stated(time)));
+        let before = SystemTime::now();
+        let images = drop.images();
+        let created = images.get(&named(A)).index().and_then(|index| index.created()).expect("it is stated");
+        assert_eq!(created >= before, is_later, "{time}");
+        assert!(created <= SystemTime::now(), "{time}");
+    }
+}
+
 #[test]
 fn several_documents_are_united_and_marks_survive() {
     let drop = Drop::new();

@@ -255,6 +255,11 @@ impl ImageIndex {
         self.created
     }
 
+    /// Of a document that says it was made later than this, this is when it was made.
+    pub fn not_after(&mut self, latest: SystemTime) {
+        self.created = self.created.map(|created| created.min(latest));
+    }
+
     /// Formats of the documents.
     pub fn formats(&self) -> &[Format] {
         &self.formats

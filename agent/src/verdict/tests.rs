@@ -2,6 +2,8 @@ use super::*;
 use crate::event::{DigestOrigin, FileIdentity};
 use crate::sbom;
 
+mod elsewhere;
+
 type Spoil = fn(&mut FileRef);
 
 const A: u8 = 0xaa;

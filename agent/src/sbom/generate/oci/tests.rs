@@ -711,6 +711,24 @@ fn what_is_no_image_is_passed_over() {
     assert!(layout.refused().contains("no image at all"), "{}", layout.refused());
 }
 
+/// BuildKit writes `null` for the layers of an image from scratch that has none.
+#[test]
+fn an_image_from_scratch_without_layers() {
+    let mut layout = Layout::new();
+    let config =
+        json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": null } });
+    let config = layout.blob(config.to_string().as_bytes());
+    let manifest = json!({ "schemaVersion": 2, "config": { "digest": config, "size": 0 }, "layers": null });
+    let digest = layout.blob(manifest.to_string().as_bytes());
+    layout.manifests.push(json!({ "mediaType": MANIFEST, "digest": digest, "size": 0 }));
+    layout.index();
+    let mut out = Vec::new();
+    let options = options(layout.path(), "linux/amd64");
+    let report = generate(&options, None, &Progress::default(), &mut out).expect("made");
+    assert_eq!(report, Report::default());
+    assert!(parse(&out, &Limits::default()).expect("what is made can be read").is_empty());
+}
+
 #[test]
 fn layouts_with_some_of_their_images() {
     let mut layout = Layout::new();
