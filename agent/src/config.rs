@@ -375,7 +375,7 @@ pub struct Feed {
     pub socket: PathBuf,
     /// JSON lines: a file, or `-` for standard output; absent: none.
     pub json_lines: Option<PathBuf>,
-    /// Findings that the agent holds for clients that come later.
+    /// Findings that the agent holds for clients that come later, as far as 8 MiB hold them.
     pub history: usize,
     /// Findings (or events) that wait for one client; more are counted and the client is told.
     pub client_queue: usize,

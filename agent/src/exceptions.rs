@@ -179,8 +179,12 @@ mod tests {
     }
 
     fn finding() -> Finding {
-        let process =
-            ProcessInfo { uid: 1000, euid: 1000, exe: "/usr/bin/git".into(), ..ProcessInfo::default() };
+        let process = ProcessInfo {
+            uid: 1000,
+            euid: 1000,
+            exe: Arc::new("/usr/bin/git".into()),
+            ..ProcessInfo::default()
+        };
         let workload =
             WorkloadInfo { id: "docker://0123".into(), name: "web".into(), ..WorkloadInfo::default() };
         Finding {

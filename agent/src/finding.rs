@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, ProcessId};
+use crate::origin::Origin;
 
 /// A SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -309,8 +310,8 @@ pub struct ProcessInfo {
     pub euid: u32,
     /// Command name, escaped as paths are.
     pub comm: String,
-    /// Path of its program where known.
-    pub exe: FilePath,
+    /// Path of its program where known; shared with the table of processes, for it is as long as whoever made it wants.
+    pub exe: Arc<FilePath>,
 }
 
 /// What is reported.
@@ -318,6 +319,8 @@ pub struct ProcessInfo {
 pub struct Finding {
     /// Rises by one with each finding of this agent run; a gap is a loss.
     pub sequence: u64,
+    /// Which run numbered it; `None`: it is not published.
+    pub origin: Option<Arc<Origin>>,
     /// Wall clock of the event.
     pub time: SystemTime,
     /// What the SBOM says.
@@ -387,6 +390,7 @@ impl Finding {
     pub fn loss(flavour: Flavour, reason: String) -> Self {
         Self {
             sequence: 0,
+            origin: None,
             time: SystemTime::now(),
             verdict: Verdict::Loss,
             severity: Severity::Medium,

@@ -9,6 +9,7 @@ pub mod attestation;
 pub mod causes;
 pub mod cli;
 pub mod config;
+mod counted;
 pub mod digest;
 pub mod event;
 pub mod exceptions;
@@ -23,6 +24,8 @@ pub mod judge;
 mod mark;
 mod memory;
 pub mod metrics;
+mod new_file;
+pub mod origin;
 pub mod packages;
 mod proc;
 #[cfg(test)]

@@ -9,6 +9,12 @@ pub(crate) fn give_back() {
     unsafe { nix::libc::malloc_trim(0) };
 }
 
+/// Bytes of this process's memory that are in use; 0 where they cannot be read.
+pub(crate) fn resident() -> u64 {
+    let stat = procfs::process::Process::myself().and_then(|me| me.stat());
+    stat.map_or(0, |stat| stat.rss * procfs::page_size())
+}
+
 /// Other allocators give back by themselves.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}

@@ -3,23 +3,26 @@
 //! Each counter is made once for every value of its label, so that counting on the way of an event is one atomic
 //! addition and no look-up. Names: `muster_<what>_<unit>`, counters end in `_total`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::event::{Class, Kind};
+use crate::event::{Class, Flavour, Kind};
 use crate::finding::{Finding, Severity, Verdict};
 use family::{Labels, counter, counters, gauge, gauges, histogram, histograms};
 
+mod classic;
 mod family;
 pub mod http;
+mod process;
 #[cfg(test)]
 mod tests;
 
@@ -161,6 +164,14 @@ pub struct Metrics {
     ready: AtomicBool,
     /// Why not all is well, though the sensor is attached.
     degraded: ArcSwap<Vec<String>>,
+    /// Which hooks, and on which kernel.
+    sensor: OnceLock<(Flavour, String)>,
+    /// Published findings by severity.
+    severities: [AtomicU64; 5],
+    /// When the last finding was published, nanoseconds since 1970; 0: never.
+    last_finding: AtomicU64,
+    /// From the last judged event until it was judged, nanoseconds.
+    lag: AtomicU64,
     submitted: [Counter; 7],
     lost: [Counter; 7],
     received: [Counter; 7],
@@ -181,6 +192,8 @@ pub struct Metrics {
     dropped: [Counter; 3],
     sink_errors: [Counter; 3],
     clients: [Gauge; 2],
+    history_bytes: Gauge,
+    history_evicted: Counter,
     stages: [Histogram; 3],
     workload_lookups: [Counter; 5],
     missed_processes: [Counter; 2],
@@ -193,6 +206,10 @@ pub struct Metrics {
     /// By the name of the exception; those of the configuration and no others.
     exception_hits: Family<[(&'static str, String); 1], Counter>,
 }
+
+/// What `muster_verdicts_total` counts.
+const HELP_VERDICTS: &str =
+    "Findings by verdict and severity, and with attested and info what was judged and gave no finding";
 
 /// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
 pub fn class(kind: Kind) -> Class {
@@ -224,7 +241,7 @@ impl Metrics {
         let judged: [Labels<2>; 75] = std::array::from_fn(|i| {
             [("verdict", Verdict::ALL[i / 5].as_str()), ("severity", Severity::ALL[i % 5].as_str())]
         });
-        let mut judged = counters(r, "verdicts", "Findings by verdict and severity", judged).into_iter();
+        let mut judged = counters(r, "verdicts", HELP_VERDICTS, judged).into_iter();
         let verdicts = std::array::from_fn(|_| {
             std::array::from_fn(|_| judged.next().expect("15 verdicts of 5 severities are 75"))
         });
@@ -239,7 +256,7 @@ impl Metrics {
                 r,
                 "batch_events",
                 "Events per batch of the sensor",
-                exponential_buckets(1.0, 4.0, 8),
+                [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0],
             ),
             queues: gauges(
                 r,
@@ -291,12 +308,22 @@ impl Metrics {
                 "Connected clients by stream",
                 ["watch", "events"].map(|stream| [("stream", stream)]),
             ),
+            history_bytes: gauge(
+                r,
+                "feed_history_bytes",
+                "Bytes of the findings that are held for clients that come later",
+            ),
+            history_evicted: counter(
+                r,
+                "feed_history_evicted_findings",
+                "Findings that were held no longer because of their bytes, and not of their number",
+            ),
             stages: histograms(
                 r,
                 "stage_seconds",
                 "From the event in the kernel until the stage was done (digest: the hashing alone)",
                 ["judged", "published", "digest"].map(|stage| [("stage", stage)]),
-                exponential_buckets(10e-6, 3.0, 13),
+                [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
             ),
             workload_lookups: counters(
                 r,
@@ -335,7 +362,7 @@ impl Metrics {
                 r,
                 "package_database_seconds",
                 "Reading the package databases of an image or of the host",
-                exponential_buckets(1e-3, 3.0, 9),
+                [1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
             ),
             recording_lost: counter(
                 r,
@@ -353,6 +380,10 @@ impl Metrics {
             },
             ready: AtomicBool::new(false),
             degraded: ArcSwap::default(),
+            sensor: OnceLock::new(),
+            severities: Default::default(),
+            last_finding: AtomicU64::new(0),
+            lag: AtomicU64::new(0),
             registry,
         };
         Arc::new(metrics)
@@ -397,6 +428,11 @@ impl Metrics {
     /// So many items wait in a queue now.
     pub fn queue_length(&self, queue: Queue, items: usize) {
         self.queues[queue as usize].set(i64::try_from(items).unwrap_or(i64::MAX));
+    }
+
+    /// Items that wait in a queue now.
+    pub fn queued(&self, queue: Queue) -> u64 {
+        u64::try_from(self.queues[queue as usize].get()).unwrap_or_default()
     }
 
     /// An event was judged. [`Feed`](crate::feed::Feed) calls it for each finding; the judge calls it for what stays
@@ -459,11 +495,22 @@ impl Metrics {
     /// A stage was done so long after the event (digest: it took so long).
     pub fn stage(&self, stage: Stage, took: Duration) {
         self.stages[stage as usize].observe(took.as_secs_f64());
+        if stage == Stage::Judged {
+            self.lag.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// From the last judged event until it was judged.
+    pub fn lag(&self) -> Duration {
+        Duration::from_nanos(self.lag.load(Ordering::Relaxed))
     }
 
     /// A finding was published.
     pub fn published(&self, finding: &Finding) {
         self.published.inc();
+        self.severities[finding.severity as usize].fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.last_finding.store(u64::try_from(now.as_nanos()).unwrap_or_default(), Ordering::Relaxed);
         self.verdict(finding.verdict, finding.basis.judged.unwrap_or(finding.severity));
         // A clock set back makes no duration; there is nothing to measure then.
         if let Ok(took) = finding.time.elapsed() {
@@ -489,6 +536,28 @@ impl Metrics {
     /// An exception matched a finding.
     pub fn exception_hit(&self, name: &str) {
         self.exception_hits.get_or_create(&[("exception", name.to_owned())]).inc();
+    }
+
+    /// When the last finding was published.
+    pub fn last_finding(&self) -> Option<SystemTime> {
+        let at = self.last_finding.load(Ordering::Relaxed);
+        (at > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(at))
+    }
+
+    /// Findings of a severity that were published so far.
+    pub fn severity_count(&self, severity: Severity) -> u64 {
+        self.severities[severity as usize].load(Ordering::Relaxed)
+    }
+
+    /// These hooks watch, on this kernel. The first call counts.
+    pub fn set_sensor(&self, flavour: Flavour, kernel: &str) {
+        let _first_counts = self.sensor.set((flavour, kernel.to_owned()));
+    }
+
+    /// The history has so many bytes now, and so many findings had to go because of that.
+    pub fn history(&self, bytes: usize, evicted: u64) {
+        self.history_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.history_evicted.inc_by(evicted);
     }
 
     /// A sink did not get so many items.
@@ -615,11 +684,35 @@ impl Metrics {
         self.recording_lost.inc_by(events);
     }
 
+    /// What runs, as labels of series that are always 1.
+    fn about(&self, out: &mut String) {
+        let mut one = |name: &str, help: &str, labels: &[(&str, &str)]| {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} gauge\n{name}{{");
+            for (at, (label, value)) in labels.iter().enumerate() {
+                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let _ = write!(out, "{}{label}=\"{value}\"", if at > 0 { "," } else { "" });
+            }
+            out.push_str("} 1\n");
+        };
+        let version = ("version", env!("CARGO_PKG_VERSION"));
+        one("muster_build_info", "The version of the agent", &[version]);
+        if let Some((flavour, kernel)) = self.sensor.get() {
+            let labels = [("flavour", flavour.as_str()), ("kernel", kernel.as_str())];
+            one("muster_sensor_info", "The hooks that watch, and the kernel", &labels);
+        }
+    }
+
     /// All of it in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(32 << 10);
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a String cannot fail");
+        const END: &str = "# EOF\n";
+        text.truncate(text.len() - END.len());
+        self.about(&mut text);
+        process::text(&mut text);
+        text.push_str(END);
         text
     }
 }

@@ -51,7 +51,7 @@ fn nobody_reads_or_the_disk_is_full() {
         (&good, text(&envelope(&image.key, Sha256([9; 32]), &document))),
         (&sbom, document),
         (&more, of_layer("/usr/bin/b", image::LAYER)),
-        (&config, String::new()),
+        (&config, format!("[attestation]\nkeys = [{key:?}]\ndirectory = {:?}\n", place.path())),
     ] {
         fs::write(file, content).expect("written");
     }
@@ -190,5 +190,128 @@ fn what_a_command_cannot_use_is_wrong_usage() {
         let said = text(&output.stderr);
         assert!(output.status.code() == Some(2) && said.contains(says), "{more:?}: {said}");
         assert!(output.stdout.is_empty(), "{more:?}");
+    }
+}
+
+/// A directory with a tree to list, an SBOM and a key; and the commands that write a file, each without its `--output`.
+fn writers(place: &Path) -> [Vec<&'static str>; 2] {
+    let image = Image::new(false);
+    fs::write(place.join("key.pem"), image.key.to_pem().expect("PEM").as_bytes()).expect("written");
+    fs::write(place.join("sbom.json"), of_layer("/usr/bin/a", image::LAYER)).expect("written");
+    fs::create_dir_all(place.join("root")).expect("a directory");
+    fs::write(place.join("root/run"), "#!/bin/sh\n").expect("written");
+    fs::create_dir_all(place.join("out")).expect("a directory");
+    let subject = "web@sha256:5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+    [
+        vec!["sbom", "generate", "root", "-o"],
+        vec!["attest", "sign", "sbom.json", "--key", "key.pem", "--subject", subject, "-o"],
+    ]
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_output_destroys_nothing_that_is_there() {
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+    let place = tempfile::tempdir().expect("a directory");
+    let place = place.path();
+    for command in writers(place) {
+        let run = |output: &str| {
+            let done = piped(place, &[&command[..], &[output]].concat(), b"");
+            (done.status.code(), text(&done.stderr))
+        };
+        fs::remove_dir_all(place.join("out")).expect("removed");
+        fs::create_dir(place.join("out")).expect("a directory");
+        let at = |name: &str| place.join("out").join(name);
+
+        // A link where earlier versions put what was not whole yet.
+        fs::write(at("victim"), "precious").expect("written");
+        for link in ["x.part", ".x.partial"] {
+            symlink(at("victim"), at(link)).expect("linked");
+        }
+        let (code, said) = run("out/x");
+        assert_eq!(code, Some(0), "{command:?}: {said}");
+        assert_eq!(fs::read(at("victim")).expect("there"), b"precious", "{command:?}");
+        assert_eq!(names(&place.join("out")), [".x.partial", "victim", "x", "x.part"], "{command:?}");
+
+        // A link to a file means the file.
+        fs::create_dir(at("real")).expect("a directory");
+        fs::write(at("real/file"), "old").expect("written");
+        symlink("real/file", at("link")).expect("linked");
+        assert_eq!(run("out/link").0, Some(0), "{command:?}");
+        assert!(at("link").symlink_metadata().expect("there").is_symlink(), "{command:?}");
+        assert_ne!(fs::read(at("real/file")).expect("there"), b"old", "{command:?}");
+        assert_eq!(names(&at("real")), ["file"], "{command:?}");
+
+        // As /dev/null, which root must not lose.
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        nix::sys::stat::mknod(
+            &at("null"),
+            nix::sys::stat::SFlag::S_IFCHR,
+            mode,
+            nix::sys::stat::makedev(1, 3),
+        )
+        .expect(
+            "needs root to make a device: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo test --test output",
+        );
+        run("out/null");
+        assert!(at("null").metadata().expect("there").file_type().is_char_device(), "{command:?}");
+        let (code, said) = run("/dev/full");
+        assert_eq!(code, Some(1), "{command:?}: {said}");
+        assert!(said.contains("No space left"), "{command:?}: {said}");
+
+        nix::unistd::mkfifo(&at("pipe"), mode).expect("a pipe");
+        let pipe = at("pipe");
+        let reader = std::thread::spawn(move || fs::read(pipe).expect("read"));
+        assert_eq!(run("out/pipe").0, Some(0), "{command:?}");
+        assert!(reader.join().expect("no panic").starts_with(b"{"), "{command:?}");
+        assert!(at("pipe").metadata().expect("there").file_type().is_fifo(), "{command:?}");
+
+        // What fails leaves what was there.
+        let before = (names(&place.join("out")), fs::read(at("x")).expect("there"));
+        let broken = command.iter().map(|a| match *a {
+            "root" => "no-such-root",
+            "sbom.json" => "key.pem",
+            a => a,
+        });
+        let done = piped(place, &broken.chain(["out/x"]).collect::<Vec<_>>(), b"");
+        assert_eq!(done.status.code(), Some(1), "{command:?}: {}", text(&done.stderr));
+        assert_eq!((names(&place.join("out")), fs::read(at("x")).expect("there")), before, "{command:?}");
+    }
+}
+
+#[test]
+fn nothing_half_made_is_left_when_a_command_is_ended() {
+    use nix::sys::signal::{Signal, kill};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::ExitStatusExt as _;
+    let place = tempfile::tempdir().expect("a directory");
+    let place = place.path();
+    let [command, _] = writers(place);
+    // Sparse: it takes minutes to read and no space.
+    let large = File::create(place.join("root/large")).expect("created");
+    large.set_len(200 << 30).expect("sparse");
+    large.set_permissions(fs::Permissions::from_mode(0o755)).expect("executable");
+    fs::write(place.join("out/x"), "old").expect("written");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut muster = Command::new(env!("CARGO_BIN_EXE_muster"));
+        muster.args(&command).arg("out/x").current_dir(place).stderr(Stdio::null());
+        let mut child = muster.spawn().expect("muster runs");
+        let begun = std::time::Instant::now();
+        while names(&place.join("out")).len() < 2 {
+            assert!(begun.elapsed().as_secs() < 30, "nothing is being written");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal).expect("it lives");
+        assert_eq!(child.wait().expect("it ends").signal(), Some(signal as i32));
+        assert_eq!(names(&place.join("out")), ["x"], "{signal}");
+        assert_eq!(fs::read(place.join("out/x")).expect("there"), b"old");
     }
 }

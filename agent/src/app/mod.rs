@@ -2,7 +2,7 @@
 //!
 //! The rooms are built from the feed backwards, so that nothing that comes finds no taker: metrics, images, the judge's
 //! facts, the feed, the sensor; then the judge begins, and last the socket is served, so that a client that gets an
-//! answer gets that of a complete agent. They end in the other order. The socket itself is claimed before all of them.
+//! answer gets that of a complete agent. They end in the other order. The socket and the metrics endpoint are claimed before all of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +23,12 @@ use crate::record::Recording;
 use crate::sensor::{Sensor, SensorError};
 use crate::workload::{EntryError, Workloads};
 
+mod check;
 mod reload;
 mod status;
 mod watchdog;
 
+pub use check::{verifies_nothing, warnings};
 pub use reload::load;
 use reload::{Beside, Settings};
 use status::Source;
@@ -113,11 +115,17 @@ pub fn run(options: Options) -> Result<(), AppError> {
 async fn main(options: Options) -> Result<(), AppError> {
     let Options { config, file, record } = options;
     let mut signals = Signals::new()?;
+    Sensor::permitted()?;
+    // Before anything that a second agent, started by mistake, would spoil for the first: the JSON lines file, the recording.
+    let socket = Socket::bind(&config.feed.socket)?;
     let endpoint = match config.metrics.listen {
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
-    let (agent, watch, socket) = Agent::start(&config, record)?;
+    for warning in warnings(&config).iter().map(String::as_str).chain(verifies_nothing(&config)) {
+        tracing::warn!("{warning}");
+    }
+    let (agent, watch) = Agent::start(&config, file.clone(), record)?;
     // The kernel's type information was read to load the programs.
     crate::memory::give_back();
     if let Err(error) = agent.feed.serve(socket, Arc::clone(&agent.source) as _).await {
@@ -189,10 +197,11 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(config: &Config, record: Option<PathBuf>) -> Result<(Self, Watch, Socket), AppError> {
-        Sensor::permitted()?;
-        // Before anything that a second agent, started by mistake, would spoil for the first: the JSON lines file, the recording.
-        let socket = Socket::bind(&config.feed.socket)?;
+    fn start(
+        config: &Config,
+        file: Option<PathBuf>,
+        record: Option<PathBuf>,
+    ) -> Result<(Self, Watch), AppError> {
         let metrics = Metrics::new();
         let images = Images::new(config, Arc::clone(&metrics))?;
         let mut live = Live::new(config, Arc::clone(&metrics))?;
@@ -226,8 +235,9 @@ impl Agent {
             metrics: Arc::clone(&metrics),
         };
         let stage = Stage::start(live, running, recording, rooms, incoming)?;
-        let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen(), exceptions));
-        Ok((Self { metrics, images, feed, source, stage }, watch, socket))
+        let source = Arc::new(Source::new(sensor, Arc::clone(&images), stage.seen(), exceptions, file));
+        metrics.set_sensor(source.flavour(), source.kernel());
+        Ok((Self { metrics, images, feed, source, stage }, watch))
     }
 
     fn progress(&self) -> Progress {
@@ -335,9 +345,15 @@ mod tests {
         config.feed.socket = at("socket");
         config.feed.json_lines = Some(at("findings"));
         std::fs::write(at("recording"), "of the first").expect("a private directory");
-        let refused =
-            Agent::start(&config, Some(at("recording"))).map(|_| ()).expect_err("the socket is in use");
-        assert!(matches!(refused, AppError::Socket(SocketError::InUse(_))), "root runs this test: {refused}");
+        // Nor does the first one's metrics endpoint come before it.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        config.metrics.listen = Some(taken.local_addr().expect("an address"));
+        let options = Options { config, file: None, record: Some(at("recording")) };
+        let refused = main(options).await.expect_err("the socket is in use");
+        assert!(
+            matches!(refused, AppError::Socket(SocketError::InUse { .. })),
+            "root runs this test: {refused}"
+        );
         assert!(!at("findings").exists());
         assert_eq!(std::fs::read(at("recording")).expect("there"), b"of the first");
     }
@@ -357,6 +373,14 @@ mod tests {
             "ExecReload=/bin/kill -HUP $MAINPID",
             "Conflicts=shutdown.target",
             "Before=shutdown.target",
+            // Who fills the memory, or reads directories that are open to all, gains nothing by it.
+            "OOMScoreAdjust=-900",
+            "LimitNOFILE=65536",
+            "UMask=0077",
+            "LogsDirectoryMode=0700",
+            "StateDirectory=muster",
+            "RestrictNamespaces=yes",
+            "SystemCallFilter=@system-service bpf perf_event_open",
         ] {
             assert!(unit.lines().any(|l| l == line), "{line} is not in the unit");
         }

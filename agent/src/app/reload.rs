@@ -79,7 +79,7 @@ impl Settings {
             metrics: config.metrics.clone(),
             ..new
         };
-        tracing::info!("configuration taken");
+        tracing::info!("the new configuration is in use");
     }
 }
 

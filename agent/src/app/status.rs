@@ -1,5 +1,6 @@
 //! What clients may ask of the agent.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_proto::v1;
@@ -24,6 +25,8 @@ pub(super) struct Source {
     images: Arc<Images>,
     seen: Arc<Seen>,
     exceptions: Arc<Exceptions>,
+    /// Where the configuration was read from.
+    config: Option<PathBuf>,
 }
 
 impl Source {
@@ -32,12 +35,17 @@ impl Source {
         images: Arc<Images>,
         seen: Arc<Seen>,
         exceptions: Arc<Exceptions>,
+        config: Option<PathBuf>,
     ) -> Self {
-        Self { first: sensor.status(), sensor: Mutex::new(Some(sensor)), images, seen, exceptions }
+        Self { first: sensor.status(), sensor: Mutex::new(Some(sensor)), images, seen, exceptions, config }
     }
 
     pub(super) fn exceptions(&self) -> Arc<Exceptions> {
         Arc::clone(&self.exceptions)
+    }
+
+    pub(super) fn kernel(&self) -> &str {
+        &self.first.kernel_release
     }
 
     pub(super) fn flavour(&self) -> Flavour {
@@ -69,6 +77,8 @@ impl StatusSource for Source {
             rings: rings.collect(),
             images: self.images.status(),
             degraded: self.images.degraded(),
+            refused_attestations: self.images.refused_status(),
+            config: self.config.as_ref().map_or_else(String::new, |file| file.display().to_string()),
             workloads: workloads
                 .into_iter()
                 .map(|(info, events)| v1::WorkloadStatus { workload: Some(convert::workload(&info)), events })

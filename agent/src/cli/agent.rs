@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use super::output::tell;
+use super::output::{note, tell};
 use crate::app::{self, Options, load};
 use crate::config::DEFAULT_FILE;
 
@@ -17,7 +17,7 @@ pub struct Args {
     /// Configuration file [default: /etc/muster/muster.toml; without that file every key has its default].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Only check the configuration, its keys and its workloads.
+    /// Only check the configuration, its keys and its workloads. Refused is also one with which nothing can be verified.
     #[arg(long)]
     check: bool,
     /// Write every event, and what was found out about it, to FILE; `muster replay` judges it again.
@@ -49,11 +49,18 @@ impl Args {
         let Self { config: file, check, record, log, log_format } = self;
         let (file, config) = load(file, Path::new(DEFAULT_FILE))?;
         if check {
+            let name = match &file {
+                Some(file) => file.display().to_string(),
+                None => format!("{DEFAULT_FILE} is not there, so every key has its default"),
+            };
             app::check(&config)?;
-            tell(match &file {
-                Some(file) => format!("{}: the configuration is good\n", file.display()),
-                None => format!("{DEFAULT_FILE} is not there: every key has its default, which is good\n"),
-            })?;
+            for warning in app::warnings(&config) {
+                note(format_args!("muster: {name}: warning: {warning}"));
+            }
+            if let Some(reason) = app::verifies_nothing(&config) {
+                anyhow::bail!("{name}: {reason}");
+            }
+            tell(format!("{name}: the configuration is good\n"))?;
             return Ok(ExitCode::SUCCESS);
         }
         let log = log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());

@@ -8,10 +8,7 @@ mod policy;
 mod subject;
 mod verify;
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -19,6 +16,7 @@ use clap::ValueEnum;
 
 use super::input::read;
 use super::output::{complain, note};
+use super::save::{save, save_new};
 use crate::attestation::key::Algorithm;
 use crate::attestation::sign::{self, SignError, detect};
 use crate::attestation::{Limits, PredicateType, PrivateKey, Subject};
@@ -61,13 +59,13 @@ pub struct Sign {
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     /// Image that the SBOM is about; may be given more than once.
-    #[arg(long = "subject", value_name = "NAME@sha256:HEX", required = true, value_parser = parse_subject)]
+    #[arg(long = "subject", value_name = "[NAME@]sha256:HEX", required = true, value_parser = parse_subject)]
     subjects: Vec<Subject>,
     /// Predicate type, as `https://spdx.dev/Document/v2.3` [default: what the document is].
     #[arg(long, value_name = "URI", value_parser = predicate_type)]
     predicate_type: Option<String>,
-    /// Where the envelope goes; `-` is standard output [default: standard output].
-    #[arg(long, value_name = "FILE")]
+    /// Where the envelope goes, whole or not at all; `-` is standard output [default: standard output].
+    #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
@@ -101,7 +99,11 @@ fn predicate_type(uri: &str) -> Result<String, String> {
 }
 
 fn parse_subject(text: &str) -> Result<Subject, String> {
-    let (name, digest) = text.rsplit_once('@').ok_or("expected NAME@sha256:HEX")?;
+    // A digest alone is its own name, as `attest verify --subject` takes it.
+    let (name, digest) = text.rsplit_once('@').unwrap_or((text, text));
+    if !digest.starts_with("sha256:") {
+        return Err("expected sha256:HEX or NAME@sha256:HEX".to_owned());
+    }
     let digest: Sha256 = digest.parse().map_err(|error| format!("{error}"))?;
     Ok(Subject { name: name.to_owned(), sha256: Some(digest) })
 }
@@ -141,47 +143,14 @@ impl Sign {
         // What the agent would refuse is not signed.
         read_sbom(&sbom, (of, of.uri()), &sbom::Limits::default())
             .map_err(|reason| anyhow::anyhow!("{name}: {reason}"))?;
-        let go = |out: &mut dyn io::Write| {
-            let out = BufWriter::with_capacity(1 << 16, out);
-            sign::sign(&sbom, &self.subjects, self.predicate_type.as_deref(), &key, &limits, out)
-        };
-        let signed = match self.output.as_deref().filter(|output| *output != Path::new("-")) {
-            None => go(&mut io::stdout().lock()).with_context(|| name.to_string())?,
-            Some(output) => {
-                // The drop directory is watched: the envelope appears there whole or not at all.
-                let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let file_name = output.file_name().context("--output has no file name")?.to_string_lossy();
-                let partial = directory
-                    .unwrap_or(Path::new("."))
-                    .join(format!(".{file_name}.{}.partial", std::process::id()));
-                let signed = write_whole(&partial, go).and_then(|signed| {
-                    std::fs::rename(&partial, output)
-                        .with_context(|| format!("{}: cannot write", output.display()))?;
-                    Ok(signed)
-                });
-                if signed.is_err() {
-                    // It may not even exist; the error that is told is the first one.
-                    drop(std::fs::remove_file(&partial));
-                }
-                signed.with_context(|| name.to_string())?
-            }
-        };
+        // The drop directory is watched: the envelope appears there whole or not at all.
+        let signed = save(self.output.as_deref(), |out| {
+            Ok(sign::sign(&sbom, &self.subjects, self.predicate_type.as_deref(), &key, &limits, out)?)
+        })
+        .with_context(|| name.to_string())?;
         note(format_args!("signed {name}: document sha256:{}, key {}", signed.document, signed.key));
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn write_whole<T>(
-    path: &Path,
-    write: impl FnOnce(&mut dyn io::Write) -> Result<T, SignError>,
-) -> anyhow::Result<T> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)
-        .with_context(|| format!("{}: cannot create", path.display()))?;
-    Ok(write(&mut file)?)
 }
 
 impl Keygen {
@@ -194,8 +163,8 @@ impl Keygen {
         .map_err(|_| anyhow::anyhow!("the cryptographic provider made no key: no random numbers"))?;
         let private =
             key.to_pem().map_err(|_| anyhow::anyhow!("the cryptographic provider did not write the key"))?;
-        create(&self.private, 0o600, &private)?;
-        if let Err(error) = create(&self.public, 0o644, &key.public_pem()) {
+        save_new(&self.private, 0o600, private.as_bytes())?;
+        if let Err(error) = save_new(&self.public, 0o644, key.public_pem().as_bytes()) {
             std::fs::remove_file(&self.private)
                 .with_context(|| format!("{}: cannot remove the half of a pair", self.private.display()))?;
             return Err(error);
@@ -208,16 +177,6 @@ impl Keygen {
         ));
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("{}: cannot create (an existing file is not overwritten)", path.display()))
 }
 
 #[cfg(test)]
@@ -285,7 +244,7 @@ mod tests {
         }
         assert_eq!(attest(&["verify", &at("none.json"), "--key", &public]).unwrap(), usage);
         assert_eq!(attest(&["verify", &sbom, "--key", &public]).unwrap(), refused);
-        for bad in ["host", IMAGE, "host@sha256:00"] {
+        for bad in ["host", &IMAGE["sha256:".len()..], "host@sha256:00", "sha256:00"] {
             let args = ["muster", "attest", "sign", &sbom, "--key", &key, "--subject", bad];
             assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{bad}");
         }

@@ -14,9 +14,15 @@ use crate::feed::client::connect;
 /// Which agent.
 #[derive(Debug, clap::Args)]
 pub struct Agent {
-    /// Unix socket of the agent.
-    #[arg(long, default_value_os_t = config::Feed::default().socket)]
+    /// Unix socket of the agent. Without this option, what the environment variable MUSTER_SOCKET says.
+    #[arg(long, value_name = "FILE", default_value_os_t = socket())]
     pub socket: PathBuf,
+}
+
+/// The agent's socket where no option names it.
+fn socket() -> PathBuf {
+    let said = std::env::var_os("MUSTER_SOCKET").filter(|said| !said.is_empty());
+    said.map_or_else(|| config::Feed::default().socket, PathBuf::from)
 }
 
 impl Agent {
@@ -24,7 +30,7 @@ impl Agent {
     ///
     /// # Errors
     /// No agent answers, or whatever stopped the work. A reader of our output that went away is no error.
-    pub fn run<F: Future<Output = anyhow::Result<()>>>(
+    pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
         self,
         work: impl FnOnce(SensorClient<Channel>) -> F,
     ) -> anyhow::Result<ExitCode> {
@@ -33,7 +39,7 @@ impl Agent {
             .build()
             .context("cannot start the runtime")?;
         let done = runtime.block_on(async { work(connect(&self.socket).await?).await });
-        unless_unread(done.map(|()| ExitCode::SUCCESS))
+        unless_unread(done)
     }
 }
 
@@ -64,16 +70,18 @@ pub fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     out.flush()
 }
 
+/// A call failed because the agent is there no more, and not because it refused.
+pub fn is_gone(status: &tonic::Status) -> bool {
+    use tonic::Code;
+    !matches!(status.code(), Code::InvalidArgument | Code::ResourceExhausted | Code::Unimplemented)
+}
+
 /// What a call that failed means for a person.
 pub fn gone(status: &tonic::Status) -> anyhow::Error {
-    match status.code() {
-        tonic::Code::InvalidArgument | tonic::Code::ResourceExhausted | tonic::Code::Unimplemented => {
-            anyhow::anyhow!("the agent refused: {}", status.message())
-        }
-        code => anyhow::anyhow!(
-            "the agent went away ({code}: {}); look with `systemctl status muster`",
-            status.message()
-        ),
+    if is_gone(status) {
+        anyhow::anyhow!("the agent ended before it had answered; look with `systemctl status muster`")
+    } else {
+        anyhow::anyhow!("the agent refused: {}", status.message())
     }
 }
 

@@ -46,7 +46,7 @@ async fn show(
     request: EventsRequest,
     json: bool,
     count: Option<u64>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let mut answers = client.events(request).await.map_err(|status| gone(&status))?.into_inner();
     let mut left = count.unwrap_or(u64::MAX);
     while left > 0 {
@@ -61,12 +61,13 @@ async fn show(
                 left -= 1;
             }
             Some(Item::Missed(missed)) => {
-                note(format_args!("muster: {} events are missing here", missed.count));
+                let events = if missed.count == 1 { "event is" } else { "events are" };
+                note(format_args!("muster: {} {events} missing here", missed.count));
             }
             Some(Item::Subscribed(_)) if !json => print(format!("{}\n", text::event_header()))?,
             // Something that a newer agent may say, too.
             Some(Item::Subscribed(_)) | None => {}
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -30,12 +30,13 @@ pub struct Args {
 }
 
 impl Args {
-    /// Runs `muster explain`.
+    /// Runs `muster explain`. The exit status is 1 when no verified SBOM has it.
     ///
     /// # Errors
     /// Neither a path nor a digest was given, or no agent answers.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { agent, what, image, json } = self;
+        let asked = FilePath::from(what.as_bytes()).to_string();
         let digest = what.to_str().and_then(|text| text.parse::<Sha256>().ok());
         let what = match digest {
             Some(digest) => What::Sha256(digest.to_string()),
@@ -55,11 +56,12 @@ impl Args {
             if json {
                 print(format!("{:#}\n", status_text::explanations_json(&explanations)))?;
             } else if explanations.is_empty() {
-                print("no verified SBOM to ask; `muster images` shows why\n")?;
+                print(format!("{asked}: there is no verified SBOM to ask; `muster images` shows why\n"))?;
             } else {
-                print(status_text::explanations(&explanations))?;
+                print(status_text::explanations(&asked, &explanations))?;
             }
-            Ok(())
+            let known = status_text::is_known(&explanations);
+            Ok(if known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
     }
 }

@@ -32,7 +32,7 @@ impl Args {
             } else {
                 print(status_text::images(&status.images))?;
             }
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         })
     }
 }

@@ -17,6 +17,7 @@ mod input;
 pub mod output;
 pub mod probe;
 pub mod replay;
+mod save;
 pub mod sbom;
 pub mod status;
 pub mod watch;
@@ -35,15 +36,15 @@ enum Command {
     Agent(agent::Args),
     /// Show what this kernel offers, the hook flavour chosen, and what it cannot see.
     Probe(probe::Args),
-    /// Show findings as they come. Filters hold back no `loss`.
+    /// Show findings as they come, also after the agent was started anew. A `loss` is shown whatever the filters are.
     Watch(watch::Args),
     /// Show raw events as they come.
     Events(events::Args),
-    /// Show the state of a running agent: flavour, rings, losses, images.
+    /// Show how a running agent is: problems, losses, images, refused attestations.
     Status(status::Args),
     /// Show the images that a running agent knows, with the coverage of their SBOMs.
     Images(images::Args),
-    /// Show what the attested SBOMs of a running agent say of a path or a digest.
+    /// Show what the attested SBOMs of a running agent say of a path or a digest. Exit status: 0 one has it, 1 none has.
     Explain(explain::Args),
     /// Put a recorded stream of events through the pipeline.
     Replay(replay::Args),

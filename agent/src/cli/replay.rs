@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::client::print;
 use super::output::note;
+use crate::app;
 use crate::config::Config;
 use crate::feed::{append_line, text};
 use crate::images::Images;
@@ -51,6 +52,9 @@ impl Args {
         images.load_now();
         for refused in images.refused().iter() {
             note(format_args!("muster: {}: refused: {}", refused.file, refused.reason));
+        }
+        if let Some(reason) = app::verifies_nothing(&config).filter(|_| !images.refused().is_empty()) {
+            note(format_args!("muster: {reason} in a configuration, and name that with --config"));
         }
         let mut reader = Reader::open(&file)?;
         let colour =

@@ -32,7 +32,7 @@ impl Args {
             } else {
                 print(status_text::status(&status))?;
             }
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         })
     }
 }

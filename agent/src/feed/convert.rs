@@ -11,8 +11,9 @@ use crate::event::{Connect, DigestOrigin, FileOp, FilePath, Flavour, Kind, Proce
 use crate::finding::{
     Basis, Binding, Coverage, Finding, ProcessInfo, Severity, Sha256, Verdict, WorkloadInfo,
 };
+use crate::origin::Origin;
 
-use super::filter::Filter;
+use super::filter::{After, Filter};
 use super::json::protocol_name;
 
 /// A message that says what this version does not understand.
@@ -125,6 +126,7 @@ pub fn finding(finding: &Finding) -> v1::Finding {
     // Every field is named, so that a new one cannot be forgotten here.
     let Finding {
         sequence,
+        origin,
         time,
         verdict: verdict_,
         severity: severity_,
@@ -175,6 +177,8 @@ pub fn finding(finding: &Finding) -> v1::Finding {
         reason: reason.clone(),
         since: since.unwrap_or_default(),
         exception: exception.as_deref().unwrap_or_default().to_owned(),
+        run: origin.as_ref().map_or_else(String::new, |origin| origin.run.clone()),
+        node: origin.as_ref().map_or_else(String::new, |origin| origin.node.clone()),
     }
 }
 
@@ -229,6 +233,7 @@ pub fn finding_from(from: v1::Finding) -> Result<Finding, ConvertError> {
     let documents = from.documents.iter().map(|text| sha256_from("documents", text));
     Ok(Finding {
         sequence: from.sequence,
+        origin: (!from.run.is_empty()).then(|| Arc::new(Origin { run: from.run, node: from.node })),
         time: time_from(from.time.as_ref())?,
         verdict: verdict_from(from.verdict)?.ok_or_else(|| missing("verdict"))?,
         severity: severity_from(from.severity)?.ok_or_else(|| missing("severity"))?,
@@ -298,7 +303,7 @@ fn process_from(from: v1::Process) -> Result<ProcessInfo, ConvertError> {
         uid: from.uid,
         euid: from.euid,
         comm: from.comm,
-        exe: path_from("exe", &from.exe)?,
+        exe: Arc::new(path_from("exe", &from.exe)?),
     })
 }
 
@@ -322,8 +327,8 @@ fn connect_from(from: &v1::Connect) -> Result<Connect, ConvertError> {
 /// The filter of a request, and after which finding of the history it wants to start.
 ///
 /// # Errors
-/// A verdict, severity or kind that this agent does not know.
-pub fn filter_from(from: v1::WatchRequest) -> Result<(Filter, Option<u64>), ConvertError> {
+/// A verdict, severity or kind that this agent does not know, or a run without a sequence.
+pub fn filter_from(from: v1::WatchRequest) -> Result<(Filter, Option<After>), ConvertError> {
     let verdicts = from.verdicts.into_iter().map(verdict_from);
     let filter = Filter {
         workloads: from.workloads,
@@ -331,18 +336,24 @@ pub fn filter_from(from: v1::WatchRequest) -> Result<(Filter, Option<u64>), Conv
         minimum_severity: severity_from(from.minimum_severity)?,
         kinds: kinds_from(from.kinds)?,
     };
-    Ok((filter, from.after_sequence))
+    let run = (!from.after_run.is_empty()).then_some(from.after_run);
+    match (from.after_sequence, run) {
+        (None, Some(run)) => Err(error("after_run", "after_sequence beside it", format!("{run:?} alone"))),
+        (None, None) => Ok((filter, None)),
+        (Some(sequence), run) => Ok((filter, Some(After { sequence, run }))),
+    }
 }
 
 /// The message form of a filter.
-pub fn watch_request(filter: &Filter, after: Option<u64>) -> v1::WatchRequest {
+pub fn watch_request(filter: &Filter, after: Option<&After>) -> v1::WatchRequest {
     let Filter { workloads, verdicts, minimum_severity, kinds } = filter;
     v1::WatchRequest {
         workloads: workloads.clone(),
         verdicts: verdicts.iter().map(|v| verdict(*v).into()).collect(),
         minimum_severity: minimum_severity.map_or(v1::Severity::Unspecified, severity).into(),
         kinds: kinds.iter().map(|k| kind(*k).into()).collect(),
-        after_sequence: after,
+        after_sequence: after.map(|after| after.sequence),
+        after_run: after.and_then(|after| after.run.clone()).unwrap_or_default(),
     }
 }
 

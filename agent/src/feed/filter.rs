@@ -1,5 +1,7 @@
 //! Which findings a client wants.
 
+use std::str::FromStr;
+
 use crate::event::Kind;
 use crate::finding::{Finding, Severity, Verdict};
 
@@ -14,6 +16,35 @@ pub struct Filter {
     pub minimum_severity: Option<Severity>,
     /// Empty: all.
     pub kinds: Vec<Kind>,
+}
+
+/// After which finding a client wants to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct After {
+    /// Its sequence; 0: from the first.
+    pub sequence: u64,
+    /// The run of the agent that it is of; `None`: not known.
+    pub run: Option<String>,
+}
+
+impl From<u64> for After {
+    fn from(sequence: u64) -> Self {
+        Self { sequence, run: None }
+    }
+}
+
+/// `SEQUENCE` or `RUN:SEQUENCE`.
+impl FromStr for After {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("expected SEQUENCE or RUN:SEQUENCE as findings have them, found {text:?}");
+        let (run, sequence) = match text.split_once(':') {
+            Some(("", _)) => return Err(expected()),
+            Some((run, sequence)) => (Some(run.to_owned()), sequence),
+            None => (None, text),
+        };
+        Ok(Self { sequence: sequence.parse().map_err(|_| expected())?, run })
+    }
 }
 
 impl Filter {

@@ -8,11 +8,14 @@ use crate::config;
 use crate::event::{Event, Kind};
 use crate::finding::Finding;
 use crate::metrics::{Metrics, Sink};
+use crate::origin::Origin;
 
-use super::filter::Filter;
+use super::filter::{After, Filter};
+use super::history::{self, History};
 use super::json_lines::JsonLines;
 use super::queue::{Item, Queue, Subscription};
 use super::story::Stories;
+use super::weight;
 
 /// Clients of each stream that are served at once.
 const CLIENTS: usize = 64;
@@ -28,11 +31,11 @@ pub enum NotSubscribed {
     Closed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Findings {
     sequence: u64,
     stories: Stories,
-    history: VecDeque<Arc<Finding>>,
+    history: History,
     clients: Vec<(Filter, Arc<Queue<Finding>>)>,
     json_lines: Option<JsonLines>,
     closed: bool,
@@ -46,11 +49,11 @@ struct Events {
 
 #[derive(Debug)]
 pub(super) struct Hub {
+    origin: Arc<Origin>,
     findings: Mutex<Findings>,
     events: Mutex<Events>,
     /// Somebody listens to events: all that the way of an event looks at when nobody does.
     listening: AtomicBool,
-    history: usize,
     client_queue: usize,
     metrics: Arc<Metrics>,
 }
@@ -58,10 +61,17 @@ pub(super) struct Hub {
 impl Hub {
     pub(super) fn new(config: &config::Feed, metrics: Arc<Metrics>) -> Self {
         Self {
-            findings: Mutex::default(),
+            origin: Origin::new(),
+            findings: Mutex::new(Findings {
+                sequence: 0,
+                stories: Stories::default(),
+                history: History::new(config.history, history::MAX_BYTES),
+                clients: Vec::new(),
+                json_lines: None,
+                closed: false,
+            }),
             events: Mutex::default(),
             listening: AtomicBool::new(false),
-            history: config.history,
             client_queue: config.client_queue.max(1),
             metrics,
         }
@@ -80,20 +90,22 @@ impl Hub {
         if let Some(first) = state.stories.since(&finding) {
             finding.since = Some(first);
         }
+        finding.origin = Some(Arc::clone(&self.origin));
         let finding = Arc::new(finding);
-        if self.history > 0 {
-            if state.history.len() >= self.history {
-                state.history.pop_front();
-            }
-            state.history.push_back(Arc::clone(&finding));
-        }
+        let bytes = weight::finding(&finding);
+        let evicted = state.history.push(&finding, bytes);
+        self.metrics.history(state.history.bytes(), evicted);
         if let Some(json_lines) = &state.json_lines {
-            json_lines.offer(&finding);
+            json_lines.offer(&finding, bytes);
         } else if state.closed {
             tracing::warn!(sequence = finding.sequence, "a finding came after the end, and reaches nobody");
         }
         state.clients.retain(|(filter, queue)| {
-            if filter.matches(&finding) { queue.offer(&finding).is_ok() } else { !queue.is_abandoned() }
+            if filter.matches(&finding) {
+                queue.offer(&finding, bytes).is_ok()
+            } else {
+                !queue.is_abandoned()
+            }
         });
         drop(state);
         self.metrics.published(&finding);
@@ -110,20 +122,27 @@ impl Hub {
             if !kinds.is_empty() && !kinds.contains(&kind) {
                 return !queue.is_abandoned();
             }
-            queue.offer(shared.get_or_insert_with(|| Arc::new(event.clone()))).is_ok()
+            let (event, bytes) =
+                shared.get_or_insert_with(|| (Arc::new(event.clone()), weight::event(event)));
+            queue.offer(event, *bytes).is_ok()
         });
         self.listening.store(!state.clients.is_empty(), Ordering::Relaxed);
+    }
+
+    /// This run, whose findings these are.
+    pub(super) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
     }
 
     pub(super) fn sequence(&self) -> u64 {
         lock(&self.findings).sequence
     }
 
-    /// Live findings, after those of the history with a higher sequence than `after`.
+    /// Live findings, after those of the history with a higher sequence than `after`; if that is of another run, after all of them.
     pub(super) fn watch(
         &self,
         filter: Filter,
-        after: Option<u64>,
+        after: Option<After>,
     ) -> Result<Subscription<Finding>, NotSubscribed> {
         let mut state = lock(&self.findings);
         if state.closed {
@@ -135,11 +154,15 @@ impl Hub {
         }
         let mut first = VecDeque::from([Item::Subscribed(state.sequence)]);
         if let Some(after) = after {
-            // A number that was not reached yet is of an earlier run.
-            let after = if after > state.sequence { 0 } else { after };
+            // A number that was not reached yet is of another run, too.
+            let other =
+                after.run.is_some_and(|run| run != self.origin.run) || after.sequence > state.sequence;
+            let after = if other { 0 } else { after.sequence };
             let held = u64::try_from(state.history.len()).expect("a length is below 2^64");
             let evicted = (state.sequence - held).saturating_sub(after);
-            if evicted > 0 {
+            if other {
+                first.push_back(Item::AnotherRun(evicted));
+            } else if evicted > 0 {
                 first.push_back(Item::Missed(evicted));
             }
             let wanted = state.history.iter().filter(|f| f.sequence > after && filter.matches(f));

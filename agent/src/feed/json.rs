@@ -42,6 +42,10 @@ impl<T: fmt::Display> Serialize for Text<T> {
 #[derive(Serialize)]
 struct Line<'a> {
     sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
     time: String,
     verdict: &'static str,
     severity: &'static str,
@@ -127,6 +131,7 @@ impl<'a> From<&'a Finding> for Line<'a> {
         // Every field is named, so that a new one cannot be forgotten here.
         let Finding {
             sequence,
+            origin,
             time,
             verdict,
             severity,
@@ -154,6 +159,8 @@ impl<'a> From<&'a Finding> for Line<'a> {
         } = finding;
         Self {
             sequence: *sequence,
+            run: origin.as_ref().map(|origin| &*origin.run),
+            node: origin.as_ref().map(|origin| &*origin.node).filter(|node| !node.is_empty()),
             time: time_text(*time),
             verdict: verdict.as_str(),
             severity: severity.as_str(),
@@ -198,7 +205,7 @@ impl<'a> From<&'a ProcessInfo> for Process<'a> {
             uid: *uid,
             euid: *euid,
             comm,
-            exe: (!exe.is_empty()).then_some(Text(exe)),
+            exe: (!exe.is_empty()).then_some(Text(&**exe)),
         }
     }
 }

@@ -5,12 +5,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 
+use crate::counted::counted;
 use crate::event::{FilePath, Flavour};
 use crate::finding::Finding;
 use crate::metrics::{Metrics, Queue, Sink};
@@ -21,6 +22,8 @@ use super::output::Output;
 
 /// Findings that wait for the disk.
 const QUEUE: usize = 16 << 10;
+/// Bytes of findings that wait for the disk at most, however many may.
+const MAX_BYTES: usize = 8 << 20;
 /// Losses are reported at most so often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,7 +42,9 @@ pub struct OpenError {
 /// The feed's end of the sink. Dropping it lets the thread write what is queued and end.
 #[derive(Debug)]
 pub(super) struct JsonLines {
-    findings: Sender<Arc<Finding>>,
+    findings: Sender<(Arc<Finding>, usize)>,
+    /// Bytes of the findings that wait.
+    waiting: Arc<AtomicUsize>,
     reopen: Sender<()>,
     /// Findings that did not fit in the queue and that the thread has not seen yet.
     dropped: Arc<AtomicU64>,
@@ -66,6 +71,7 @@ impl JsonLines {
         let (reopen, reopens) = bounded(1);
         let (alive, ended) = bounded(0);
         let dropped = Arc::new(AtomicU64::new(0));
+        let waiting = Arc::new(AtomicUsize::new(0));
         let writer = Writer {
             output,
             path: path.to_owned(),
@@ -74,6 +80,7 @@ impl JsonLines {
             flavour: Flavour::Lsm,
             reported: None,
             dropped: Arc::clone(&dropped),
+            waiting: Arc::clone(&waiting),
             hub,
             metrics: Arc::clone(&metrics),
             line: Vec::with_capacity(4 << 10),
@@ -85,14 +92,15 @@ impl JsonLines {
                 drop(alive);
             })
             .map_err(open_error)?;
-        Ok(Self { findings, reopen, dropped, ended, metrics })
+        Ok(Self { findings, waiting, reopen, dropped, ended, metrics })
     }
 
-    /// Queues a finding, or counts it as lost.
-    pub(super) fn offer(&self, finding: &Arc<Finding>) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.findings.try_send(Arc::clone(finding))
-        {
+    /// Queues a finding of so many bytes, or counts it as lost. One at a time: the hub's lock is held.
+    pub(super) fn offer(&self, finding: &Arc<Finding>, bytes: usize) {
+        // Before the thread can take it away again.
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if waiting > MAX_BYTES || self.findings.try_send((Arc::clone(finding), bytes)).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             self.metrics.dropped(Sink::JsonLines, 1);
         }
@@ -107,7 +115,7 @@ impl JsonLines {
 
     /// Lets the thread write what is queued; `false` if it has not ended after `patience`.
     pub(super) fn finish(self, patience: Duration) -> bool {
-        let Self { findings, reopen, dropped: _, ended, metrics: _ } = self;
+        let Self { findings, waiting: _, reopen, dropped: _, ended, metrics: _ } = self;
         drop((findings, reopen));
         ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
     }
@@ -124,13 +132,14 @@ struct Writer {
     flavour: Flavour,
     reported: Option<Instant>,
     dropped: Arc<AtomicU64>,
+    waiting: Arc<AtomicUsize>,
     hub: Weak<Hub>,
     metrics: Arc<Metrics>,
     line: Vec<u8>,
 }
 
 impl Writer {
-    fn run(mut self, findings: &Receiver<Arc<Finding>>, mut reopens: Receiver<()>) {
+    fn run(mut self, findings: &Receiver<(Arc<Finding>, usize)>, mut reopens: Receiver<()>) {
         loop {
             let patience = if self.lost > 0 { REPORT_EVERY } else { Duration::from_secs(3600) };
             select! {
@@ -139,7 +148,10 @@ impl Writer {
                     Err(_) => reopens = never(),
                 },
                 recv(findings) -> finding => match finding {
-                    Ok(finding) => self.write(&finding),
+                    Ok((finding, bytes)) => {
+                        self.write(&finding);
+                        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                    }
                     Err(_) => break,
                 },
                 default(patience) => {}
@@ -170,7 +182,7 @@ impl Writer {
                     let file = FilePath::from(self.path.as_os_str().as_encoded_bytes());
                     tracing::error!(%file, %error, "findings cannot be written, and are lost until they can");
                     self.publish(format!(
-                        "expected to append findings to {file}, found: {error}; they are lost until it works again"
+                        "findings cannot be written to {file}: {error}; they are lost until it works again"
                     ));
                 }
             }
@@ -198,7 +210,8 @@ impl Writer {
         self.reported = Some(Instant::now());
         let file = FilePath::from(self.path.as_os_str().as_encoded_bytes());
         tracing::warn!(%file, findings = lost, "findings were lost; they are written again");
-        self.publish(format!("expected every finding in {file}, found that {lost} could not be written"));
+        let findings = counted(lost, "finding");
+        self.publish(format!("{findings} could not be written to {file}, which now works again"));
     }
 
     fn is_due(&self) -> bool {

@@ -15,16 +15,20 @@ use crate::config;
 use crate::event::{Event, Kind};
 use crate::finding::Finding;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 
 pub mod client;
 pub mod convert;
 mod convert_event;
 mod exceptions_text;
 mod filter;
+mod history;
 mod hub;
 mod json;
 mod json_lines;
 mod output;
+mod overview;
+mod problems;
 mod queue;
 mod server;
 mod socket;
@@ -33,8 +37,9 @@ mod story;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod weight;
 
-pub use filter::Filter;
+pub use filter::{After, Filter};
 pub use hub::NotSubscribed;
 pub use json::{append_line, time_text};
 pub use json_lines::OpenError;
@@ -77,6 +82,11 @@ impl Feed {
         self.hub.event(event);
     }
 
+    /// This run of the agent, and where: what each of its findings names.
+    pub fn origin(&self) -> &Arc<Origin> {
+        self.hub.origin()
+    }
+
     /// Number of the last finding; 0 before the first.
     pub fn sequence(&self) -> u64 {
         self.hub.sequence()
@@ -86,7 +96,11 @@ impl Feed {
     ///
     /// # Errors
     /// Too many clients, or the feed is shutting down.
-    pub fn watch(&self, filter: Filter, after: Option<u64>) -> Result<Subscription<Finding>, NotSubscribed> {
+    pub fn watch(
+        &self,
+        filter: Filter,
+        after: Option<After>,
+    ) -> Result<Subscription<Finding>, NotSubscribed> {
         self.hub.watch(filter, after)
     }
 

@@ -10,6 +10,9 @@ use tokio_stream::Stream;
 
 use crate::metrics::{Metrics, Sink};
 
+/// Bytes that wait for one client at most, however many items may.
+const MAX_BYTES: usize = 4 << 20;
+
 /// What comes out of a [`Subscription`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item<T> {
@@ -19,11 +22,15 @@ pub enum Item<T> {
     One(Arc<T>),
     /// So many are missing at this place.
     Missed(u64),
+    /// The run that the client knew has ended; of this run so many are held no more. All that is held follows.
+    AnotherRun(u64),
 }
 
 #[derive(Debug)]
 struct State<T> {
-    items: VecDeque<Item<T>>,
+    /// Each with its bytes; what was there first counts as none.
+    items: VecDeque<(Item<T>, usize)>,
+    bytes: usize,
     /// Offered after the last of `items` and not taken.
     missed: u64,
     /// Nothing more will be offered.
@@ -49,26 +56,28 @@ pub(super) struct Gone;
 impl<T> Queue<T> {
     /// A queue of `capacity` items behind those that are already there.
     pub(super) fn new(first: VecDeque<Item<T>>, capacity: usize, sink: Sink, metrics: Arc<Metrics>) -> Self {
-        let state = State { items: first, missed: 0, closed: false, abandoned: false, waker: None };
+        let items = first.into_iter().map(|item| (item, 0)).collect();
+        let state = State { items, bytes: 0, missed: 0, closed: false, abandoned: false, waker: None };
         Self { state: Mutex::new(state), capacity, sink, metrics }
     }
 
-    /// Takes an item, or counts it as missed. Waits for nothing but the few instructions of a consumer that takes one.
-    pub(super) fn offer(&self, item: &Arc<T>) -> Result<(), Gone> {
+    /// Takes an item of so many bytes, or counts it as missed. Waits for nothing but the few instructions of a consumer that takes one.
+    pub(super) fn offer(&self, item: &Arc<T>, bytes: usize) -> Result<(), Gone> {
         let mut state = self.lock();
         if state.abandoned {
             return Err(Gone);
         }
-        if state.items.len() >= self.capacity {
+        if state.items.len() >= self.capacity || state.bytes + bytes > MAX_BYTES {
             state.missed += 1;
             self.metrics.dropped(self.sink, 1);
             return Ok(());
         }
         let missed = std::mem::take(&mut state.missed);
         if missed > 0 {
-            state.items.push_back(Item::Missed(missed));
+            state.items.push_back((Item::Missed(missed), 0));
         }
-        state.items.push_back(Item::One(Arc::clone(item)));
+        state.items.push_back((Item::One(Arc::clone(item)), bytes));
+        state.bytes += bytes;
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -117,7 +126,8 @@ impl<T> Stream for Subscription<T> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item<T>>> {
         let mut state = self.queue.lock();
-        if let Some(item) = state.items.pop_front() {
+        if let Some((item, bytes)) = state.items.pop_front() {
+            state.bytes -= bytes;
             return Poll::Ready(Some(item));
         }
         let missed = std::mem::take(&mut state.missed);

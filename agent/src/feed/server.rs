@@ -18,10 +18,13 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::event::{FilePath, Kind};
-use crate::finding::{Sha256, Verdict};
-use crate::metrics::Metrics;
+use crate::finding::{Severity, Sha256, Verdict};
+use crate::memory;
+use crate::metrics::{Metrics, Queue, Sink};
+use crate::origin::Origin;
 
 use super::hub::{Hub, NotSubscribed};
+use super::problems::problems;
 use super::queue::Item;
 use super::socket::Socket;
 use super::{convert, convert_event};
@@ -86,16 +89,20 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<SensorServer<Service>>().await;
         let well = tokio::spawn(follow_health(health.clone(), Arc::clone(&metrics)));
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        let described = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Many clients know only the older one.
+        let (reflection, older) = (described().build_v1()?, described().build_v1alpha()?);
         let service = Service { hub, metrics, source, started: SystemTime::now() };
         let router = tonic::transport::Server::builder()
             .max_concurrent_streams(Some(128))
             .add_service(SensorServer::new(service))
             .add_service(health_service)
-            .add_service(reflection);
+            .add_service(reflection)
+            .add_service(older);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -174,11 +181,13 @@ impl Sensor for Service {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         use v1::watch_response::Item as Out;
         let (filter, after) = convert::filter_from(request.into_inner()).map_err(invalid)?;
-        let findings = self.hub.watch(filter, after)?.map(|item| {
+        let origin = Arc::clone(self.hub.origin());
+        let findings = self.hub.watch(filter, after)?.map(move |item| {
             let item = match item {
                 Item::One(finding) => Out::Finding(convert::finding(&finding)),
-                Item::Missed(count) => Out::Missed(v1::Missed { count }),
-                Item::Subscribed(sequence) => Out::Subscribed(v1::Subscribed { sequence }),
+                Item::Missed(count) => Out::Missed(v1::Missed { count, another_run: false }),
+                Item::AnotherRun(count) => Out::Missed(v1::Missed { count, another_run: true }),
+                Item::Subscribed(sequence) => Out::Subscribed(subscribed(sequence, &origin)),
             };
             Ok(v1::WatchResponse { item: Some(item) })
         });
@@ -191,11 +200,14 @@ impl Sensor for Service {
     ) -> Result<Response<Self::EventsStream>, Status> {
         use v1::events_response::Item as Out;
         let kinds = convert::kinds_from(request.into_inner().kinds).map_err(invalid)?;
-        let events = self.hub.events(kinds)?.map(|item| {
+        let origin = Arc::clone(self.hub.origin());
+        let events = self.hub.events(kinds)?.map(move |item| {
             let item = match item {
                 Item::One(event) => Out::Event(convert_event::event(&event, clocks())),
-                Item::Missed(count) => Out::Missed(v1::Missed { count }),
-                Item::Subscribed(sequence) => Out::Subscribed(v1::Subscribed { sequence }),
+                Item::Missed(count) | Item::AnotherRun(count) => {
+                    Out::Missed(v1::Missed { count, another_run: false })
+                }
+                Item::Subscribed(sequence) => Out::Subscribed(subscribed(sequence, &origin)),
             };
             Ok(v1::EventsResponse { item: Some(item) })
         });
@@ -207,12 +219,29 @@ impl Sensor for Service {
         status.version = env!("CARGO_PKG_VERSION").into();
         status.started = Some(convert::timestamp(self.started));
         status.sequence = self.hub.sequence();
+        status.run.clone_from(&self.hub.origin().run);
+        status.node.clone_from(&self.hub.origin().node);
         status.kinds = Kind::ALL.into_iter().map(|kind| kind_counters(&self.metrics, kind)).collect();
+        status.queues = [(Queue::Judge, "judge"), (Queue::JsonLines, "json_lines")]
+            .map(|(queue, name)| (name.to_owned(), self.metrics.queued(queue)))
+            .into();
+        status.dropped = [(Sink::Watch, "watch"), (Sink::Events, "events"), (Sink::JsonLines, "json_lines")]
+            .map(|(sink, name)| (name.to_owned(), self.metrics.dropped_count(sink)))
+            .into();
+        status.severities = Severity::ALL
+            .into_iter()
+            .map(|severity| (severity.as_str().to_owned(), self.metrics.severity_count(severity)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        status.last_finding = self.metrics.last_finding().map(convert::timestamp);
+        status.lag_ns = u64::try_from(self.metrics.lag().as_nanos()).unwrap_or(u64::MAX);
+        status.resident_bytes = memory::resident();
         status.verdicts = Verdict::ALL
             .into_iter()
             .map(|verdict| (verdict.as_str().into(), self.metrics.verdict_count(verdict)))
             .filter(|(_, count)| *count > 0)
             .collect();
+        status.problems = problems(&status);
         Ok(Response::new(status))
     }
 
@@ -244,6 +273,10 @@ impl Sensor for Service {
     }
 }
 
+fn subscribed(sequence: u64, origin: &Origin) -> v1::Subscribed {
+    v1::Subscribed { sequence, run: origin.run.clone(), node: origin.node.clone() }
+}
+
 fn kind_counters(metrics: &Metrics, kind: Kind) -> v1::KindCounters {
     let counts = metrics.kind_counts(kind);
     v1::KindCounters {
@@ -252,6 +285,7 @@ fn kind_counters(metrics: &Metrics, kind: Kind) -> v1::KindCounters {
         lost: counts.lost,
         received: counts.received,
         malformed: counts.malformed,
+        judged: counts.judged,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Status, images and explanations: a readable form, and JSON with the field names of `muster.v1`.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use muster_proto::v1;
 use serde_json::{Value, json};
@@ -9,96 +8,10 @@ use serde_json::{Value, json};
 use super::convert;
 use super::exceptions_text;
 use super::json::time_text;
-use super::text::{
-    Table, binding_name, coverage_name, flavour_name, kind_name, printable, short_digest, workload_name,
-};
+use super::text::{binding_name, coverage_name, flavour_name, kind_name, printable};
+use crate::counted::counted;
 
-/// `muster status`.
-pub fn status(status: &v1::Status) -> String {
-    let mut out = String::new();
-    let started = convert::time_from(status.started.as_ref());
-    let up = started.as_ref().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "muster {} on Linux {}, flavour {}, up {}",
-        printable(&status.version),
-        printable(&status.kernel_release),
-        flavour_name(status.flavour),
-        duration(up)
-    );
-    let _ = writeln!(out, "{} findings, {} processes", status.sequence, status.processes);
-    for blind in &status.blind_spots {
-        let _ = writeln!(out, "cannot see: {}", printable(blind));
-    }
-    let mut rings = Table::new(&["RING", "BYTES"]);
-    for ring in &status.rings {
-        rings.row(vec![printable(&ring.name), ring.size_bytes.to_string()]);
-    }
-    let mut kinds = Table::new(&["KIND", "SUBMITTED", "LOST", "RECEIVED", "MALFORMED"]);
-    for kind in &status.kinds {
-        let counts = [kind.submitted, kind.lost, kind.received, kind.malformed];
-        kinds.row([kind_name(kind.kind)].into_iter().chain(counts.map(|n| n.to_string())).collect());
-    }
-    let mut verdicts = Table::new(&["VERDICT", "COUNT"]);
-    for (verdict, count) in sorted(status) {
-        verdicts.row(vec![printable(verdict), count.to_string()]);
-    }
-    let mut workloads = Table::new(&["WORKLOAD", "NAME", "IMAGE", "EVENTS"]);
-    for row in &status.workloads {
-        let workload = row.workload.clone().unwrap_or_default();
-        workloads.row(vec![
-            printable(&workload.id),
-            printable(&workload_name(&workload.id, &workload.name)),
-            short_digest(&printable(&workload.image_digest)),
-            row.events.to_string(),
-        ]);
-    }
-    let _ = write!(out, "\n{rings}\n{kinds}\n{verdicts}\n{workloads}\n{}", images_table(&status.images));
-    if !status.exceptions.is_empty() {
-        let _ = write!(out, "\n{}", exceptions_text::table(&status.exceptions));
-    }
-    for refused in &status.refused_attestations {
-        let _ =
-            writeln!(out, "refused attestation {}: {}", printable(&refused.file), printable(&refused.reason));
-    }
-    out
-}
-
-fn sorted(status: &v1::Status) -> Vec<(&String, &u64)> {
-    let mut verdicts: Vec<_> = status.verdicts.iter().collect();
-    verdicts.sort_unstable_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-    verdicts
-}
-
-fn duration(span: Duration) -> String {
-    let seconds = span.as_secs();
-    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
-}
-
-/// Images in `muster status`: a row each.
-fn images_table(images: &[v1::Image]) -> Table {
-    let mut table =
-        Table::new(&["IMAGE", "STATE", "BINDING", "COVERAGE", "FILES", "IN USE", "DOCUMENTS", "WHY"]);
-    for image in images {
-        table.row(vec![
-            short_digest(&printable(&image.digest)),
-            printable(&image.state),
-            binding_name(image.binding),
-            coverage_name(image.coverage),
-            image.files.to_string(),
-            image.files_in_use.to_string(),
-            image.documents.len().to_string(),
-            printable(&image.reason),
-        ]);
-    }
-    table
-}
+pub use super::overview::status;
 
 /// `muster images`.
 pub fn images(images: &[v1::Image]) -> String {
@@ -130,17 +43,16 @@ fn image(image: &v1::Image) -> String {
         line(
             "",
             &format!(
-                "{} files listed, {} with SHA-256, {} with weak digests only, {} owned by a package; {} packages; the list {} to \
-                 be complete",
-                image.files,
+                "{} listed, {} with SHA-256, {} with weak digests only, {} owned by a package; {}; the list {} to be complete",
+                counted(image.files, "file"),
                 image.files_with_sha256,
                 image.files_with_weak_digest,
                 image.files_owned,
-                image.packages,
+                counted(image.packages, "package"),
                 if image.complete { "claims" } else { "does not claim" },
             ),
         );
-        line("in use", &format!("{} files", image.files_in_use));
+        line("in use", &counted(image.files_in_use, "file"));
         line("index", &format!("{} KiB", image.index_bytes / 1024));
     }
     for document in &image.documents {
@@ -164,7 +76,7 @@ fn image(image: &v1::Image) -> String {
         );
     }
     if image.vex_documents > 0 {
-        line("vex", &format!("{} documents", image.vex_documents));
+        line("vex", &counted(image.vex_documents, "document"));
     }
     if let Ok(until) = convert::time_from(image.trusted_until.as_ref()) {
         line("trust root", &format!("good until {}", time_text(until)));
@@ -176,9 +88,17 @@ fn image(image: &v1::Image) -> String {
     out
 }
 
-/// `muster explain`.
-pub fn explanations(explanations: &[v1::Explanation]) -> String {
+/// A verified SBOM has what was asked for.
+pub fn is_known(explanations: &[v1::Explanation]) -> bool {
+    explanations.iter().any(|explanation| !explanation.path.is_empty())
+}
+
+/// `muster explain`, asked for this.
+pub fn explanations(asked: &str, explanations: &[v1::Explanation]) -> String {
     let mut out = String::new();
+    if !is_known(explanations) {
+        let _ = writeln!(out, "{}: no verified SBOM has it", printable(asked));
+    }
     for explanation in explanations {
         let _ = writeln!(
             out,
@@ -205,7 +125,11 @@ pub fn explanations(explanations: &[v1::Explanation]) -> String {
 pub fn status_json(status: &v1::Status) -> Value {
     let started = convert::time_from(status.started.as_ref()).map(time_text).ok();
     json!({
+        "problems": status.problems,
         "version": status.version,
+        "node": status.node,
+        "run": status.run,
+        "config": status.config,
         "started": started,
         "kernel_release": status.kernel_release,
         "flavour": flavour_name(status.flavour),
@@ -217,7 +141,12 @@ pub fn status_json(status: &v1::Status) -> Value {
             "lost": k.lost,
             "received": k.received,
             "malformed": k.malformed,
+            "judged": k.judged,
         })).collect::<Value>(),
+        "queues": status.queues,
+        "dropped": status.dropped,
+        "lag_ns": status.lag_ns,
+        "resident_bytes": status.resident_bytes,
         "images": images_json(&status.images),
         "degraded": status.degraded,
         "refused_attestations": status.refused_attestations.iter().map(refused_json).collect::<Value>(),
@@ -228,6 +157,8 @@ pub fn status_json(status: &v1::Status) -> Value {
             "events": w.events,
         })).collect::<Value>(),
         "sequence": status.sequence,
+        "last_finding": convert::time_from(status.last_finding.as_ref()).map(time_text).ok(),
+        "severities": status.severities,
         "verdicts": status.verdicts,
         "exceptions": exceptions_text::json(&status.exceptions),
         "processes": status.processes,
@@ -304,11 +235,25 @@ pub fn explanations_json(explanations: &[v1::Explanation]) -> Value {
 
 /// `muster events --json`.
 pub fn event_json(e: &v1::Event) -> Value {
+    // A field without a value is left out, as in findings.
     let file = |f: &v1::File| {
-        json!({
-            "path": f.path, "path_truncated": f.path_truncated, "deleted": f.deleted, "inode": f.inode,
-            "device": f.device, "mode": f.mode, "size": f.size, "sha256": f.sha256, "place": f.place,
-        })
+        let mut out = json!({ "path": f.path });
+        let mut set = |name: &str, is: bool, value: Value| {
+            if is {
+                out[name] = value;
+            }
+        };
+        set("path_truncated", f.path_truncated, true.into());
+        set("deleted", f.deleted, true.into());
+        // The new name's file of a rename is not looked at: it has no inode.
+        let looked_at = f.inode != 0;
+        set("inode", looked_at, f.inode.into());
+        set("device", looked_at, f.device.into());
+        set("mode", looked_at || f.mode != 0, f.mode.into());
+        set("size", looked_at, f.size.into());
+        set("sha256", !f.sha256.is_empty(), f.sha256.clone().into());
+        set("place", looked_at && !f.place.is_empty(), f.place.clone().into());
+        out
     };
     let mut out = json!({
         "time": convert::time_from(e.time.as_ref()).map(time_text).ok(),
@@ -342,13 +287,12 @@ pub fn event_json(e: &v1::Event) -> Value {
         set("target", e.target.clone().into());
     }
     if let Some(c) = &e.connect {
-        set(
-            "connect",
-            json!({
-                "protocol": c.protocol, "address": c.address, "port": c.port, "source_port": c.source_port,
-                "sendto": c.sendto,
-            }),
-        );
+        let mut connect =
+            json!({ "protocol": c.protocol, "address": c.address, "port": c.port, "sendto": c.sendto });
+        if c.source_port != 0 {
+            connect["source_port"] = c.source_port.into();
+        }
+        set("connect", connect);
     }
     match e.kind() {
         v1::Kind::Lost => {

@@ -19,10 +19,11 @@ fn full() -> Finding {
         uid: 1000,
         euid: 0,
         comm: comm.into(),
-        exe: exe.into(),
+        exe: Arc::new(exe.into()),
     };
     Finding {
         sequence: 17,
+        origin: Some(Arc::new(Origin { run: "7a".repeat(16), node: "node-1".into() })),
         time: UNIX_EPOCH + Duration::new(1_795_475_415, 123_456_789),
         verdict: Verdict::Modified,
         severity: Severity::High,
@@ -88,12 +89,13 @@ async fn drain<T>(subscription: &mut Subscription<T>) -> Vec<Item<T>> {
     items
 }
 
-/// `S` for subscribed, `m` for missed, else the sequence.
+/// `S` for subscribed, `m` for missed, `n` for a run that is not the one asked for, else the sequence.
 fn shape(items: &[Item<Finding>]) -> String {
     let name = |item: &Item<Finding>| match item {
         Item::Subscribed(at) => format!("S{at}"),
         Item::One(finding) => finding.sequence.to_string(),
         Item::Missed(count) => format!("m{count}"),
+        Item::AnotherRun(count) => format!("n{count}"),
     };
     items.iter().map(name).collect::<Vec<_>>().join(" ")
 }

@@ -20,6 +20,11 @@ impl Table {
         Self(vec![headings.iter().map(|heading| (*heading).to_owned()).collect()])
     }
 
+    /// It has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.0.len() <= 1
+    }
+
     /// Adds a row, one cell per heading.
     pub fn row(&mut self, cells: Vec<String>) {
         self.0.push(cells);
@@ -174,7 +179,7 @@ pub fn event_row(event: &v1::Event) -> String {
     }
     match event.kind() {
         v1::Kind::Exit => add(&format!("wait status {}", event.exit_status)),
-        v1::Kind::Fork => add(&format!("by {}", event.process.as_ref().map_or(0, |p| p.ppid))),
+        v1::Kind::Fork => add(&format!("by process {}", event.process.as_ref().map_or(0, |p| p.ppid))),
         v1::Kind::Lost => add(&format!("{} {} records", event.lost_count, kind_name(event.lost_kind))),
         _ => {}
     }

@@ -104,6 +104,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         };
         Finding {
             sequence: 0,
+            origin: None,
             time: self.facts.time(),
             verdict,
             severity,

@@ -1,27 +1,33 @@
 //! `GET /metrics`, `GET /healthz` (for liveness: the sensor is attached) and `GET /readyz` (and all is well) over HTTP/1.1.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::Metrics;
+use super::classic::classic;
 
-/// Connections served at once; further ones wait in the kernel's backlog.
-const CONNECTIONS: usize = 16;
+/// Connections at once. The next one ends the oldest: whoever sends its request is answered long before so many others come, and who
+/// sends none keeps nobody out.
+const CONNECTIONS: usize = 64;
 /// A client that has not sent its request by then is cut off.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection ends after this, whatever it does: scrapers open a new one.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an agent that is ending may take to let go of the address.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The endpoint could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +45,21 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "metrics are readable from other machines");
     }
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < BIND_PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            bound => return bound.map_err(|source| ListenError { address, source }),
+        }
+    }
 }
 
 /// Serves the endpoint until the task is dropped.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = Connections::default();
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -57,7 +70,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
             }
         };
         let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let service = service_fn(|request| {
                 let response = respond(&request, &metrics);
                 async { Ok::<_, Infallible>(response) }
@@ -71,20 +84,46 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
                 Ok(Ok(())) | Err(_) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "a metrics client broke off"),
             }
-            drop(permit);
         });
+        connections.add(task.abort_handle());
+    }
+}
+
+/// The connections that there are, oldest first. Dropping it ends them.
+#[derive(Default)]
+struct Connections(VecDeque<AbortHandle>);
+
+impl Connections {
+    fn add(&mut self, new: AbortHandle) {
+        self.0.retain(|connection| !connection.is_finished());
+        if self.0.len() >= CONNECTIONS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        self.0.push_back(new);
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
     }
 }
 
 fn respond(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
     const PLAIN: &str = "text/plain; charset=utf-8";
-    let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, OPEN_METRICS, metrics.text()),
-        (&Method::GET, "/healthz" | "/readyz") if !metrics.is_ready() => {
+    let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (status, kind, body) = match request.uri().path() {
+        _ if !asks => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "expected GET or HEAD\n".into()),
+        "/metrics" if wants_open_metrics(request.headers()) => (StatusCode::OK, OPEN_METRICS, metrics.text()),
+        "/metrics" => (StatusCode::OK, CLASSIC, classic(&metrics.text())),
+        "/healthz" | "/readyz" if !metrics.is_ready() => {
             (StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the sensor is not attached\n".into())
         }
-        (&Method::GET, path @ ("/healthz" | "/readyz")) => {
+        path @ ("/healthz" | "/readyz") => {
             let why = metrics.degraded();
             match (why.is_empty(), path) {
                 (true, _) => (StatusCode::OK, PLAIN, "ok\n".into()),
@@ -98,14 +137,32 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Byte
                 }
             }
         }
-        (&Method::GET, _) => {
-            (StatusCode::NOT_FOUND, PLAIN, "expected /metrics or /healthz, or /readyz\n".into())
-        }
-        _ => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "expected GET\n".into()),
+        _ => (StatusCode::NOT_FOUND, PLAIN, "expected /metrics or /healthz, or /readyz\n".into()),
     };
     let mut response = Response::builder().status(status).header(CONTENT_TYPE, kind);
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        response = response.header(ALLOW, "GET");
+        response = response.header(ALLOW, "GET, HEAD");
     }
+    // To HEAD, hyper sends the headers alone.
     response.body(Full::new(Bytes::from(body))).expect("every header here is valid")
+}
+
+/// OpenMetrics is named, and nothing that is better liked (`q`, RFC 9110, section 12.4.2): a client that says nothing gets the format
+/// that every tool reads.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let (mut open, mut plain) = (0.0, 0.0_f32);
+    for range in accepted.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let liked: Option<f32> =
+            parts.filter_map(|part| part.strip_prefix("q=")).find_map(|q| q.parse().ok());
+        let liked = liked.unwrap_or(1.0);
+        match kind {
+            "application/openmetrics-text" => open = liked.max(open),
+            "text/plain" => plain = liked.max(plain),
+            _ => {}
+        }
+    }
+    open > 0.0 && open >= plain
 }

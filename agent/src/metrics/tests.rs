@@ -111,58 +111,141 @@ async fn get(address: SocketAddr, request: &str) -> String {
     answer
 }
 
+async fn serving(metrics: &Arc<Metrics>) -> SocketAddr {
+    let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(http::serve(listener, Arc::clone(metrics)));
+    address
+}
+
+fn ask(method: &str, path: &str, accept: &str) -> String {
+    let accept = if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{accept}Connection: close\r\n\r\n")
+}
+
 #[tokio::test]
 async fn endpoint_answers_what_it_knows_and_refuses_the_rest() {
     let metrics = Metrics::new();
-    let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bind");
-    let address = listener.local_addr().expect("address");
-    tokio::spawn(http::serve(listener, Arc::clone(&metrics)));
-    let ask = |method: &str, path: &str| {
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    };
-    let early = get(address, &ask("GET", "/healthz")).await;
+    let address = serving(&metrics).await;
+    let early = get(address, &ask("GET", "/healthz", "")).await;
     assert!(early.starts_with("HTTP/1.1 503 "), "{early}");
     metrics.set_ready(true);
     for (method, path, status, has) in [
         ("GET", "/healthz", "200", "ok\n"),
-        ("GET", "/metrics", "200", "# EOF\n"),
+        ("GET", "/metrics", "200", "muster_build_info"),
         ("GET", "/else", "404", "/metrics or /healthz"),
-        ("POST", "/metrics", "405", "expected GET"),
+        ("POST", "/metrics", "405", "expected GET or HEAD"),
     ] {
-        let answer = get(address, &ask(method, path)).await;
+        let answer = get(address, &ask(method, path, "")).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path}: {answer}");
         assert!(answer.contains(has), "{method} {path}: {answer}");
     }
     metrics.set_degraded(vec!["the attestation is gone".into(), "a key is gone".into()]);
-    let answer = get(address, &ask("GET", "/healthz")).await;
+    let answer = get(address, &ask("GET", "/healthz", "")).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("degraded: a key is gone\n"), "{answer}");
-    let answer = get(address, &ask("GET", "/readyz")).await;
+    let answer = get(address, &ask("GET", "/readyz", "")).await;
     assert!(
         answer.starts_with("HTTP/1.1 503 ") && answer.contains("degraded: the attestation is gone"),
         "{answer}"
     );
     metrics.set_degraded(Vec::new());
-    let answer = get(address, &ask("GET", "/readyz")).await;
+    let answer = get(address, &ask("GET", "/readyz", "")).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+    for (path, status) in [("/healthz", "200"), ("/metrics", "200"), ("/else", "404")] {
+        let answer = get(address, &ask("HEAD", path, "")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "no body to HEAD {path}: {answer}");
+    }
     let error = http::bind(address).await.expect_err("the address is taken");
     assert!(error.to_string().contains("set metrics.listen"), "{error}");
 }
 
 #[tokio::test]
-async fn endpoint_serves_no_more_connections_than_it_has_room_for() {
-    let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bind");
-    let address = listener.local_addr().expect("address");
-    tokio::spawn(http::serve(listener, Metrics::new()));
+async fn each_client_gets_the_format_that_it_asks_for() {
+    let address = serving(&Metrics::new()).await;
+    // What Prometheus 2.53 sends.
+    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                      text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    for (accept, open) in [
+        ("", false),
+        ("*/*", false),
+        ("text/plain", false),
+        ("application/openmetrics-text", true),
+        (prometheus, true),
+        ("application/openmetrics-text;q=0.1, text/plain;q=0.9", false),
+        ("application/openmetrics-text;q=0", false),
+    ] {
+        let answer = get(address, &ask("GET", "/metrics", accept)).await;
+        let kind =
+            if open { "application/openmetrics-text; version=1.0.0" } else { "text/plain; version=0.0.4" };
+        assert!(answer.contains(&format!("content-type: {kind}; charset=utf-8\r\n")), "{accept}: {answer}");
+        assert_eq!(answer.contains("# EOF"), open, "{accept}");
+        let family =
+            if open { "# TYPE muster_verdicts counter\n" } else { "# TYPE muster_verdicts_total counter\n" };
+        assert!(answer.contains(family), "{accept}: {answer}");
+    }
+}
+
+#[test]
+fn each_family_of_the_classic_format_has_its_help_and_its_type() {
+    let metrics = Metrics::new();
+    metrics.set_sensor(Flavour::Lsm, "6.12.1 \"x\"");
+    let text = classic::classic(&metrics.text());
+    let (mut helped, mut typed) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(name)) => helped.push(name),
+            (Some("#"), Some("TYPE"), Some(name)) => typed.push((name, words.next().expect("a type"))),
+            (Some(sample), Some(value), None) => {
+                let name = sample.split('{').next().expect("a name");
+                let (family, kind) = typed.last().expect("a type before each sample");
+                let suffix = name.strip_prefix(family).expect(line);
+                let good: &[_] = if *kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                assert!(good.contains(&suffix), "{line} is not of {family}");
+                assert_eq!(*kind == "counter", family.ends_with("_total"), "{line}");
+                value.parse::<f64>().expect(line);
+            }
+            _ if line.starts_with("muster_sensor_info") => {}
+            _ => panic!("{line:?}"),
+        }
+    }
+    assert_eq!(helped, typed.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    for line in [
+        r#"muster_sensor_info{flavour="lsm",kernel="6.12.1 \"x\""} 1"#,
+        concat!(r#"muster_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        r#"muster_stage_seconds_bucket{le="0.00003",stage="judged"} 0"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+    }
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in:\n{text}")).parse::<f64>().expect("a number")
+    };
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
+    assert!(value("process_open_fds") > 2.0 && value("process_max_fds") > value("process_open_fds"));
+    assert!(value("process_threads") >= 1.0 && value("process_cpu_seconds_total") >= 0.0);
+    let started = std::time::UNIX_EPOCH + Duration::from_secs_f64(value("process_start_time_seconds"));
+    // The kernel's time of boot is a whole second.
+    assert!(started < SystemTime::now() + Duration::from_secs(2), "{started:?}");
+}
+
+#[tokio::test]
+async fn connections_that_ask_nothing_keep_nobody_out() {
+    let metrics = Metrics::new();
+    metrics.set_ready(true);
+    let address = serving(&metrics).await;
     let mut idle = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..200 {
         idle.push(TcpStream::connect(address).await.expect("connect"));
     }
-    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut waits = tokio::spawn(get(address, request));
-    let early = tokio::time::timeout(Duration::from_millis(200), &mut waits).await;
-    assert!(early.is_err(), "answered beyond the limit: {early:?}");
-    idle.pop();
-    let answer =
-        tokio::time::timeout(Duration::from_secs(3), waits).await.expect("in time").expect("no panic");
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let request = ask("GET", "/healthz", "");
+    let asked = get(address, &request);
+    let answer = tokio::time::timeout(Duration::from_secs(1), asked).await.expect("at once");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // They are bounded: the oldest were ended.
+    let mut byte = [0];
+    let ended = tokio::time::timeout(Duration::from_secs(1), idle[0].read(&mut byte)).await.expect("at once");
+    assert!(!matches!(ended, Ok(1)), "{ended:?}");
 }

@@ -149,7 +149,7 @@ pub fn process_of(task: &Task) -> ProcessInfo {
         uid: task.uid,
         euid: task.euid,
         comm: crate::event::FilePath::from(&task.comm[..]).to_string(),
-        exe: crate::event::FilePath::default(),
+        exe: Arc::default(),
     }
 }
 

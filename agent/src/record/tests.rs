@@ -81,7 +81,8 @@ impl Facts for World {
         vec![Settled { exists: true, content: None, owner }; files.len()]
     }
     fn ancestry(&mut self, task: &Task) -> Ancestry {
-        let parent = ProcessInfo { comm: "sh".into(), exe: "/bin/sh".into(), ..ProcessInfo::default() };
+        let parent =
+            ProcessInfo { comm: "sh".into(), exe: Arc::new("/bin/sh".into()), ..ProcessInfo::default() };
         (ProcessInfo { id: task.process, comm: "x".into(), ..ProcessInfo::default() }, vec![parent])
     }
 }

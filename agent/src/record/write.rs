@@ -15,6 +15,7 @@ use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, che
 use crate::event::{Action, Content, Event, FileRef, Owner, Task};
 use crate::judge::{Ancestry, Facts, Settled, Unsettled};
 use crate::metrics::Metrics;
+use crate::new_file::NewFile;
 use crate::sbom::ImageIndex;
 use crate::workload::Workload;
 
@@ -49,8 +50,7 @@ impl Recording {
     /// # Errors
     /// The file cannot be made.
     pub fn create(file: &Path, metrics: Arc<Metrics>) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let mut to = File::options().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+        let mut to = NewFile::create(file, 0o600)?.replace()?;
         to.write_all(MAGIC)?;
         to.write_all(&FORMAT.to_le_bytes())?;
         let good = to.stream_position()?;

@@ -321,6 +321,6 @@ fn info(tgid: u32, entry: &Entry) -> ProcessInfo {
         uid: entry.uid,
         euid: entry.euid,
         comm: FilePath::from(entry.comm.as_slice()).to_string(),
-        exe: (*entry.exe).clone(),
+        exe: Arc::clone(&entry.exe),
     }
 }

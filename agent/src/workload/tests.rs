@@ -389,7 +389,7 @@ fn ancestry_ends_at_the_container() {
     );
     assert_eq!(processes.ancestry(ls.process, 1).len(), 1);
     assert_eq!(
-        processes.get(ls.process).map(|p| p.exe),
+        processes.get(ls.process).map(|p| (*p.exe).clone()),
         Some(FilePath::from("/bin/sh")),
         "as its parent until it execs"
     );
@@ -422,13 +422,13 @@ fn a_missed_exec_heals() {
     let before = task(20, 1, 400, host);
     let workload = workloads.resolve(&before);
     processes.note(&before, &workload);
-    assert_eq!(processes.get(before.process).map(|p| p.exe), Some(FilePath::from("/bin/p20")));
+    assert_eq!(processes.get(before.process).map(|p| (*p.exe).clone()), Some(FilePath::from("/bin/p20")));
 
     let link = machine.path("proc/20/exe");
     fs::remove_file(&link).expect("removed");
     symlink("/bin/other", &link).expect("a link");
     processes.note(&before, &workload);
-    assert_eq!(processes.get(before.process).map(|p| p.exe), Some(FilePath::from("/bin/p20")));
+    assert_eq!(processes.get(before.process).map(|p| (*p.exe).clone()), Some(FilePath::from("/bin/p20")));
     let after = Task { comm: SmallVec::from_slice(b"other\n"), ..before.clone() };
     let thread = Task { pid: 24, ..after.clone() };
     processes.note(&thread, &workload);
@@ -439,7 +439,7 @@ fn a_missed_exec_heals() {
     );
     processes.note(&after, &workload);
     let healed = processes.get(before.process).expect("a process");
-    assert_eq!((healed.comm.as_str(), healed.exe), ("other\\x0a", FilePath::from("/bin/other")));
+    assert_eq!((healed.comm.as_str(), &*healed.exe), ("other\\x0a", &FilePath::from("/bin/other")));
 
     // Gone before it was asked: what the event says.
     machine.gone(20);

@@ -128,7 +128,7 @@ fn reload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let status = stage.agent.status()?;
     ensure!(status.images.iter().any(|i| i.state == "verified"), "no image is verified after the bad reload");
     stage.agent.reload()?;
-    logged("configuration taken")?;
+    logged("the new configuration is in use")?;
     stage.world.run_tool(&["exit"])?;
     Ok(vec![found(Kind::Exec, v1::Verdict::Unauthorized, &stage.world.tool)?])
 }

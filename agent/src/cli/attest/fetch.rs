@@ -105,11 +105,14 @@ impl Fetch {
             note(format_args!("muster: {reason}"));
         }
         if self.json {
-            tell(format!("{}\n", report(&found, &judged, &others)))?;
+            tell(format!("{:#}\n", report(&found, &judged, &others)))?;
         } else {
             let mut out = Vec::new();
             write(&found, &judged, &others, &mut out)?;
-            writeln!(out, "{passes} of {} attestations pass", judged.len())?;
+            // What was not reached has none, and that is said already.
+            if found.unreachable.is_none() || !judged.is_empty() {
+                writeln!(out, "{passes} of {} attestations pass", judged.len())?;
+            }
             tell(out)?;
         }
         Ok(if passes > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -118,14 +118,14 @@ impl Verify {
     fn answer(&self, file: &dyn fmt::Display, good: Result<Good, String>) -> anyhow::Result<ExitCode> {
         let status = if good.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         match good {
-            Ok(good) if self.json => tell(format!("{}\n", good.json()))?,
+            Ok(good) if self.json => tell(format!("{:#}\n", good.json()))?,
             Ok(good) => {
                 let mut out = Vec::new();
                 good.write(format_args!("{file}: verified"), &mut out)?;
                 tell(out)?;
             }
             Err(reason) if self.json => {
-                tell(format!("{}\n", json!({"verified": false, "reason": reason})))?;
+                tell(format!("{:#}\n", json!({"verified": false, "reason": reason})))?;
             }
             Err(reason) => note(format_args!("muster: {file}: refused: {reason}")),
         }

@@ -1,8 +1,7 @@
 //! `muster sbom generate`.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +13,8 @@ use anyhow::Context as _;
 
 use super::load;
 use crate::cli::output::{complain, note};
+use crate::cli::save::save;
+use crate::counted::counted;
 use crate::sbom::ImageIndex;
 use crate::sbom::generate::{self, GenerateError, Options, Output, Platform, Progress, Report, Source};
 
@@ -65,8 +66,8 @@ pub struct Generate {
     /// complete for everything else: what runs from there is in no SBOM.
     #[arg(long, value_name = "DIR")]
     exclude: Vec<PathBuf>,
-    /// Where to write it; standard output otherwise, and with `-`.
-    #[arg(long, short)]
+    /// Where the document goes, whole or not at all; `-` is standard output [default: standard output].
+    #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
@@ -100,8 +101,7 @@ impl Generate {
             created,
         };
         let start = Instant::now();
-        let output = self.output.as_deref().filter(|output| *output != Path::new("-"));
-        let report = match write(&options, base.as_ref(), output) {
+        let report = match save(self.output.as_deref(), |out| make(&options, base.as_ref(), out)) {
             Err(error) if matches!(error.downcast_ref(), Some(GenerateError::Exclude(_))) => {
                 complain(&error);
                 return Ok(USAGE.into());
@@ -111,37 +111,6 @@ impl Generate {
         // The document is made: nobody need read this.
         drop(summary(&report, start.elapsed()));
         Ok(if report.unread.is_empty() { ExitCode::SUCCESS } else { INCOMPLETE.into() })
-    }
-}
-
-/// Makes the document in its place.
-fn write(options: &Options, base: Option<&ImageIndex>, output: Option<&Path>) -> anyhow::Result<Report> {
-    match output {
-        None => make(options, base, &mut BufWriter::new(io::stdout().lock())),
-        // A device or a pipe is written as it is: renaming over /dev/null would replace it.
-        Some(file) if file.metadata().is_ok_and(|m| !m.is_file()) => {
-            let open = File::options().write(true).open(file);
-            let open = open.with_context(|| format!("opening {}", file.display()))?;
-            make(options, base, &mut BufWriter::with_capacity(1 << 20, open))
-        }
-        Some(file) => {
-            // Whoever reads the file never sees half a document.
-            let mut part = file.as_os_str().to_owned();
-            part.push(".part");
-            let part = PathBuf::from(part);
-            let written = File::create(&part)
-                .with_context(|| format!("creating {}", part.display()))
-                .and_then(|open| make(options, base, &mut BufWriter::with_capacity(1 << 20, open)))
-                .and_then(|report| {
-                    std::fs::rename(&part, file)
-                        .with_context(|| format!("renaming to {}", file.display()))?;
-                    Ok(report)
-                });
-            if written.is_err() {
-                let _ = std::fs::remove_file(&part);
-            }
-            written
-        }
     }
 }
 
@@ -192,8 +161,10 @@ fn show(progress: &Progress, ended: &mpsc::Receiver<()>) {
                     "looking".to_owned()
                 });
             }
-            None if walked => note(format_args!("{done} of {found} files, {megabytes} MiB hashed")),
-            None => note(format_args!("{found} files found so far")),
+            None if walked => {
+                note(format_args!("{done} of {}, {megabytes} MiB hashed", counted(found, "file")));
+            }
+            None => note(format_args!("{} found so far", counted(found, "file"))),
         }
     }
     if let Some(bar) = bar {
@@ -213,14 +184,16 @@ fn summary(report: &Report, took: Duration) -> io::Result<()> {
     let Report { files, owned, packages, unread, left_out, gone, database } = report;
     writeln!(
         err,
-        "{files} files, {owned} of them owned by one of {packages} packages, in {:.1} s",
+        "{}, {owned} of them owned by one of {}, in {:.1} s",
+        counted(*files, "file"),
+        counted(*packages, "package"),
         took.as_secs_f64()
     )?;
     for (path, why) in left_out {
         writeln!(err, "left out: {:?}: {why}", Path::new("/").join(path))?;
     }
     if !gone.is_empty() {
-        writeln!(err, "{} files of the SBOM to complete are not there, so they are not listed:", gone.len())?;
+        writeln!(err, "not there, so not listed: {} of the SBOM to complete:", counted(gone.len(), "file"))?;
         for path in gone.iter().take(SHOWN) {
             writeln!(err, "  {:?}", Path::new("/").join(path))?;
         }

@@ -44,7 +44,16 @@ async fn watch(
     filter: &Filter,
     after: Option<u64>,
 ) -> tonic::Streaming<v1::WatchResponse> {
-    client.watch(convert::watch_request(filter, after)).await.expect("watching").into_inner()
+    client
+        .watch(convert::watch_request(filter, after.map(After::from).as_ref()))
+        .await
+        .expect("watching")
+        .into_inner()
+}
+
+fn subscribed(feed: &Feed, sequence: u64) -> v1::Subscribed {
+    let origin = feed.origin();
+    v1::Subscribed { sequence, run: origin.run.clone(), node: origin.node.clone() }
 }
 
 #[test]
@@ -96,9 +105,10 @@ async fn client_gets_history_then_live_and_the_end() {
     feed.publish(bare());
     let mut client = connect(&path).await.expect("connected");
     let mut answers = watch(&mut client, &Filter::default(), Some(0)).await;
-    assert_eq!(next(&mut answers).await, Answer::Subscribed(v1::Subscribed { sequence: 2 }));
+    assert_eq!(next(&mut answers).await, Answer::Subscribed(subscribed(&feed, 2)));
     let Answer::Finding(first) = next(&mut answers).await else { panic!("expected a finding") };
-    assert_eq!(convert::finding_from(first).expect("converted"), Finding { sequence: 1, ..full() });
+    let origin = Some(Arc::clone(feed.origin()));
+    assert_eq!(convert::finding_from(first).expect("converted"), Finding { sequence: 1, origin, ..full() });
     let Answer::Finding(second) = next(&mut answers).await else { panic!("expected a finding") };
     assert_eq!(second.sequence, 2);
     feed.publish(full());
@@ -107,7 +117,7 @@ async fn client_gets_history_then_live_and_the_end() {
 
     let filter = Filter { verdicts: vec![Verdict::Modified], ..Filter::default() };
     let mut filtered = watch(&mut client, &filter, Some(0)).await;
-    assert_eq!(next(&mut filtered).await, Answer::Subscribed(v1::Subscribed { sequence: 3 }));
+    assert_eq!(next(&mut filtered).await, Answer::Subscribed(subscribed(&feed, 3)));
     for sequence in [1, 3] {
         let Answer::Finding(finding) = next(&mut filtered).await else { panic!("expected a finding") };
         assert_eq!(finding.sequence, sequence);
@@ -129,7 +139,7 @@ async fn client_that_stops_reading_is_told_exactly_what_it_missed() {
     let feed = served(&path).await;
     let mut client = connect(&path).await.expect("connected");
     let mut answers = watch(&mut client, &Filter::default(), None).await;
-    assert_eq!(next(&mut answers).await, Answer::Subscribed(v1::Subscribed { sequence: 0 }));
+    assert_eq!(next(&mut answers).await, Answer::Subscribed(subscribed(&feed, 0)));
     // Were a client waited for, this would hang: nobody reads yet.
     (0..MADE).for_each(|_| feed.publish(full()));
     let (mut received, mut missed, mut expected) = (0, 0, 1);
@@ -181,7 +191,7 @@ async fn events_status_and_explanations_answer() {
     let mut events = client.events(v1::EventsRequest::default()).await.expect("listening").into_inner();
     let mut message =
         async || events.message().await.expect("no error").expect("no end").item.expect("an item");
-    assert_eq!(message().await, v1::events_response::Item::Subscribed(v1::Subscribed { sequence: 0 }));
+    assert_eq!(message().await, v1::events_response::Item::Subscribed(subscribed(&feed, 0)));
     let exe = FileRef { path: "/usr/bin/true".into(), ..FileRef::default() };
     let body = Body::Exec { exe, script: None };
     feed.event(&Event { time_ns: 1, flavour: Flavour::Lsm, task: Task::default(), body });
@@ -193,9 +203,10 @@ async fn events_status_and_explanations_answer() {
 
     let status = client.get_status(v1::GetStatusRequest {}).await.expect("a status").into_inner();
     assert_eq!((status.sequence, status.processes, status.kernel_release.as_str()), (1, 3, "6.12"));
+    assert_eq!((&status.run, &status.node), (&feed.origin().run, &feed.origin().node));
     assert_eq!(status.verdicts.get("modified"), Some(&1));
     assert_eq!(status.kinds.len(), Kind::ALL.len());
-    assert!(status_text::status(&status).contains("on Linux 6.12"));
+    assert!(status_text::status(&status).contains(", Linux 6.12, "));
     assert_eq!(status_text::status_json(&status)["verdicts"]["modified"], 1);
 
     use v1::explain_request::What;
@@ -226,6 +237,9 @@ async fn events_status_and_explanations_answer() {
     let request = v1::WatchRequest { verdicts: vec![99], ..v1::WatchRequest::default() };
     let refused = client.watch(request).await.expect_err("refused");
     assert_eq!(refused.code(), Code::InvalidArgument);
+    let request = v1::WatchRequest { after_run: "a run alone".into(), ..v1::WatchRequest::default() };
+    let refused = client.watch(request).await.expect_err("refused");
+    assert!(refused.message().contains("after_sequence beside it"), "{}", refused.message());
 }
 
 #[tokio::test]
@@ -253,7 +267,7 @@ async fn health_and_reflection_answer() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut answers = ServerReflectionClient::new(channel)
+    let mut answers = ServerReflectionClient::new(channel.clone())
         .server_reflection_info(tokio_stream::once(request))
         .await
         .expect("reflection")
@@ -262,6 +276,19 @@ async fn health_and_reflection_answer() {
     let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("expected a list") };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     assert!(names.contains(&"muster.v1.Sensor") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
+    use tonic_reflection::pb::v1alpha;
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let mut answers = v1alpha::server_reflection_client::ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .expect("reflection as older clients ask for it")
+        .into_inner();
+    answers.message().await.expect("no error").expect("an answer");
 }
 
 #[tokio::test]
@@ -279,10 +306,11 @@ async fn socket_of_a_live_agent_is_left_alone_and_a_stale_one_replaced() {
     drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
     let refused = connect(&path).await.expect_err("nobody answers");
     assert!(matches!(refused, ConnectError::Refused(_)), "{refused}");
+    let running = format!("an agent is running (pid {}) with the socket ", std::process::id());
     // From the moment that it is claimed, served or not; who connects meanwhile is answered when it is.
     let claimed = Socket::bind(&path).expect("a socket");
     let error = again().expect_err("in use").to_string();
-    assert!(error.contains("another agent answers"), "{error}");
+    assert!(error.contains(&running), "{error}");
     let waiting = tokio::net::UnixStream::connect(&path).await.expect("connected");
     let first = feed(&config());
     first.serve(claimed, Arc::new(Constant)).await.expect("served");
@@ -290,7 +318,7 @@ async fn socket_of_a_live_agent_is_left_alone_and_a_stale_one_replaced() {
     waiting.readable().await.expect("an answer");
     waiting.try_read(&mut byte).expect("the server's settings");
     let error = again().expect_err("in use").to_string();
-    assert!(error.contains("another agent answers"), "{error}");
+    assert!(error.contains(&running), "{error}");
     connect(&path).await.expect("the first still answers");
     first.shutdown(Duration::from_secs(5)).await;
 
@@ -307,7 +335,41 @@ async fn socket_of_a_successor_is_not_removed() {
     let path = directory.path().join("muster.sock");
     let first = served(&path).await;
     fs::remove_file(&path).expect("removed");
+    let error = Socket::bind(&path).map(|_| ()).expect_err("the first still runs").to_string();
+    assert!(error.contains("an agent is running (pid "), "{error}");
+    // Whoever takes the lock away, too, has a second one.
+    fs::remove_file(directory.path().join("muster.sock.lock")).expect("removed");
     let _second = served(&path).await;
     first.shutdown(Duration::from_secs(5)).await;
     connect(&path).await.expect("the second answers");
+}
+
+#[tokio::test]
+async fn nobody_else_can_lock_an_agent_out() {
+    use nix::fcntl::{Flock, FlockArg};
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("muster.sock");
+    let lock = directory.path().join("muster.sock.lock");
+    // Anybody may open a directory that is open to all, and lock it.
+    let open = fs::File::open(directory.path()).expect("a directory");
+    let _held = Flock::lock(open, FlockArg::LockExclusive).map_err(|(_, errno)| errno).expect("locked");
+    let began = std::time::Instant::now();
+    let first = Socket::bind(&path).expect("a socket");
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(fs::metadata(&lock).expect("there").permissions().mode() & 0o777, 0o600);
+    drop(first);
+    // What the last one left is no obstacle; what another user has put there is told.
+    drop(Socket::bind(&path).expect("a socket"));
+    fs::remove_file(&lock).expect("removed");
+    std::os::unix::fs::symlink("/dev/null", &lock).expect("linked");
+    Socket::bind(&path).map(|_| ()).expect_err("a link");
+    fs::remove_file(&lock).expect("removed");
+    fs::write(&lock, "").expect("written");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "needs root to give a file away: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo test"
+    );
+    std::os::unix::fs::chown(&lock, Some(65534), None).expect("given away");
+    let error = Socket::bind(&path).map(|_| ()).expect_err("a foreign lock").to_string();
+    assert!(error.contains("belongs to another user"), "{error}");
 }

@@ -34,6 +34,7 @@ async fn client_that_never_reads_does_not_hold_up_publishing() {
 async fn history_comes_first_and_what_left_it_is_told() {
     let feed = feed(&config());
     (0..12).for_each(|_| feed.publish(bare()));
+    let run = feed.origin().run.clone();
     for (after, expected) in [
         (None, "S12"),
         (Some(0), "S12 m4 5 6 7 8 9 10 11 12"),
@@ -41,10 +42,20 @@ async fn history_comes_first_and_what_left_it_is_told() {
         (Some(4), "S12 5 6 7 8 9 10 11 12"),
         (Some(10), "S12 11 12"),
         (Some(12), "S12"),
-        (Some(500), "S12 m4 5 6 7 8 9 10 11 12"),
+        (Some(500), "S12 n4 5 6 7 8 9 10 11 12"),
     ] {
+        // A client that does not know its run is believed as long as its number can be of this one.
+        for run in [None, Some(run.clone())] {
+            let after = after.map(|sequence| After { sequence, run });
+            let mut client = feed.watch(Filter::default(), after.clone()).expect("subscribed");
+            assert_eq!(shape(&drain(&mut client).await), expected, "after {after:?}");
+        }
+    }
+    // Of an earlier run, whose numbers this one has passed.
+    for sequence in [0, 7, 12, 500] {
+        let after = Some(After { sequence, run: Some("0".repeat(32)) });
         let mut client = feed.watch(Filter::default(), after).expect("subscribed");
-        assert_eq!(shape(&drain(&mut client).await), expected, "after {after:?}");
+        assert_eq!(shape(&drain(&mut client).await), "S12 n4 5 6 7 8 9 10 11 12", "after {sequence}");
     }
 }
 
@@ -61,7 +72,7 @@ async fn history_and_live_join_without_gap_or_duplicate_while_others_publish() {
         .collect();
     let mut clients = Vec::new();
     for _ in 0..20 {
-        clients.push(feed.watch(Filter::default(), Some(0)).expect("subscribed"));
+        clients.push(feed.watch(Filter::default(), Some(0.into())).expect("subscribed"));
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
     publishers.into_iter().for_each(|thread| thread.join().expect("publisher"));
@@ -77,7 +88,7 @@ async fn history_and_live_join_without_gap_or_duplicate_while_others_publish() {
 #[tokio::test]
 async fn filters_apply_before_queueing() {
     let feed = feed(&config::Feed { history: 100, ..config() });
-    let named = |filter: Filter| feed.watch(filter, Some(0)).expect("subscribed");
+    let named = |filter: Filter| feed.watch(filter, Some(0.into())).expect("subscribed");
     let publish = || {
         for severity in Severity::ALL {
             feed.publish(Finding { severity, ..bare() });
