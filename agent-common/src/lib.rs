@@ -53,6 +53,8 @@ pub mod global {
     pub const OWN_TGID: &str = "OWN_TGID";
     /// `u32`, 0 or 1: `bpf_ima_file_hash` exists (≥ 5.18) and may be called.
     pub const HAS_IMA_FILE_HASH: &str = "HAS_IMA_FILE_HASH";
+    /// `u32`: largest file that the kernel may be asked to hash while a task waits, bytes.
+    pub const KERNEL_HASH_BYTES: &str = "KERNEL_HASH_BYTES";
     /// `u32`: which [`hook`](crate::hook) flavour is loaded.
     pub const FLAVOUR: &str = "FLAVOUR";
 }
@@ -125,6 +127,14 @@ pub mod digest_origin {
     pub const IMA: u8 = 1;
     /// From the kernel-side cache of digests; the file is unchanged since.
     pub const CACHE: u8 = 2;
+}
+
+/// Values of [`Digest::error`] that are not the helper's: why it was not called.
+pub mod digest_error {
+    /// `-EFBIG`: the file is larger than what the kernel may be asked to hash.
+    pub const TOO_LARGE: i32 = -27;
+    /// `-EREMOTE`: the file lies on a network file system.
+    pub const REMOTE: i32 = -66;
 }
 
 /// Values of [`FileRecord::op`].
@@ -244,7 +254,7 @@ pub struct Digest {
     pub origin: u8,
     /// Zero.
     pub reserved: [u8; 3],
-    /// What the helper returned, when it failed (negative errno), else 0.
+    /// What the helper returned, when it failed (negative errno); one of [`digest_error`] when it was not called; else 0.
     pub error: i32,
 }
 

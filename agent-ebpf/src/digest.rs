@@ -15,6 +15,7 @@ use aya_ebpf::maps::LruHashMap;
 use muster_common::{Digest, FileInfo, SHA256_LEN, digest_origin, file_flag, hook};
 
 use crate::file_info;
+use crate::hash_limit;
 use crate::layout::{FLAVOUR, HAS_IMA_FILE_HASH, global};
 use crate::task;
 
@@ -109,6 +110,11 @@ pub fn cached(info: &FileInfo, out: &mut Digest) -> bool {
 pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Digest) {
     let unknowable = file_info::is_served(u64::from(info.fs_magic));
     if cached(info, out) || global(&HAS_IMA_FILE_HASH) == 0 || unknowable {
+        return;
+    }
+    let refused = hash_limit::refused(info);
+    if refused != 0 {
+        out.error = refused;
         return;
     }
     // SAFETY: no arguments.

@@ -14,6 +14,7 @@ mod emit;
 mod exec;
 mod file;
 mod file_info;
+mod hash_limit;
 mod layout;
 mod library;
 mod lsm;

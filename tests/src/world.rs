@@ -103,6 +103,13 @@ impl World {
             fs::write(&file, tiny_program(interpreter))?;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
         }
+        // A hole costs nobody a byte of disk.
+        for directory in [&self.disk, &self.tmpfs] {
+            let file = directory.join("giant");
+            fs::write(&file, tiny_program(None))?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+            fs::OpenOptions::new().write(true).open(&file)?.set_len(3 << 30)?;
+        }
         Ok(())
     }
 

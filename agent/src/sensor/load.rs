@@ -60,6 +60,7 @@ pub(super) fn load(
     loader
         .override_global(global::OWN_TGID, &own_tgid, true)
         .override_global(global::HAS_IMA_FILE_HASH, &has_ima, true)
+        .override_global(global::KERNEL_HASH_BYTES, &config.kernel_hash_bytes, true)
         .override_global(global::FLAVOUR, &hook, true)
         .map_max_entries(map::RING_EXEC, ring_size("exec_ring_bytes", config.exec_ring_bytes)?)
         .map_max_entries(map::RING_FILE, ring_size("file_ring_bytes", config.file_ring_bytes)?)

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use muster_proto::v1::{Flavour, Kind::*, Severity, Verdict::*};
@@ -20,6 +21,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("program of the SBOM changed by one byte", modified),
         seen("unknown program on disk", unknown_disk),
         seen("unknown program on tmpfs", unknown_tmpfs),
+        seen("programs of 3 GiB that are a hole start at once, and are told", giant),
         seen("unknown program in a memfd", memfd),
         seen("unknown code mapped from a memfd", mapped_memfd),
         seen("program that unlinks itself while it runs", unlinked),
@@ -37,6 +39,21 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("program of a container run while a mapping of it outlives its descriptor", mapped_beneath),
         seen("program changed beneath a user's overlay", changed_beneath),
     ]
+}
+
+/// To read one takes an emulated machine more than half a minute, wherever that is done.
+fn giant(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let mut expected = Vec::new();
+    for directory in [stage.world.disk.clone(), stage.world.tmpfs.clone()] {
+        let file = directory.join("giant");
+        let begun = Instant::now();
+        run(&mut Command::new(&file))?;
+        let took = begun.elapsed();
+        ensure!(took < Duration::from_secs(5), "{} took {took:?} to run", file.display());
+        let told = Expect::new(Exec, Undetermined, file.display().to_string());
+        expected.push(told.severity(Severity::Medium));
+    }
+    Ok(expected)
 }
 
 fn attested(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
