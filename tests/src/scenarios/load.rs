@@ -100,12 +100,25 @@ fn clean_run(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     run(&mut Command::new("/usr/sbin/nginx"))?;
     let page = run(Command::new("/usr/bin/python3")
         .args(["-c", "import urllib.request as u; print(u.urlopen('http://127.0.0.1:80/').status)"]));
+    let server = std::fs::read_to_string("/run/nginx.pid")?;
     run(Command::new("/usr/sbin/nginx").args(["-s", "stop"]))?;
+    has_ended(server.trim())?;
     ensure!(page?.stdout.starts_with(b"200"), "nginx did not serve the page");
     let came = stage.settle()?;
     let loud: Vec<_> = came.iter().filter(|f| f.severity() > Severity::Info).map(describe).collect();
     ensure!(loud.is_empty(), "findings above info:\n{}", loud.join("\n"));
     Ok(Vec::new())
+}
+
+/// Waits until a process has closed all that it had open: the signal that ends it does not wait.
+fn has_ended(pid: &str) -> anyhow::Result<()> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    // A zombie has closed its files (do_exit() calls exit_files() before exit_notify()).
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        ensure!(std::time::Instant::now() < deadline, "process {pid} does not end");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// SIGHUP with a bad file changes nothing and says where it is bad; with a good one again it is taken.

@@ -222,7 +222,8 @@ struct RawConfig {
 
 #[derive(Deserialize)]
 struct RawRootFs {
-    /// `null` from scratch (BuildKit).
+    /// `null` from scratch (BuildKit), and never absent.
+    #[serde(deserialize_with = "Option::deserialize")]
     diff_ids: Option<Vec<Digest>>,
 }
 

@@ -104,7 +104,8 @@ struct Index {
 #[derive(Deserialize)]
 struct Manifest {
     config: Descriptor,
-    /// `null` from scratch.
+    /// `null` from scratch, and never absent.
+    #[serde(deserialize_with = "Option::deserialize")]
     layers: Option<Vec<Descriptor>>,
 }
 
@@ -119,7 +120,8 @@ struct Config {
 
 #[derive(Deserialize)]
 struct RootFs {
-    /// `null` from scratch.
+    /// `null` from scratch, and never absent.
+    #[serde(deserialize_with = "Option::deserialize")]
     diff_ids: Option<Vec<String>>,
 }
 
