@@ -76,7 +76,7 @@ fn nobody_reads_or_the_disk_is_full() {
         (&["sbom", "generate", &root], 0, 1, Some(1)),
         (&["sbom", "inspect", &sbom], 0, 0, Some(1)),
         (&["sbom", "inspect", &sbom, "--json"], 0, 0, Some(1)),
-        (&["sbom", "inspect", &none], 1, 1, None),
+        (&["sbom", "inspect", &none], 2, 2, None),
         (&["sbom", "diff", &sbom, &more], 1, 1, Some(2)),
         (&["sbom", "diff", &sbom, &sbom, "--json"], 0, 0, Some(2)),
         (&["agent", "--check", "--config", &config], 0, 0, Some(1)),
