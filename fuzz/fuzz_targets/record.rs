@@ -28,6 +28,7 @@ fuzz_target!(|data: &[u8]| {
         }
         Body::Library { file, .. } | Body::File { file, .. } => check(&file.path, file),
         Body::Connect(_) | Body::Fork { .. } | Body::Exit { .. } => {}
+        Body::Running { .. } => panic!("no record says what ran before"),
         Body::Lost { .. } => panic!("no record says that records were lost"),
     }
 });
