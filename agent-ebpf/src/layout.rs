@@ -23,6 +23,9 @@ pub static OWN_TGID: u32 = 0;
 /// `bpf_ima_file_hash` may be called.
 #[unsafe(no_mangle)]
 pub static HAS_IMA_FILE_HASH: u32 = 0;
+/// Largest file that the kernel hashes while a task waits, bytes.
+#[unsafe(no_mangle)]
+pub static KERNEL_HASH_BYTES: u32 = 0;
 /// The flavour that is loaded, one of `muster_common::hook`.
 #[unsafe(no_mangle)]
 pub static FLAVOUR: u32 = 0;

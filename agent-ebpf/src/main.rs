@@ -9,18 +9,22 @@
 
 mod common;
 mod connect;
+mod device;
 mod digest;
 mod emit;
 mod exec;
 mod file;
 mod file_info;
+mod hash_limit;
 mod layout;
 mod library;
 mod lsm;
+mod overlay;
 mod path;
 mod process;
 mod task;
 mod tracepoint;
+mod writers;
 
 #[cfg(not(test))]
 #[panic_handler]

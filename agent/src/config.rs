@@ -49,6 +49,9 @@ pub struct Sensor {
     pub file_ring_bytes: u32,
     /// Size of the ring for connects.
     pub network_ring_bytes: u32,
+    /// Largest file that the kernel hashes while the task that runs or maps it waits, bytes; the agent reads what is larger. Of files in
+    /// memory 64 MiB at most, for nothing can end such a task meanwhile. 0: the kernel hashes nothing.
+    pub kernel_hash_bytes: u32,
 }
 
 impl Default for Sensor {
@@ -58,6 +61,7 @@ impl Default for Sensor {
             exec_ring_bytes: 8 << 20,
             file_ring_bytes: 4 << 20,
             network_ring_bytes: 1 << 20,
+            kernel_hash_bytes: 256 << 20,
         }
     }
 }
@@ -411,6 +415,8 @@ fn listen<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<SocketAddr
 pub const DEFAULT_FILE: &str = "/etc/muster/muster.toml";
 /// Largest ring, bytes.
 pub const MAX_RING_BYTES: u32 = 1 << 30;
+/// Most that the kernel may be told to hash while a task waits.
+const MAX_KERNEL_HASH_BYTES: u32 = 1 << 30;
 /// Largest configuration file, bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
@@ -526,6 +532,11 @@ impl Config {
                     format!("expected a power of two from {page} to {MAX_RING_BYTES} bytes, found {bytes}");
                 return Some((at(&["sensor", key]), reason));
             }
+        }
+        let bytes = self.sensor.kernel_hash_bytes;
+        if bytes > MAX_KERNEL_HASH_BYTES {
+            let reason = format!("expected at most {MAX_KERNEL_HASH_BYTES} bytes, found {bytes}");
+            return Some((at(&["sensor", "kernel_hash_bytes"]), reason));
         }
         for (n, manager) in self.host.package_managers.iter().enumerate() {
             if !manager.is_absolute() {
@@ -700,6 +711,7 @@ mod tests {
             ("[sensor]\n\nexec_ring_bytes = 5000\n", "line 3, column 19: ", "a power of two"),
             ("[sensor]\nfile_ring_bytes = 64\n", "line 2, column 19: ", "a power of two from 4096"),
             ("[sensor]\nnetwork_ring_bytes = 2147483648\n", "line 2, column 22: ", "to 1073741824"),
+            ("[sensor]\nkernel_hash_bytes = 1073741825\n", "line 2, column 21: ", "at most 1073741824"),
             ("[attestation]\nthreshold = 0\n", "line 2, column 13: ", "at least 1"),
             ("[attestation]\nkeys = [\"a\"]\nthreshold = 2\n", "line 3, column 13: ", "at most 1"),
             ("[attestation]\nthreshold = 2\n", "line 2, column 13: ", "at most 0"),

@@ -9,6 +9,7 @@ pub mod attestation;
 pub mod causes;
 pub mod cli;
 pub mod config;
+pub mod devices;
 pub mod digest;
 pub mod event;
 pub mod exceptions;
@@ -23,6 +24,7 @@ pub mod judge;
 mod mark;
 mod memory;
 pub mod metrics;
+pub mod order;
 pub mod packages;
 mod proc;
 #[cfg(test)]

@@ -83,7 +83,7 @@ both_ways!(
     [Unproven, Key, OsRelease, ImageDigest, IndexDigest, ManifestDigest, ConfigDigest, VerityRoot]
 );
 
-const OPERATIONS: [FileOp; 9] = [
+const OPERATIONS: [FileOp; 10] = [
     FileOp::OpenWrite,
     FileOp::Create,
     FileOp::Rename,
@@ -93,6 +93,7 @@ const OPERATIONS: [FileOp; 9] = [
     FileOp::Truncate,
     FileOp::CloseWrite,
     FileOp::MapWrite,
+    FileOp::BlockWrite,
 ];
 const ORIGINS: [DigestOrigin; 4] =
     [DigestOrigin::Kernel, DigestOrigin::KernelCache, DigestOrigin::Agent, DigestOrigin::AgentCache];

@@ -45,6 +45,7 @@ use crate::workload::Workload;
 
 mod before;
 mod bookkeeping;
+mod device;
 mod facts;
 mod image;
 mod live;
@@ -308,13 +309,17 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         target: Option<&FilePath>,
         mode: Option<u32>,
     ) {
+        if op == FileOp::BlockWrite {
+            self.device_written(event, file);
+            return;
+        }
         self.silent.forget(file);
         if event.flavour == Flavour::Tracepoint {
             self.note_writer(event, op, file);
         }
         let judged = match op {
             // The content is there when the writer closes it; a new name of its own has none.
-            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite => false,
+            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite | FileOp::BlockWrite => false,
             FileOp::Chmod | FileOp::Truncate => !file.has_writers,
             FileOp::Rename | FileOp::Link | FileOp::Unlink | FileOp::CloseWrite => true,
         };
@@ -507,6 +512,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return Ran { culprit: None, attested: Some(file.path.clone()) };
         }
         let task = &event.task;
+        // Whoever mounts an overlay over a directory of the host in a namespace of his own says what is at its paths, and may change it
+        // beneath while it runs.
+        let unproven = FileRef { unreachable: true, ..file.clone() };
+        let file = if workload.is_host && file.foreign { &unproven } else { file };
         let resolved = match file.by_name {
             true => self.facts.resolve(task, file),
             false => Ok(file.clone()),

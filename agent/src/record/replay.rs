@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Answer, Frame, Reader, Recorded, RecordingError};
-use crate::event::{Action, Content, Event, FileRef, Owner, Task};
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Task};
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
 use crate::judge::{Ancestry, Facts, ImageSource, Judge, Settled, Unsettled};
 use crate::metrics::Metrics;
@@ -117,6 +117,14 @@ impl Facts for Replayed {
         found.unwrap_or(false)
     }
 
+    fn device_written(&mut self, _: u32) -> Option<Vec<FilePath>> {
+        let found = self.find(|a| match a {
+            Answer::DeviceWritten(points) => Some(points.clone()),
+            _ => None,
+        });
+        found.flatten()
+    }
+
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let given = self.settled;
         self.settled += 1;
@@ -148,8 +156,8 @@ pub fn process_of(task: &Task) -> ProcessInfo {
         ppid: task.ppid,
         uid: task.uid,
         euid: task.euid,
-        comm: crate::event::FilePath::from(&task.comm[..]).to_string(),
-        exe: crate::event::FilePath::default(),
+        comm: FilePath::from(&task.comm[..]).to_string(),
+        exe: FilePath::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use smallvec::SmallVec;
 
 use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
-use crate::event::{Action, Content, Event, FileRef, Owner, Task};
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Task};
 use crate::judge::{Ancestry, Facts, Settled, Unsettled};
 use crate::metrics::Metrics;
 use crate::sbom::ImageIndex;
@@ -298,6 +298,12 @@ impl<F: Facts> Facts for Recorder<F> {
         let is = self.facts.in_host_root(task);
         self.note(|| Answer::InHostRoot(is));
         is
+    }
+
+    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+        let points = self.facts.device_written(device);
+        self.note(|| Answer::DeviceWritten(points.clone()));
+        points
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {

@@ -166,7 +166,12 @@ fn file_operations() {
         let file = FileRef { path: "/a".into(), ..FileRef::default() };
         assert_eq!(record(code).unwrap().body, Body::File { op, file, target, mode });
     }
-    for code in [0, 10, 255] {
+    // Of a block device the number comes along.
+    match record(10).unwrap().body {
+        Body::File { op: FileOp::BlockWrite, file, .. } => assert_eq!(file.identity.real.dev, 0o755),
+        other => panic!("{other:?}"),
+    }
+    for code in [0, 11, 255] {
         let refused = Malformed::Code { kind: Kind::File, field: "operation", value: code.into() };
         assert_eq!(record(code), Err(refused));
     }

@@ -41,6 +41,10 @@ enum Tool {
     FailedExec { file: PathBuf },
     /// Let this many threads fail to run FILE, and run PROGRAM while they are still there.
     FailedExecs { count: usize, file: PathBuf, program: PathBuf },
+    /// Map FILE executable.
+    Map { file: PathBuf },
+    /// Map a memfd of 2^62 bytes executable, print one line, then wait for standard input to close.
+    MapGiantMemfd,
     /// Map FILE executable while it is open for write.
     MapBusy { file: PathBuf },
     /// Map FILE for reading, and then make the mapping executable.
@@ -75,6 +79,8 @@ fn main() -> anyhow::Result<()> {
         Tool::MapHeld { file } => map_held(&file),
         Tool::FailedExec { file } => failed_exec(&file),
         Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
+        Tool::Map { file } => map_head(&std::fs::File::open(file)?).map(drop),
+        Tool::MapGiantMemfd => map_giant_memfd(),
         Tool::MapBusy { file } => map_busy(&file),
         Tool::Mprotect { file } => mprotect(&file),
         Tool::Execs { count, program, args } => {
@@ -136,6 +142,24 @@ fn memfd(file: &std::path::Path, args: &[String]) -> anyhow::Result<()> {
 fn map_memfd(file: &std::path::Path) -> anyhow::Result<()> {
     let out = copy_to_memfd(file)?;
     let map = map_executable(&out)?;
+    let waited = wait();
+    drop(map);
+    waited
+}
+
+/// Its first page.
+fn map_head(file: &std::fs::File) -> anyhow::Result<memmap2::Mmap> {
+    #[expect(unsafe_code, reason = "an executable mapping is what some subcommands are for")]
+    // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.
+    let map = unsafe { memmap2::MmapOptions::new().len(4096).map_exec(file)? };
+    Ok(map)
+}
+
+fn map_giant_memfd() -> anyhow::Result<()> {
+    let fd = nix::sys::memfd::memfd_create(c"giant", nix::sys::memfd::MFdFlags::empty())?;
+    let file = std::fs::File::from(fd);
+    file.set_len(1 << 62)?;
+    let map = map_head(&file)?;
     let waited = wait();
     drop(map);
     waited

@@ -2,6 +2,7 @@
 
 pub mod attestation;
 mod connect;
+mod content;
 mod exec;
 mod file;
 mod hour;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         exec::scenarios(),
         file::scenarios(),
         connect::scenarios(),
+        content::scenarios(),
         identity::scenarios(),
         update::scenarios(),
         attestation::scenarios(),
