@@ -15,8 +15,16 @@ use crate::task;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+/// An address without one; udp_sendmsg() of IPv4 takes it for `AF_INET`.
+const AF_UNSPEC: u16 = 0;
 /// `IPPROTO_MPTCP`: TCP by more than one way.
 const MPTCP: u16 = 262;
+/// SMC is TCP that may become RDMA when the other side can: smc_connect() connects a TCP socket of the kernel's own, of which no
+/// security module hears. Its family, and since 6.11 its protocol in the families of IP (`IPPROTO_SMC`).
+const AF_SMC: u16 = 43;
+const SMC: u16 = 256;
+/// `SS_UNCONNECTED`
+const UNCONNECTED: u32 = 1;
 /// `MSG_FASTOPEN`: a send that connects.
 const FASTOPEN: u32 = 0x2000_0000;
 
@@ -81,15 +89,19 @@ pub fn read_user<T: Copy>(address: u64) -> T {
 #[inline(always)]
 fn protocol_of(sk: u64) -> u8 {
     match read::<u16>(sk, &OFF_SK_PROTOCOL) {
-        6 | MPTCP => protocol::TCP,
+        6 | MPTCP | SMC => protocol::TCP,
         17 => protocol::UDP,
+        _ if read::<u16>(sk, &OFF_SK_FAMILY) == AF_SMC => protocol::TCP,
         _ => 0,
     }
 }
 
 #[inline(always)]
-fn destination(address: Address, len: u32) -> Option<Destination> {
-    let family: u16 = address.read(0);
+fn destination(address: Address, len: u32, unspecified: u16) -> Option<Destination> {
+    let family: u16 = match address.read(0) {
+        AF_UNSPEC => unspecified,
+        family => family,
+    };
     let port = u16::from_be(address.read(2));
     let mut to = Destination { address: [0; 16], port, family };
     if family == AF_INET && len >= 8 {
@@ -125,7 +137,12 @@ pub fn connecting(socket: u64, address: Address, len: u32) {
     if protocol == 0 || task::is_own() {
         return;
     }
-    if let Some(to) = destination(address, len) {
+    // A stream socket that is connected, or about to be, does not begin again (__inet_stream_connect(), smc_connect()): io_uring asks
+    // until it is, and so does a program that does not wait. A datagram socket stays unconnected in this sense.
+    if protocol == protocol::TCP && read::<u32>(socket, &OFF_SOCKET_STATE) != UNCONNECTED {
+        return;
+    }
+    if let Some(to) = destination(address, len, AF_UNSPEC) {
         report(sk, protocol, &to, false);
     }
 }
@@ -150,7 +167,10 @@ pub fn sent(sk: u64, address: Address, len: u32, fastopen: bool) {
     if protocol == 0 || protocol == protocol::TCP && !fastopen || task::is_own() {
         return;
     }
-    let Some(to) = destination(address, len) else { return };
+    // With IPv6, and with TCP, an address without a family is none.
+    let ipv4 = protocol == protocol::UDP && read::<u16>(sk, &OFF_SK_FAMILY) == AF_INET;
+    let unspecified = if ipv4 { AF_INET } else { AF_UNSPEC };
+    let Some(to) = destination(address, len, unspecified) else { return };
     let task = task::current();
     let sender = Sender {
         start_ns: task::start_ns(task),

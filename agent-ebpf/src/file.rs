@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use muster_common::{FileInfo, FileRecord, file_flag, file_op, hook, kind};
+use muster_common::{FileInfo, FileRecord, cause, file_flag, file_op, hook, kind};
 
 use crate::digest;
 use crate::emit::{emit, lost};
@@ -112,7 +112,7 @@ fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut FileRecord)) {
     let _ = DEEDS.insert(&deed, &NO_DEED, u64::from(BPF_ANY));
     match DEEDS.get_ptr_mut(&deed) {
         Some(record) => fill(task::current(), record),
-        None => lost(kind::FILE),
+        None => lost(task::current(), kind::FILE, cause::MAP),
     }
 }
 

@@ -17,6 +17,7 @@ mod file_info;
 mod layout;
 mod library;
 mod lsm;
+mod mapped;
 mod path;
 mod process;
 mod task;

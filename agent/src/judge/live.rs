@@ -12,7 +12,7 @@ use super::mounts::Mounts;
 use super::running::Running;
 use crate::config::Config;
 use crate::digest::Digests;
-use crate::event::{Action, Body, Content, Event, FileRef, Flavour, Owner, Task};
+use crate::event::{Action, Body, Content, Doubt, Event, FileRef, Flavour, Owner, Task};
 use crate::finding::WorkloadInfo;
 use crate::host_root::{self, HostRoot};
 use crate::metrics::{Lookups, Metrics};
@@ -137,6 +137,9 @@ impl Facts for Live {
         self.is_exec = matches!(event.body, Body::Exec { .. });
         let task = &event.task;
         if let Body::Lost { .. } = event.body {
+            if *task != Task::default() {
+                self.workload = self.workloads.resolve(task);
+            }
             return;
         }
         if let Body::Exec { .. } = event.body {
@@ -192,7 +195,12 @@ impl Facts for Live {
     }
 
     fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
-        self.digests.content(task, file, action, weak)
+        match self.digests.content(task, file, action, weak) {
+            Content::Known { sha256, origin, weak, doubt: None } if file.altered => {
+                Content::Known { sha256, origin, weak, doubt: Some(Doubt::Altered) }
+            }
+            content => content,
+        }
     }
 
     fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
