@@ -23,6 +23,7 @@ pub mod judge;
 mod mark;
 mod memory;
 pub mod metrics;
+pub mod mounts;
 pub mod packages;
 mod proc;
 #[cfg(test)]

@@ -192,6 +192,7 @@ pub struct Metrics {
     recording_lost: Counter,
     /// By the name of the exception; those of the configuration and no others.
     exception_hits: Family<[(&'static str, String); 1], Counter>,
+    file_unread: Counter,
 }
 
 /// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
@@ -351,6 +352,11 @@ impl Metrics {
                 );
                 family
             },
+            file_unread: counter(
+                r,
+                "files_unread",
+                "Changed files that were gone before their first bytes could be read: whether they were programs is not known",
+            ),
             ready: AtomicBool::new(false),
             degraded: ArcSwap::default(),
             registry,
@@ -613,6 +619,11 @@ impl Metrics {
     /// Events that the recording did not take.
     pub fn recording_lost(&self, events: u64) {
         self.recording_lost.inc_by(events);
+    }
+
+    /// A changed file was gone before its first bytes could be read.
+    pub fn file_unread(&self) {
+        self.file_unread.inc();
     }
 
     /// All of it in the OpenMetrics text format.
