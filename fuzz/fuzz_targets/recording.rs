@@ -4,15 +4,17 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use muster::record::{Frame, Reader};
+use muster::record::{FORMAT, Frame, MAGIC, Reader};
 
 /// Magic number and format of a recording.
-const HEAD: &[u8] = b"muster recording\x03\0\0\0";
+fn head() -> Vec<u8> {
+    [&MAGIC[..], &FORMAT.to_le_bytes()].concat()
+}
 
 /// All frames, up to the first that is refused.
 fn frames(file: &[u8]) -> usize {
     let Ok(mut reader) = Reader::new(file, Path::new("fuzz")) else {
-        assert!(!file.starts_with(HEAD), "the head of this format is taken");
+        assert!(!file.starts_with(&head()), "the head of this format is taken");
         return 0;
     };
     let mut count = 0;
@@ -38,9 +40,10 @@ fn checksum(bytes: &[u8]) -> u32 {
 fuzz_target!(|data: &[u8]| {
     // Each frame has a head of eight bytes.
     assert!(frames(data) <= data.len() / 8);
+    let head = head();
     // Of a recording, what is in its first frame and behind it.
-    let body = data.strip_prefix(HEAD).and_then(|frames| frames.get(8..)).unwrap_or(data);
+    let body = data.strip_prefix(&head[..]).and_then(|frames| frames.get(8..)).unwrap_or(data);
     let length = u32::try_from(body.len()).expect("no input is that long");
-    let one = [HEAD, &length.to_le_bytes(), &checksum(body).to_le_bytes(), body].concat();
+    let one = [&head[..], &length.to_le_bytes(), &checksum(body).to_le_bytes(), body].concat();
     assert!(frames(&one) <= 1);
 });
