@@ -107,11 +107,6 @@ impl Expect {
         self.blind_spot
     }
 
-    /// It is about the file at this path.
-    pub fn is_of(&self, path: &str) -> bool {
-        self.path == path
-    }
-
     fn matches(&self, f: &v1::Finding) -> bool {
         let connect = f.connect.as_ref().map(|c| (c.protocol.as_str(), destination(c)));
         f.kind() == self.kind

@@ -20,6 +20,15 @@ struct Args {
     /// Only the scenarios whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Only the scenarios that can come out differently on each kernel of a flavour.
+    #[arg(long)]
+    of_kernels: bool,
+}
+
+impl Args {
+    fn takes(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|o| name.contains(o))
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,8 +62,9 @@ fn suite(args: &Args) -> anyhow::Result<usize> {
     let result = stage.begins();
     failed += usize::from(result.is_err());
     report("what ran before the agent is judged at its start", begun.elapsed(), &result);
-    for scenario in scenarios::all() {
-        if args.only.as_ref().is_some_and(|o| !scenario.name.contains(o)) {
+    let of_flavours = if args.of_kernels { Vec::new() } else { scenarios::of_flavours() };
+    for scenario in scenarios::of_kernels().into_iter().chain(of_flavours) {
+        if !args.takes(scenario.name) {
             continue;
         }
         let begun = Instant::now();
@@ -68,6 +78,9 @@ fn suite(args: &Args) -> anyhow::Result<usize> {
     report("SIGTERM drains", begun.elapsed(), &result);
     let setting = Setting { program, config, socket, flavour: expected };
     for (name, run) in life::all() {
+        if args.of_kernels || !args.takes(name) {
+            continue;
+        }
         let begun = Instant::now();
         let result = run(&setting);
         failed += usize::from(result.is_err());

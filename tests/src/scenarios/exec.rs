@@ -119,19 +119,13 @@ fn memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 fn unlinked(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let program = stage.world.disk.join("unlinks-itself");
     let expected = [found(Exec, Unauthorized, &program)?.parent("suite")];
-    while_it_runs(stage, Command::new(&program).arg("unlink-self"), &expected, None)?;
+    while_it_runs(stage, Command::new(&program).arg("unlink-self"), &expected)?;
     Ok(Vec::new())
 }
 
 /// What must come while a program runs that prints one line and waits for its input to close: all of it must have been judged
 /// before the program ends.
-/// `may_miss`: a path of which nothing needs to be found, and a doubt is no surprise.
-fn while_it_runs(
-    stage: &mut Stage,
-    command: &mut Command,
-    expected: &[Expect],
-    may_miss: Option<&str>,
-) -> anyhow::Result<()> {
+fn while_it_runs(stage: &mut Stage, command: &mut Command, expected: &[Expect]) -> anyhow::Result<()> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
@@ -140,10 +134,7 @@ fn while_it_runs(
     let came = stage.settle();
     drop(child.stdin.take());
     let status = child.wait()?;
-    let mut difference = Difference::of(expected, &came?);
-    if let Some(path) = may_miss {
-        difference.missing.retain(|e| !e.is_of(path));
-    }
+    let difference = Difference::of(expected, &came?);
     ensure!(difference.is_empty(), "while it ran:{difference}");
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
@@ -158,7 +149,7 @@ fn mapped_memfd(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
             .severity(Severity::Critical)
             .parent("suite"),
     ];
-    while_it_runs(stage, Command::new(&tool).arg("map-memfd").arg(&copied), &expected, None)?;
+    while_it_runs(stage, Command::new(&tool).arg("map-memfd").arg(&copied), &expected)?;
     Ok(Vec::new())
 }
 
@@ -203,12 +194,7 @@ fn mapped_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     ];
     let args = ["map-held", &program.display().to_string()];
     let mut command = stage.world.container_command("/opt/in-container", &args)?;
-    // The run itself is not told reliably by the tracepoint flavour (`muster probe` says so); the change that follows is.
-    let may_miss = match stage.agent.status()?.flavour() {
-        Flavour::Tracepoint => Some(program.display().to_string()),
-        _ => None,
-    };
-    while_it_runs(stage, &mut command, &expected, may_miss.as_deref())?;
+    while_it_runs(stage, &mut command, &expected)?;
     let changed = stage.world.container_root.join("usr/bin/users");
     let digest = world::sha256(&changed)?;
     ensure!(digest != seen, "{} did not change", changed.display());

@@ -33,6 +33,7 @@ pub struct Stage {
 }
 
 /// One scenario.
+#[derive(Clone)]
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
@@ -42,21 +43,14 @@ pub struct Scenario {
     pub may_lose: &'static [Kind],
 }
 
-/// Every scenario, in the order in which they run.
-pub fn all() -> Vec<Scenario> {
-    [
-        exec::scenarios(),
-        file::scenarios(),
-        connect::scenarios(),
-        identity::scenarios(),
-        update::scenarios(),
-        attestation::scenarios(),
-        hour::scenarios(),
-        load::scenarios(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+/// The scenarios that can come out differently on each kernel, in the order in which they run.
+pub fn of_kernels() -> Vec<Scenario> {
+    [exec::scenarios(), file::scenarios(), connect::scenarios(), identity::scenarios()].concat()
+}
+
+/// Those that can come out differently with each flavour, and not with each kernel of one; they run after the others.
+pub fn of_flavours() -> Vec<Scenario> {
+    [update::scenarios(), attestation::scenarios(), hour::scenarios(), load::scenarios()].concat()
 }
 
 impl Stage {

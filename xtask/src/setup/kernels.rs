@@ -18,6 +18,8 @@ pub(crate) struct Series {
     pub(crate) name: &'static str,
     /// Hook flavour that the agent must choose there.
     pub(crate) flavour: &'static str,
+    /// It stands for its flavour: what can differ between flavours only is tested here.
+    pub(crate) stands_for_flavour: bool,
     suite: &'static str,
     /// Package names: before the version, pinned version, after it.
     packages: &'static [[&'static str; 3]],
@@ -28,24 +30,28 @@ pub(crate) const ALL: [Series; 4] = [
     Series {
         name: "5.10",
         flavour: "tracepoint",
+        stands_for_flavour: true,
         suite: "bullseye",
         packages: &[["linux-image-", "5.10.0-32", "-cloud-amd64"]],
     },
     Series {
         name: "6.1",
         flavour: "lsm",
+        stands_for_flavour: false,
         suite: "bookworm-security",
         packages: &[["linux-image-", "6.1.0-56", "-cloud-amd64"]],
     },
     Series {
         name: "6.12",
         flavour: "lsm",
+        stands_for_flavour: true,
         suite: "bookworm-security",
         packages: &[["linux-image-", "6.12.117+deb12", "-cloud-amd64"]],
     },
     Series {
         name: "7.2",
         flavour: "lsm",
+        stands_for_flavour: false,
         suite: "sid",
         packages: &[
             ["linux-binary-", "7.2.13+deb14", "-cloud-amd64"],

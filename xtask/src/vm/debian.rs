@@ -41,7 +41,7 @@ impl Job<'_> {
             name: format!("{}-{}", self.name, series.name),
             kernel: series.image(),
             initramfs: guest::initramfs(series, HAND_OVER)?.finish(),
-            disks: vec![image.root(), self.inputs(image)?],
+            disks: vec![image.root(), self.inputs(series, image)?],
             directory: super::directory(),
             limit: Duration::from_secs(1500),
             count_instructions: self.count_instructions,
@@ -50,8 +50,8 @@ impl Job<'_> {
         machine.run(line)
     }
 
-    fn inputs(&self, image: &Image) -> anyhow::Result<PathBuf> {
-        let directory = super::directory().join("inputs");
+    fn inputs(&self, series: &Series, image: &Image) -> anyhow::Result<PathBuf> {
+        let directory = super::directory().join(format!("{}-{}-inputs", self.name, series.name));
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
@@ -79,7 +79,7 @@ impl Job<'_> {
                 self.line
             ),
         )?;
-        let disk = directory.with_extension("ext4");
+        let disk = super::directory().join(format!("{}-{}.ext4", self.name, series.name));
         if disk.exists() {
             fs::remove_file(&disk)?;
         }

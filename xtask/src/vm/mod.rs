@@ -25,11 +25,19 @@ pub(crate) struct Args {
     /// Only the scenarios whose name contains this.
     #[arg(long, value_name = "TEXT", conflicts_with = "exec")]
     only: Option<String>,
+    /// Each kind of scenario only on the kernels where it can come out differently.
+    #[arg(long, conflicts_with = "exec")]
+    each_kind: bool,
     #[command(flatten)]
     exec: exec::Args,
 }
 
 impl Args {
+    /// The suite on all kernels.
+    pub(crate) fn all(each_kind: bool) -> Self {
+        Self { each_kind, ..Self::default() }
+    }
+
     /// Runs it.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         setup::ensure(Stage::Vm)?;
@@ -40,7 +48,7 @@ impl Args {
         };
         let passed = match self.exec.program() {
             Some(program) => self.exec.run(program, &series)?,
-            None => suite::run(&series, self.only.as_deref())?,
+            None => suite::run(&series, self.only.as_deref(), self.each_kind)?,
         };
         Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -1,7 +1,10 @@
 //! The scenario suite on each kernel: the program `suite` of `tests/` runs in the image under test and prints a line of JSON per
 //! scenario.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -31,14 +34,17 @@ struct Run {
     scenarios: Vec<Scenario>,
 }
 
+/// Machines at once. Software emulation keeps about one core busy with each.
+const MACHINES: usize = 2;
+
 /// Runs the suite on each kernel and prints a table. True: every scenario passed on every kernel.
-pub(super) fn run(series: &[&'static Series], only: Option<&str>) -> anyhow::Result<bool> {
+pub(super) fn run(series: &[&'static Series], only: Option<&str>, each_kind: bool) -> anyhow::Result<bool> {
     build::release(&["muster", "suite", "tool"])?;
     let image = Image::get()?;
     let answered = answers::print(&image);
     let mut runs = Vec::new();
-    for series in series {
-        runs.push(on(series, &image, only).with_context(|| format!("kernel {}", series.name))?);
+    for result in on_each(series, |series| on(series, &image, only, each_kind)) {
+        runs.push(result?);
     }
     let results = super::directory().join("results.json");
     fs::write(&results, serde_json::to_vec_pretty(&runs)?)?;
@@ -51,18 +57,48 @@ pub(super) fn run(series: &[&'static Series], only: Option<&str>) -> anyhow::Res
     Ok(failed == 0 && answered.is_ok())
 }
 
-fn on(series: &'static Series, image: &Image, only: Option<&str>) -> anyhow::Result<Run> {
-    println!("kernel {} ({})", series.name, series.flavour);
-    let only = only.map(|o| format!(" --only {}", quoted(o))).unwrap_or_default();
-    let job = Job {
-        name: "suite",
-        line: format!("/muster/suite --flavour {}{only}", series.flavour),
-        files: &[],
-        count_instructions: false,
+/// Does it for each kernel, [`MACHINES`] at once, and returns what came of it in the order of the kernels.
+fn on_each(
+    series: &[&'static Series],
+    run: impl Fn(&'static Series) -> anyhow::Result<Run> + Sync,
+) -> Vec<anyhow::Result<Run>> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = series.get(at) else { return };
+            let result = run(one).with_context(|| format!("kernel {}", one.name));
+            results.lock().unwrap_or_else(PoisonError::into_inner).insert(at, result);
+        }
     };
+    std::thread::scope(|scope| {
+        for _ in 0..MACHINES {
+            scope.spawn(work);
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+fn on(series: &'static Series, image: &Image, only: Option<&str>, each_kind: bool) -> anyhow::Result<Run> {
+    println!("kernel {} ({})", series.name, series.flavour);
+    let mut line = format!("/muster/suite --flavour {}", series.flavour);
+    if let Some(only) = only {
+        line += &format!(" --only {}", quoted(only));
+    }
+    if each_kind && !series.stands_for_flavour {
+        line += " --of-kernels";
+    }
+    let job = Job { name: "suite", line, files: &[], count_instructions: false };
     let outcome = job.run(series, image, &mut |line| match serde_json::from_str::<Scenario>(line) {
-        Ok(s) => println!("  {} {:6.1} s  {}{}", mark(s.passed), s.seconds, s.scenario, reason(&s)),
-        Err(_) => println!("  {line}"),
+        Ok(s) => println!(
+            "  {:<5} {} {:6.1} s  {}{}",
+            series.name,
+            mark(s.passed),
+            s.seconds,
+            s.scenario,
+            reason(&s)
+        ),
+        Err(_) => println!("  {:<5} {line}", series.name),
     })?;
     let scenarios: Vec<Scenario> = outcome
         .lines
