@@ -45,7 +45,14 @@ pub struct Scenario {
 
 /// The scenarios that can come out differently on each kernel, in the order in which they run.
 pub fn of_kernels() -> Vec<Scenario> {
-    [exec::scenarios(), file::scenarios(), connect::scenarios(), identity::scenarios()].concat()
+    [
+        // One a line.
+        exec::scenarios(),
+        file::scenarios(),
+        connect::scenarios(),
+        identity::scenarios(),
+    ]
+    .concat()
 }
 
 /// Those that can come out differently with each flavour, and not with each kernel of one; they run after the others.
