@@ -102,8 +102,13 @@ fn upper(inode: u64) -> u64 {
 #[inline(always)]
 pub fn is_mapped_beneath(inode: u64) -> bool {
     // Behind another file system's inode is no pointer: reading through what is there would fault, at each close.
-    magic(inode) == OVERLAYFS
-        && read::<i32>(pointer(upper(inode), &OFF_INODE_MAPPING), &OFF_MAPPING_WRITABLE) > 0
+    magic(inode) == OVERLAYFS && is_mapped_writable(upper(inode))
+}
+
+/// Somebody has it mapped shared and writable.
+#[inline(always)]
+fn is_mapped_writable(inode: u64) -> bool {
+    read::<i32>(pointer(inode, &OFF_INODE_MAPPING), &OFF_MAPPING_WRITABLE) > 0
 }
 
 /// The kernel's own file systems hold settings and not content: nothing there is a change of a file.
@@ -167,7 +172,9 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
     if magic == OVERLAYFS {
         let upper = upper(inode);
         flags |= if upper != 0 { file_flag::OVERLAY_UPPER } else { file_flag::OVERLAY_LOWER };
-        writing |= writers(upper) > 0;
+        // Before 5.15 each mapping of the running program takes one from the layer's writers (__vma_link_file(), VM_DENYWRITE), so
+        // that a writer does not show in their number.
+        writing |= writers(upper) > 0 || is_mapped_writable(upper);
     }
     if magic == TMPFS || magic == RAMFS || magic == HUGETLBFS {
         flags |= file_flag::TMPFS;

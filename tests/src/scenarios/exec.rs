@@ -190,7 +190,11 @@ fn mapped_beneath(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let seen = world::sha256(&program)?;
     let expected = [
         in_container(Expect::new(Exec, Unauthorized, "/opt/in-container")),
-        in_container(Expect::new(Exec, Undetermined, program.display().to_string()).parent("in-container")),
+        in_container(
+            Expect::new(Exec, Undetermined, program.display().to_string())
+                .parent("in-container")
+                .says("somebody had it open for write"),
+        ),
     ];
     let args = ["map-held", &program.display().to_string()];
     let mut command = stage.world.container_command("/opt/in-container", &args)?;
