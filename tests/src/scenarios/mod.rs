@@ -7,6 +7,7 @@ mod file;
 mod hour;
 pub(crate) mod identity;
 mod load;
+mod names;
 mod update;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ pub fn of_kernels() -> Vec<Scenario> {
         // One a line.
         exec::scenarios(),
         file::scenarios(),
+        names::scenarios(),
         connect::scenarios(),
         identity::scenarios(),
     ]
