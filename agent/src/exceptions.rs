@@ -3,7 +3,8 @@
 //!
 //! A path or a program is a label, so a label without proof matches none: a path that is cut, outside its process's root or only the
 //! caller's spelling, a program that is not attested. A user is one whose real and effective ids are both that: who has become root is
-//! somebody else. A loss is never excepted.
+//! somebody else. A loss is never excepted,
+//! neither of records nor of an image's attestation.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +13,7 @@ use std::time::SystemTime;
 use muster_proto::v1;
 
 use crate::config::Exception;
-use crate::finding::{Finding, Verdict};
+use crate::finding::{Finding, Severity, Verdict};
 use crate::glob;
 use crate::metrics::Metrics;
 
@@ -62,7 +63,9 @@ impl Exceptions {
     /// What is left to say of a finding.
     pub fn apply(&self, mut finding: Finding) -> Option<Finding> {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        if finding.verdict == Verdict::Loss {
+        // Without a process it is about an image: that it has lost its attestation is high.
+        let is_of_image = finding.process.is_none() && finding.severity >= Severity::High;
+        if finding.verdict == Verdict::Loss || is_of_image {
             return Some(finding);
         }
         let fits = |rule: &&Rule| matches(&rule.exception, &finding) && !rule.is_expired(finding.time);
@@ -168,7 +171,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::event::{Flavour, Kind};
-    use crate::finding::{Basis, ProcessInfo, Severity, Sha256, WorkloadInfo};
+    use crate::finding::{Basis, ProcessInfo, Sha256, WorkloadInfo};
 
     fn exceptions(fields: &str) -> Exceptions {
         let text = format!(
@@ -260,7 +263,13 @@ mod tests {
         let all = exceptions("workload = \"host\"\nreport = false");
         assert!(all.apply(Finding::loss(Flavour::Lsm, "lost".into())).is_some());
         let host = Arc::new(WorkloadInfo { id: "host".into(), ..WorkloadInfo::default() });
-        assert!(all.apply(Finding { workload: host, ..finding() }).is_none());
+        let of_host = Finding { workload: host, ..finding() };
+        assert!(all.apply(of_host.clone()).is_none());
+        let of_image =
+            |severity| Finding { process: None, verdict: Verdict::NoSbom, severity, ..of_host.clone() };
+        let lost = of_image(Severity::High);
+        assert_eq!(all.apply(lost.clone()), Some(lost));
+        assert_eq!(all.apply(of_image(Severity::Low)), None, "it never had one");
     }
 
     #[test]
