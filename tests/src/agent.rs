@@ -116,6 +116,19 @@ impl Agent {
         self.signal(nix::sys::signal::Signal::SIGHUP)
     }
 
+    /// A line of the agent's `/proc/PID/status` that counts memory (`VmRSS`, `RssAnon`), bytes.
+    ///
+    /// # Errors
+    /// The agent is not there, or there is no such line.
+    pub fn memory(&self, line: &str) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+        let kib = value
+            .and_then(|v| v.trim().strip_suffix(" kB"))
+            .with_context(|| format!("no {line} in:\n{status}"))?;
+        Ok(kib.trim().parse::<u64>()? << 10)
+    }
+
     fn signal(&self, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
         Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }

@@ -21,6 +21,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario { name: "write flood costs no exec", run: flood, may_lose: &[Kind::File] },
         seen("reload keeps the old configuration if the new one is bad", reload),
+        seen("resident memory after all of this", memory),
     ]
 }
 
@@ -144,4 +145,19 @@ fn reload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     logged("the new configuration is in use")?;
     stage.world.run_tool(&["exit"])?;
     Ok(vec![found(Kind::Exec, v1::Verdict::Unauthorized, &stage.world.tool)?])
+}
+
+/// Resident memory of the agent at most, bytes: what it promises for a node (`cargo xtask bench` measures it with the host's SBOM).
+const RESIDENT: u64 = 60_000_000;
+
+/// Nothing of what the scenarios before this one did is kept for ever.
+fn memory(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let bytes = |line| stage.agent.memory(line);
+    let (resident, own, files) = (bytes("VmRSS")?, bytes("RssAnon")?, bytes("RssFile")?);
+    eprintln!("resident memory: {resident} bytes, of them {own} its own and {files} of files");
+    ensure!(
+        resident <= RESIDENT,
+        "the agent has {resident} bytes resident, of them {own} its own and {files} of files; expected at most {RESIDENT}"
+    );
+    Ok(Vec::new())
 }
