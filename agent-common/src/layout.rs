@@ -77,6 +77,7 @@ macro_rules! with_kernel_fields {
             OFF_MAPPING_WRITABLE, "address_space", "i_mmap_writable", Offset, false;
             OFF_RENAME_OLD, "renamedata", "old_dentry", Offset, true;
             OFF_RENAME_NEW, "renamedata", "new_dentry", Offset, true;
+            OFF_RENAME_FLAGS, "renamedata", "flags", Offset, true;
             OFF_SB_DEV, "super_block", "s_dev", Offset, false;
             OFF_SB_MAGIC, "super_block", "s_magic", Offset, false;
             OFF_SB_IFLAGS, "super_block", "s_iflags", Offset, false;

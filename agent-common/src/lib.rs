@@ -14,7 +14,7 @@ pub mod programs;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the records. Stored in recordings, so that an old one is refused and not misread.
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// Bytes of a path that a record can hold, NUL of the last name included. A longer path is cut and carries
 /// [`path_flag::TRUNCATED`].
@@ -24,6 +24,8 @@ pub const NAME_CAP: usize = 256;
 /// Size of a path buffer: a name that starts at the last byte of [`PATH_CAP`] still fits, which is what the verifier
 /// wants to see.
 pub const PATH_BUF: usize = PATH_CAP + NAME_CAP;
+/// [`FileRecord::origin_len`] of names that did not fit into the buffer, or were too many.
+pub const ORIGIN_CUT: u16 = u16::MAX;
 /// Length of a task's command name (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 /// Length of a SHA-256.
@@ -153,10 +155,16 @@ pub mod file_op {
     pub const CHMOD: u8 = 6;
     /// The size was set by path or descriptor.
     pub const TRUNCATE: u8 = 7;
-    /// The last writer closed the file: now its content can be judged.
+    /// A writer closed the file. If it was the last one, its content can be judged; else [`file_flag`](crate::file_flag) has `WRITERS`.
     pub const CLOSE_WRITE: u8 = 8;
     /// Mapped shared and writable: content can change without a further write call.
     pub const MAP_WRITE: u8 = 9;
+    /// As `RENAME`, and what was at `target` has the old name now (`RENAME_EXCHANGE`): it has a record of its own, unless these names
+    /// are the caller's ([`path_flag::BY_NAME`](crate::path_flag::BY_NAME)).
+    pub const EXCHANGE: u8 = 11;
+    /// The file was given capabilities (`security.capability`). Its path is empty where the hook knows no mount: then there are the names
+    /// up to the root of the file system ([`FileRecord::origin_len`](crate::FileRecord::origin_len)).
+    pub const CAPABILITY: u8 = 12;
 }
 
 /// Values of [`ConnectRecord::protocol`], as in `IPPROTO_*`.
@@ -325,9 +333,16 @@ pub struct FileRecord {
     pub target_flags: u16,
     /// Open flags (`O_*`) where there are any.
     pub open_flags: u32,
-    /// Path of `file` (for `RENAME` and `LINK`: the old name).
+    /// Bytes after those of `path` in its buffer: the names from the leaf to the root of the file's own file system, where the path
+    /// may not be the file's only one by what is mounted; 0 where it is, [`ORIGIN_CUT`] where they did not fit.
+    pub origin_len: u16,
+    /// The same for `target_path`.
+    pub target_origin_len: u16,
+    /// Zero.
+    pub reserved_too: u32,
+    /// Path of `file` (for `RENAME`, `EXCHANGE` and `LINK`: the old name).
     pub path: [u8; PATH_BUF],
-    /// The new name, for `RENAME` and `LINK`.
+    /// The new name, for `RENAME`, `EXCHANGE` and `LINK`.
     pub target_path: [u8; PATH_BUF],
 }
 
@@ -391,8 +406,8 @@ const _: () = {
     assert!(size_of::<ExecRecord>() == 288 + 2 * PATH_BUF);
     assert!(offset_of!(LibraryRecord, path) == 200);
     assert!(size_of::<LibraryRecord>() == 200 + PATH_BUF);
-    assert!(offset_of!(FileRecord, path) == 160);
-    assert!(size_of::<FileRecord>() == 160 + 2 * PATH_BUF);
+    assert!(offset_of!(FileRecord, path) == 168);
+    assert!(size_of::<FileRecord>() == 168 + 2 * PATH_BUF);
     assert!(size_of::<ConnectRecord>() == 104);
     assert!(size_of::<ForkRecord>() == 88);
     assert!(size_of::<ExitRecord>() == 88);

@@ -4,11 +4,11 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use muster_common::{FileInfo, FileRecord, file_flag, file_op, hook, kind};
+use muster_common::{FileInfo, FileRecord, PATH_BUF, file_flag, file_op, hook, kind, path_flag};
 
 use crate::digest;
 use crate::emit::{emit, lost};
-use crate::file_info::{self, S_IFDIR, S_IFLNK, S_IFREG};
+use crate::file_info::{self, S_IFLNK, S_IFREG};
 use crate::layout::*;
 use crate::path::{self, Path, Spelling};
 use crate::task;
@@ -26,6 +26,12 @@ pub const PROT_WRITE: u64 = 2;
 pub const MAP_SHARED: u64 = 1;
 /// Executable by anyone.
 const X: u32 = 0o111;
+/// `RENAME_EXCHANGE`
+pub const RENAME_EXCHANGE: u32 = 2;
+/// `O_ACCMODE`: the bits that say for what a file is opened.
+const ACCMODE: u32 = 3;
+/// `O_TRUNC`
+const TRUNC: u32 = 0o1000;
 
 /// A content that can be judged: a regular file outside the kernel's own file systems.
 #[inline(always)]
@@ -33,11 +39,10 @@ fn is_content(inode: u64) -> bool {
     file_info::kind(inode) == S_IFREG && !file_info::is_pseudo(file_info::magic(inode))
 }
 
-/// A name that matters: of a file, a directory or a symbolic link.
+/// A name that matters, whatever has it: a FIFO in a file's place is a change, too.
 #[inline(always)]
 fn is_name(inode: u64) -> bool {
-    let kind = file_info::kind(inode);
-    (kind == S_IFREG || kind == S_IFDIR || kind == S_IFLNK) && !file_info::is_pseudo(file_info::magic(inode))
+    !file_info::is_pseudo(file_info::magic(inode))
 }
 
 #[inline(always)]
@@ -81,9 +86,26 @@ unsafe fn fill(
         (*record).target_len = 0;
         (*record).target_flags = 0;
         (*record).open_flags = open_flags;
+        (*record).target_origin_len = 0;
+        (*record).reserved_too = 0;
         let buffer = &raw mut (*record).path;
-        file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
+        let walked = path::of(task, path, buffer.cast());
+        file_info::set_path(&raw mut (*record).file, walked);
+        (*record).origin_len = origin(task, info, path, buffer.cast(), walked.len);
     }
+}
+
+/// What is in memory only is in no SBOM, whatever it is called.
+///
+/// # Safety
+/// As [`path::origin`].
+#[inline(always)]
+unsafe fn origin(task: u64, info: &FileInfo, path: Path, buffer: *mut u8, start: u16) -> u16 {
+    if info.flags & file_flag::TMPFS != 0 {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { path::origin(task, path, buffer, start) }
 }
 
 /// Something that is about to be done to a name, by which thread. Overlayfs does the same to names of its layers meanwhile.
@@ -122,16 +144,71 @@ pub fn done(dentry: u64, op: u8, result: i32) {
     let deed = Deed { thread: task::current_id(), dentry, op: u64::from(op) };
     let Some(kept) = DEEDS.get_ptr(&deed) else { return };
     if result == 0 {
-        const HEAD: usize = core::mem::offset_of!(FileRecord, file);
-        emit::<FileRecord>(task::current(), |record| {
-            // SAFETY: the record is reserved, and `kept` a map value, of the same size.
-            unsafe {
-                let (to, from) = (record.cast::<u8>().add(HEAD), kept.cast::<u8>().add(HEAD));
-                bpf_probe_read_kernel(to.cast(), (size_of::<FileRecord>() - HEAD) as u32, from.cast());
-            }
-        });
+        copy(kept, op);
     }
     let _ = DEEDS.remove(&deed);
+}
+
+/// Sends what was kept.
+#[inline(always)]
+fn copy(kept: *const FileRecord, op: u8) {
+    const HEAD: usize = core::mem::offset_of!(FileRecord, file);
+    emit::<FileRecord>(task::current(), |record| {
+        // SAFETY: the record is reserved, and `kept` a map value, of the same size.
+        unsafe {
+            let (to, from) = (record.cast::<u8>().add(HEAD), kept.cast::<u8>().add(HEAD));
+            bpf_probe_read_kernel(to.cast(), (size_of::<FileRecord>() - HEAD) as u32, from.cast());
+            (*record).op = op;
+        }
+    });
+}
+
+/// vfs_rename() did it, or did not. With `RENAME_EXCHANGE` each of the two has its record, though security_path_rename() calls
+/// its hook for both only until 5.18.
+#[inline(always)]
+pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {
+    if flags & RENAME_EXCHANGE == 0 {
+        done(old, file_op::RENAME, result);
+        return;
+    }
+    let thread = task::current_id();
+    let there = Deed { thread, dentry: old, op: u64::from(file_op::RENAME) };
+    let back = Deed { thread, dentry: new, op: u64::from(file_op::RENAME) };
+    if result == 0
+        && let Some(kept) = DEEDS.get_ptr(&there)
+    {
+        copy(kept, file_op::EXCHANGE);
+        // Each dentry has kept its inode, and taken the other's name.
+        swap(kept, pointer(new, &OFF_DENTRY_INODE));
+    }
+    let _ = DEEDS.remove(&there);
+    let _ = DEEDS.remove(&back);
+}
+
+/// Sends what was kept of an exchange from the side of the other.
+#[inline(always)]
+fn swap(kept: *const FileRecord, inode: u64) {
+    emit::<FileRecord>(task::current(), |record| {
+        // SAFETY: the record is reserved, and `kept` a map value.
+        unsafe {
+            file_info::fill(inode, 0, &raw mut (*record).file);
+            (*record).file.path_len = (*kept).target_len;
+            (*record).file.path_flags = (*kept).target_flags;
+            (*record).target_len = (*kept).file.path_len;
+            (*record).target_flags = (*kept).file.path_flags;
+            (*record).origin_len = (*kept).target_origin_len;
+            (*record).target_origin_len = (*kept).origin_len;
+            (*record).reserved_too = 0;
+            (*record).op = file_op::EXCHANGE;
+            (*record).reserved = [0; 3];
+            (*record).arg = 0;
+            (*record).open_flags = 0;
+            let (path, target) = (&raw mut (*record).path, &raw mut (*record).target_path);
+            let (was, is) = (&raw const (*kept).path, &raw const (*kept).target_path);
+            bpf_probe_read_kernel(path.cast(), PATH_BUF as u32, is.cast());
+            bpf_probe_read_kernel(target.cast(), PATH_BUF as u32, was.cast());
+        }
+    });
 }
 
 #[inline(always)]
@@ -145,12 +222,16 @@ fn announce_pair(old: Path, new: Path, op: u8) {
         unsafe {
             file_info::fill(inode, old.mnt, &raw mut (*record).file);
             (*record).op = op;
+            let info = &(*record).file;
             let buffer = &raw mut (*record).path;
-            file_info::set_path(&raw mut (*record).file, path::of_name(task, old, buffer.cast()));
+            let walked = path::of_name(task, old, buffer.cast());
+            (*record).origin_len = origin(task, info, old, buffer.cast(), walked.len);
             let target = &raw mut (*record).target_path;
-            let walked = path::of_name(task, new, target.cast());
-            (*record).target_len = walked.len;
-            (*record).target_flags = walked.flags;
+            let there = path::of_name(task, new, target.cast());
+            (*record).target_origin_len = origin(task, info, new, target.cast(), there.len);
+            file_info::set_path(&raw mut (*record).file, walked);
+            (*record).target_len = there.len;
+            (*record).target_flags = there.flags;
         }
     });
 }
@@ -191,6 +272,9 @@ pub fn named(call: &Named) {
             (*record).target_len = 0;
             (*record).target_flags = 0;
             (*record).open_flags = 0;
+            (*record).origin_len = 0;
+            (*record).target_origin_len = 0;
+            (*record).reserved_too = 0;
             let buffer = &raw mut (*record).path;
             let base = Path::of_dirfd(task, call.dirfd);
             let walked = path::of_spelling(task, base, Spelling::User(call.name), buffer.cast());
@@ -228,7 +312,8 @@ pub fn opened(file: u64) {
     report(&info, path, op, 0, read(file, &OFF_FILE_FLAGS));
 }
 
-/// The last reference to a file goes. Reported when it is the inode's last writer. A mapping of a file of overlayfs outlives the
+/// The last reference to a file goes. Reported with [`file_flag::WRITERS`] when others have the inode open for write still: they may
+/// never close it. A mapping of a file of overlayfs outlives the
 /// file that was opened: then it is the mapping's, the layer's file, whose last reference counts, as with any other file
 /// system.
 #[inline(always)]
@@ -239,7 +324,8 @@ pub fn closing(file: u64) {
     if mode & WRITE == 0 || of_layer && global(&FLAVOUR) != u32::from(hook::LSM) {
         return;
     }
-    if file_info::writers(file_info::inode(file)) != 1 {
+    let writers = file_info::writers(file_info::inode(file));
+    if writers < 1 || of_layer && writers != 1 {
         return;
     }
     let path = Path::of_file(file);
@@ -252,9 +338,12 @@ pub fn closing(file: u64) {
     if of_layer && (file_info::writers(inode) > 0 || !digest::is_open(&info)) {
         return;
     }
-    // The writer that is counted is the one that goes.
-    info.flags &= !file_flag::WRITERS;
-    digest::closed(&info);
+    if writers == 1 {
+        // The writer that is counted is the one that goes.
+        info.flags &= !file_flag::WRITERS;
+        digest::closed(&info);
+    }
+    info.flags = opaque(info.flags);
     report(&info, path, file_op::CLOSE_WRITE, 0, read(file, &OFF_FILE_FLAGS));
 }
 
@@ -313,6 +402,44 @@ pub fn truncated(path: Path) {
     }
 }
 
+/// An open for reading that empties the file: Linux asks only for permission to write.
+#[inline(always)]
+pub fn is_emptying(open_flags: u32) -> bool {
+    open_flags & ACCMODE == 0 && open_flags & TRUNC != 0
+}
+
+/// do_truncate() has set the size of an opened file. A file that is open for write is judged when that closes it. Of the others
+/// handle_truncate() comes here, for open(O_RDONLY | O_TRUNC), and has counted itself as a writer.
+#[inline(always)]
+pub fn emptied(file: u64) {
+    if file == 0 || read::<u32>(file, &OFF_FILE_MODE) & WRITE != 0 {
+        return;
+    }
+    emptied_beside(file, 1);
+}
+
+/// The same once the open is done.
+#[inline(always)]
+pub fn was_emptied(file: u64) {
+    emptied_beside(file, 0);
+}
+
+/// `counted`: writers that are none.
+#[inline(always)]
+fn emptied_beside(file: u64, counted: i32) {
+    let inode = file_info::inode(file);
+    if !is_content(inode) {
+        return;
+    }
+    let path = Path::of_file(file);
+    let mut info = info(inode, path.mnt);
+    digest::changed(&info);
+    if file_info::writers(inode) <= counted {
+        info.flags = opaque(info.flags & !file_flag::WRITERS);
+        report(&info, path, file_op::TRUNCATE, 0, 0);
+    }
+}
+
 /// A file that is judged now, unless a writer has it open, whose close will be.
 #[inline(always)]
 fn now(inode: u64, mnt: u64) -> FileInfo {
@@ -346,6 +473,50 @@ pub fn setting_mode(path: Path, mode: u32) {
     });
 }
 
+/// `security.capability` and its NUL.
+const CAPABILITY: [u8; 20] = *b"security.capability\0";
+
+/// The name of an extended attribute is that of capabilities.
+#[inline(always)]
+pub fn is_capability(name: [u8; 20]) -> bool {
+    name == CAPABILITY
+}
+
+/// An extended attribute was set, of a name whose mount is not known.
+#[inline(always)]
+pub fn attribute_set(dentry: u64, attribute: u64) {
+    let inode = pointer(dentry, &OFF_DENTRY_INODE);
+    if !is_capability(read_at(attribute)) || !is_content(inode) || task::is_own() {
+        return;
+    }
+    let info = now(inode, 0);
+    emit::<FileRecord>(task::current(), |record| {
+        // SAFETY: the record is reserved.
+        unsafe {
+            (*record).file = info;
+            (*record).file.path_flags = path_flag::UNREACHABLE;
+            (*record).op = file_op::CAPABILITY;
+            (*record).reserved = [0; 3];
+            (*record).arg = 0;
+            (*record).target_len = 0;
+            (*record).target_flags = 0;
+            (*record).open_flags = 0;
+            (*record).target_origin_len = 0;
+            (*record).reserved_too = 0;
+            (*record).origin_len = path::within(dentry, (&raw mut (*record).path).cast(), 0);
+        }
+    });
+}
+
+/// The same of an opened file.
+#[inline(always)]
+pub fn capability_set(path: Path) {
+    let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
+    if is_content(inode) {
+        report(&now(inode, path.mnt), path, file_op::CAPABILITY, 0, 0);
+    }
+}
+
 /// A name is about to be moved.
 #[inline(always)]
 pub fn renaming(old: Path, new: Path) {
@@ -372,13 +543,26 @@ pub fn unlinking(path: Path) {
     });
 }
 
-/// A symbolic link is made. It has no inode yet.
+/// A symbolic link is about to be made. It has no inode yet.
 #[inline(always)]
-pub fn symlinked(path: Path) {
+pub fn symlinking(path: Path) {
+    if task::is_own() {
+        return;
+    }
     let mut link = file_info::NONE;
     link.flags = file_flag::PRESENT;
     link.mode = S_IFLNK | 0o777;
-    report(&link, path, file_op::CREATE, 0, 0);
+    announce(path.dentry, file_op::CREATE, |task, record| {
+        // SAFETY: a map value of this thread alone.
+        unsafe { fill(record, task, &link, path, file_op::CREATE, 0, 0) };
+    });
+}
+
+/// vfs_symlink() returns. Its arguments differ between versions; a name that has an inode was made.
+#[inline(always)]
+pub fn symlinked(dentry: u64) {
+    let failed = pointer(dentry, &OFF_DENTRY_INODE) == 0;
+    done(dentry, file_op::CREATE, -i32::from(failed));
 }
 
 /// `chmod(2)` to a mode that nobody can execute by.

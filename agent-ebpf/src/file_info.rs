@@ -23,8 +23,6 @@ pub const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
 const S_IFMT: u32 = 0o170_000;
 /// A regular file.
 pub const S_IFREG: u32 = 0o100_000;
-/// A directory.
-pub const S_IFDIR: u32 = 0o040_000;
 /// A symbolic link.
 pub const S_IFLNK: u32 = 0o120_000;
 /// A socket.

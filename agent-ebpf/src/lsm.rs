@@ -8,7 +8,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext, LsmContext};
 use muster_common::file_op;
 
 use crate::connect::Address;
-use crate::layout::{OFF_RENAME_NEW, OFF_RENAME_OLD, pointer};
+use crate::layout::{OFF_RENAME_FLAGS, OFF_RENAME_NEW, OFF_RENAME_OLD, pointer, read};
 use crate::path::Path;
 use crate::{connect, exec, file, library};
 
@@ -87,11 +87,19 @@ pub fn file_unlink(ctx: LsmContext) -> i32 {
     0
 }
 
-/// security_path_symlink(), in do_symlinkat(). Cannot see: whether it will succeed.
+/// security_path_symlink(), in do_symlinkat(). Cannot see: links made inside the kernel.
 #[lsm(hook = "path_symlink")]
 pub fn file_symlink(ctx: LsmContext) -> i32 {
     let (dir, name): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
-    file::symlinked(in_dir(dir, name));
+    file::symlinking(in_dir(dir, name));
+    0
+}
+
+/// vfs_symlink() returns, in do_symlinkat(). Its third argument is the name since 5.12.
+#[fexit(function = "vfs_symlink")]
+pub fn file_symlinked(ctx: FExitContext) -> i32 {
+    let name: *const u8 = ctx.arg(2);
+    file::symlinked(name as u64);
     0
 }
 
@@ -109,10 +117,8 @@ pub fn file_chmod(ctx: LsmContext) -> i32 {
 #[fexit(function = "vfs_rename")]
 pub fn file_renamed(ctx: FExitContext) -> i32 {
     let data: *const u8 = ctx.arg(0);
-    let result: i32 = ctx.arg(1);
-    file::done(pointer(data as u64, &OFF_RENAME_OLD), file_op::RENAME, result);
-    // RENAME_EXCHANGE moves both.
-    file::done(pointer(data as u64, &OFF_RENAME_NEW), file_op::RENAME, result);
+    let (old, new) = (pointer(data as u64, &OFF_RENAME_OLD), pointer(data as u64, &OFF_RENAME_NEW));
+    file::renamed(old, new, read(data as u64, &OFF_RENAME_FLAGS), ctx.arg(1));
     0
 }
 
@@ -140,6 +146,15 @@ pub fn file_chmoded(ctx: FExitContext) -> i32 {
     0
 }
 
+/// security_inode_post_setxattr(), in __vfs_setxattr_noperm() when it is done. Cannot see: by which mount; files whose file system
+/// keeps its attributes elsewhere.
+#[lsm(hook = "inode_post_setxattr")]
+pub fn file_capability(ctx: LsmContext) -> i32 {
+    let (name, attribute): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
+    file::attribute_set(name as u64, attribute as u64);
+    0
+}
+
 /// security_path_truncate(), in truncate() on every version, in ftruncate() and open(O_TRUNC) before 6.2.
 #[lsm(hook = "path_truncate")]
 pub fn file_truncate(ctx: LsmContext) -> i32 {
@@ -149,7 +164,7 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
 }
 
 /// vfs_truncate() returns, from truncate() on every version. The LSM hook comes before the size changes, too early to judge
-/// the content. Cannot see: ftruncate() and open(O_TRUNC), whose writer is judged when it closes.
+/// the content. Cannot see: ftruncate() and open(O_TRUNC), whose writer is judged when it closes (without one: [`file_emptied`]).
 #[fexit(function = "vfs_truncate")]
 pub fn file_truncated(ctx: FExitContext) -> i32 {
     let path: *const u8 = ctx.arg(0);
@@ -157,6 +172,18 @@ pub fn file_truncated(ctx: FExitContext) -> i32 {
     let result: i32 = ctx.arg(2);
     if result == 0 {
         file::truncated(Path::read(path as u64));
+    }
+    0
+}
+
+/// do_truncate() returns, in handle_truncate() for open(O_TRUNC); the others that call it may have it inlined. Five arguments since
+/// 5.12.
+#[fexit(function = "do_truncate")]
+pub fn file_emptied(ctx: FExitContext) -> i32 {
+    let file: *const u8 = ctx.arg(4);
+    let result: i32 = ctx.arg(5);
+    if result == 0 {
+        file::emptied(file as u64);
     }
     0
 }

@@ -9,7 +9,7 @@ use core::arch::asm;
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
-use muster_common::{NAME_CAP, PATH_CAP, path_flag};
+use muster_common::{NAME_CAP, ORIGIN_CUT, PATH_CAP, path_flag};
 
 use crate::file::NOACCOUNT;
 use crate::file_info::MNT_NS_INTERNAL;
@@ -18,6 +18,8 @@ use crate::layout::*;
 /// Names and mounts that one walk passes at most: the verifier follows each step, and older ones take long. A longer walk is
 /// marked truncated.
 const STEPS: u32 = 48;
+/// The same of the names up to the root of a file system.
+const ORIGIN_STEPS: u32 = 32;
 /// The working directory, where a descriptor of a directory is expected.
 pub const AT_FDCWD: i32 = -100;
 
@@ -156,6 +158,64 @@ pub unsafe fn of_spelling(task: u64, base: Path, name: Spelling, buffer: *mut u8
 fn is_in_namespace(mnt: u64) -> bool {
     let namespace = pointer(mnt.wrapping_sub(off(&OFF_MOUNT_MNT)), &OFF_MOUNT_NS);
     namespace != 0 && namespace != MNT_NS_INTERNAL
+}
+
+/// The path may not be the file's only one by what is mounted: it leads through another mount than that of the task's root, or the
+/// root is only a part of its file system.
+#[inline(always)]
+fn is_one_of_several(task: u64, path: Path) -> bool {
+    let root = Path::root(task);
+    let whole = pointer(path.mnt, &OFF_VFSMOUNT_ROOT);
+    path.mnt != root.mnt || root.dentry != whole || pointer(whole, &OFF_DENTRY_PARENT) != whole
+}
+
+/// Writes the names from a file to the root of its file system to `buffer`, after `start` bytes, if they say more than its path;
+/// returns how many bytes these are.
+///
+/// # Safety
+/// `buffer` has room for `PATH_BUF` bytes.
+#[inline(always)]
+pub unsafe fn origin(task: u64, path: Path, buffer: *mut u8, start: u16) -> u16 {
+    if !is_one_of_several(task, path) {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { within(path.dentry, buffer, start) }
+}
+
+/// The same of a name whose mount is not known.
+///
+/// # Safety
+/// `buffer` has room for `PATH_BUF` bytes.
+#[inline(always)]
+pub unsafe fn within(mut dentry: u64, buffer: *mut u8, start: u16) -> u16 {
+    let mut cut = 1;
+    // As in `walk`.
+    let mut len = opaque(u32::from(start)) as usize & (2 * PATH_CAP - 1);
+    for _ in 0..ORIGIN_STEPS {
+        let parent = pointer(dentry, &OFF_DENTRY_PARENT);
+        if parent == dentry {
+            cut = 0;
+            break;
+        }
+        if len >= PATH_CAP {
+            break;
+        }
+        let mut at = len;
+        // SAFETY: plain arithmetic; no memory, no stack.
+        unsafe { asm!("{0} &= {1}", inout(reg) at, const PATH_CAP - 1, options(pure, nomem, nostack)) };
+        let name = pointer(dentry, &OFF_DENTRY_NAME);
+        // SAFETY: `at` < PATH_CAP, and PATH_BUF has NAME_CAP more.
+        let wrote = unsafe {
+            bpf_probe_read_kernel_str(buffer.add(at).cast(), NAME_CAP as u32, name as *const c_void)
+        };
+        if wrote as u64 > NAME_CAP as u64 {
+            break;
+        }
+        len = at + wrote as usize;
+        dentry = parent;
+    }
+    if opaque(cut) == 0 { (opaque(len as u32) as u16).wrapping_sub(start) } else { ORIGIN_CUT }
 }
 
 /// Where a spelling lies.

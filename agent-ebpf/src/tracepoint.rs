@@ -87,8 +87,10 @@ macro_rules! by_name {
 by_name! {
     /// rename(2).
     rename_enter = RENAME, None, Some(0), None, Some(1), None;
-    /// renameat(2), renameat2(2).
+    /// renameat(2).
     renameat_enter = RENAME, Some(0), Some(1), Some(2), Some(3), None;
+    /// renameat2(2), which has flags.
+    renameat2_enter = RENAME, Some(0), Some(1), Some(2), Some(3), Some(4);
     /// link(2).
     link_enter = LINK, None, Some(0), None, Some(1), None;
     /// linkat(2).
@@ -109,15 +111,75 @@ by_name! {
     truncate_enter = TRUNCATE, None, Some(0), None, None, None;
 }
 
+/// Entry of setxattr(2) and lsetxattr(2).
+#[tracepoint]
+pub fn setxattr_enter(ctx: TracePointContext) -> u32 {
+    attribute(arg(&ctx, 1), AT_FDCWD, arg(&ctx, 0))
+}
+
+/// Entry of setxattrat(2).
+#[tracepoint]
+pub fn setxattrat_enter(ctx: TracePointContext) -> u32 {
+    attribute(arg(&ctx, 3), arg(&ctx, 0) as i32, arg(&ctx, 1))
+}
+
+/// Entry of fsetxattr(2).
+#[tracepoint]
+pub fn fsetxattr_enter(ctx: TracePointContext) -> u32 {
+    attribute(arg(&ctx, 1), arg(&ctx, 0) as i32, 0)
+}
+
+/// An attribute, known by its name in user memory, is about to be set. Other attributes than capabilities take part as a call without
+/// a name, so that none of before is taken for it.
+#[inline(always)]
+fn attribute(attribute: u64, dirfd: i32, name: u64) -> u32 {
+    let op = if file::is_capability(read_user(attribute)) { file_op::CAPABILITY } else { 0 };
+    enter(kind::FILE, &Named { op: u32::from(op), arg: 0, dirfd, target_dirfd: AT_FDCWD, name, target: 0 })
+}
+
 /// Exit of each call above.
 #[tracepoint]
 pub fn name_exit(ctx: TracePointContext) -> u32 {
-    let Some(call) = leave() else { return 0 };
+    let Some(mut call) = leave() else { return 0 };
     let dull = call.op == u32::from(file_op::CHMOD) && file::is_dull_mode(call.arg);
-    if result(&ctx) == 0 && !dull {
+    // One record for both names: the agent looks at each.
+    if call.op == u32::from(file_op::RENAME) && call.arg & file::RENAME_EXCHANGE != 0 {
+        call.op = u32::from(file_op::EXCHANGE);
+    }
+    if result(&ctx) == 0 && !dull && call.op != 0 {
         file::named(&call);
     }
     0
+}
+
+/// [`Named::op`] of an open that empties the file that it is not to write.
+const EMPTYING: u32 = 0x100;
+
+/// Keeps an open that empties a file: do_dentry_open() takes `O_TRUNC` out of the flags of the file.
+#[inline(always)]
+fn opening(flags: u32) -> u32 {
+    if !file::is_emptying(flags) {
+        return 0;
+    }
+    enter(kind::FILE, &Named { op: EMPTYING, arg: 0, dirfd: 0, target_dirfd: 0, name: 0, target: 0 })
+}
+
+/// Entry of open(2).
+#[tracepoint]
+pub fn open_enter(ctx: TracePointContext) -> u32 {
+    opening(arg(&ctx, 1) as u32)
+}
+
+/// Entry of openat(2).
+#[tracepoint]
+pub fn openat_enter(ctx: TracePointContext) -> u32 {
+    opening(arg(&ctx, 2) as u32)
+}
+
+/// Entry of openat2(2): the flags are the first member of the user's `struct open_how`.
+#[tracepoint]
+pub fn openat2_enter(ctx: TracePointContext) -> u32 {
+    opening(read_user::<u64>(arg(&ctx, 2)) as u32)
 }
 
 /// Exit of open(2), openat(2), openat2(2) and creat(2): the descriptor leads to the file. Cannot see: a descriptor that
@@ -125,11 +187,19 @@ pub fn name_exit(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn open_exit(ctx: TracePointContext) -> u32 {
     let fd = result(&ctx);
-    if fd >= 0 {
-        let file = path::file_of_fd(task::current(), fd as i32);
-        if file != 0 {
-            file::opened(file);
-        }
+    if fd < 0 {
+        return 0;
+    }
+    let file = path::file_of_fd(task::current(), fd as i32);
+    if file == 0 {
+        return 0;
+    }
+    file::opened(file);
+    // Few files are empty: the other opens need not ask.
+    if read::<u64>(file_info::inode(file), &OFF_INODE_SIZE) == 0
+        && leave().is_some_and(|call| call.op == EMPTYING)
+    {
+        file::was_emptied(file);
     }
     0
 }
@@ -178,7 +248,7 @@ fn by_descriptor(op: u8, fd: u64, arg: u64) -> u32 {
     )
 }
 
-/// Exit of fchmod(2) and ftruncate(2).
+/// Exit of fchmod(2), ftruncate(2) and fsetxattr(2).
 #[tracepoint]
 pub fn fd_exit(ctx: TracePointContext) -> u32 {
     let Some(call) = leave() else { return 0 };
@@ -189,8 +259,10 @@ pub fn fd_exit(ctx: TracePointContext) -> u32 {
     let path = Path::of_file(file);
     if call.op == u32::from(file_op::CHMOD) {
         file::mode_set(path, call.arg);
-    } else {
+    } else if call.op == u32::from(file_op::TRUNCATE) {
         file::truncated(path);
+    } else if call.op == u32::from(file_op::CAPABILITY) {
+        file::capability_set(path);
     }
     0
 }
@@ -215,7 +287,7 @@ pub fn mmap_exit(ctx: TracePointContext) -> u32 {
     let address = result(&ctx);
     let file = path::file_of_fd(task::current(), call.dirfd);
     // IS_ERR_VALUE()
-    if !(-4095..0).contains(&address) && file != 0 {
+    if !(-4095..0).contains(&address) && file != 0 && call.op == 0 {
         library::mapped(file, u64::from(call.arg), call.name, address as u64);
     }
     0

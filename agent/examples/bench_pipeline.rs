@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use muster::config::{self, Config};
-use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Owner, Task};
+use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Owner, Start, Task};
 use muster::finding::{Sha256, WorkloadInfo};
 use muster::images::{Digests, Image, ImageState, Images};
 use muster::judge::{Ancestry, Facts, Judge, Settled, Unsettled};
@@ -85,8 +85,11 @@ impl Facts for World {
     fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         Ok(file.clone())
     }
-    fn starts_like_program(&mut self, _: &Task, _: &FileRef) -> Option<bool> {
-        Some(false)
+    fn start(&mut self, _: &Task, _: &FileRef) -> Option<Start> {
+        Some(Start::Data)
+    }
+    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
+        Some(file.clone())
     }
     fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
         Err("gone".into())

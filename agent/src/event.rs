@@ -143,6 +143,18 @@ pub struct Task {
     pub comm: SmallVec<[u8; 16]>,
 }
 
+/// Names a file for as long as it lives. A number that is given away again comes with another generation, where the file system
+/// has generations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Inode {
+    /// Device, kernel encoding (`major << 20 | minor`).
+    pub dev: u32,
+    /// Inode generation, as in [`FileIdentity::generation`].
+    pub generation: u32,
+    /// Inode number.
+    pub ino: u64,
+}
+
 /// Identity of a file's content. Two equal identities, at different times, mean unchanged content, unless
 /// [`FileRef::has_writers`] or [`FileRef::changes_beneath`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -159,6 +171,55 @@ pub struct FileIdentity {
     pub ctime_ns: u64,
     /// `i_version`.
     pub i_version: u64,
+}
+
+impl FileIdentity {
+    /// Which file it is, whatever it holds.
+    pub fn inode(&self) -> Inode {
+        Inode { dev: self.dev, generation: self.generation, ino: self.ino }
+    }
+}
+
+/// How a file's content begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// A program or a library: ELF, or a script's `#!`.
+    Program,
+    /// ELF that nothing runs as it is: a relocatable object (a kernel module is one), a core file.
+    Object,
+    /// Anything else.
+    Data,
+}
+
+impl Start {
+    /// Bytes that are enough to tell.
+    pub const BYTES: u64 = 18;
+
+    /// Of the first bytes of a file.
+    pub fn of(head: &[u8]) -> Self {
+        if head.starts_with(b"#!") {
+            return Self::Program;
+        }
+        if !head.starts_with(b"\x7fELF") {
+            return Self::Data;
+        }
+        // elf(5): byte 5 of the identification is the byte order, the type follows the identification.
+        let kind = match (head.get(5), head.get(16..18)) {
+            (Some(2), Some(&[high, low])) | (_, Some(&[low, high])) => u16::from_le_bytes([low, high]),
+            _ => 0,
+        };
+        // ET_REL, ET_CORE. The loader takes no others than ET_EXEC and ET_DYN, but what is not known is not passed over.
+        if matches!(kind, 1 | 4) { Self::Object } else { Self::Program }
+    }
+}
+
+/// Where a file is in its own file system, whatever is mounted where. A path that is empty was too long for its record.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Origin {
+    /// Path from the root of the file system.
+    pub path: FilePath,
+    /// The same of the new name, if there is one.
+    pub target: FilePath,
 }
 
 /// Where a file lies.
@@ -199,6 +260,8 @@ pub struct FileRef {
     pub by_name: bool,
     /// The file lies outside the task's root.
     pub unreachable: bool,
+    /// Where it is in its own file system, if `path` may not be its only name by what is mounted. Of changed files only.
+    pub origin: Option<Box<Origin>>,
     /// Identity; all zero when `by_name`.
     pub identity: FileIdentity,
     /// `st_mode`.
@@ -229,6 +292,8 @@ pub enum FileOp {
     Create,
     /// Renamed to the target.
     Rename,
+    /// Renamed to the target, and what was there has its name now.
+    Exchange,
     /// Got the target as a further name.
     Link,
     /// The name was removed.
@@ -237,10 +302,12 @@ pub enum FileOp {
     Chmod,
     /// The size was set.
     Truncate,
-    /// The last writer closed it.
+    /// A writer closed it, the last one unless [`FileRef::has_writers`].
     CloseWrite,
     /// Mapped shared and writable.
     MapWrite,
+    /// Given capabilities (`security.capability`).
+    Capability,
 }
 
 impl FileOp {
@@ -250,12 +317,14 @@ impl FileOp {
             Self::OpenWrite => "open_write",
             Self::Create => "create",
             Self::Rename => "rename",
+            Self::Exchange => "exchange",
             Self::Link => "link",
             Self::Unlink => "unlink",
             Self::Chmod => "chmod",
             Self::Truncate => "truncate",
             Self::CloseWrite => "close_write",
             Self::MapWrite => "map_write",
+            Self::Capability => "capability",
         }
     }
 }
@@ -356,7 +425,7 @@ pub enum Body {
         op: FileOp,
         /// The file.
         file: FileRef,
-        /// The new name of `Rename` and `Link`.
+        /// The new name of `Rename`, `Exchange` and `Link`.
         target: Option<FilePath>,
         /// New mode of `Chmod`.
         mode: Option<u32>,

@@ -24,6 +24,7 @@ pub mod judge;
 mod mark;
 mod memory;
 pub mod metrics;
+pub mod mounts;
 mod new_file;
 pub mod origin;
 pub mod packages;

@@ -205,6 +205,7 @@ pub struct Metrics {
     recording_lost: Counter,
     /// By the name of the exception; those of the configuration and no others.
     exception_hits: Family<[(&'static str, String); 1], Counter>,
+    file_unread: Counter,
 }
 
 /// What `muster_verdicts_total` counts.
@@ -378,6 +379,11 @@ impl Metrics {
                 );
                 family
             },
+            file_unread: counter(
+                r,
+                "files_unread",
+                "Changed files that were gone before their first bytes could be read: whether they were programs is not known",
+            ),
             ready: AtomicBool::new(false),
             degraded: ArcSwap::default(),
             sensor: OnceLock::new(),
@@ -701,6 +707,11 @@ impl Metrics {
             let labels = [("flavour", flavour.as_str()), ("kernel", kernel.as_str())];
             one("muster_sensor_info", "The hooks that watch, and the kernel", &labels);
         }
+    }
+
+    /// A changed file was gone before its first bytes could be read.
+    pub fn file_unread(&self) {
+        self.file_unread.inc();
     }
 
     /// All of it in the OpenMetrics text format.

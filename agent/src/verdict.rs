@@ -12,6 +12,7 @@
 //! | path in the SBOM, only SHA-1 or MD5 there, which could not be computed | `undetermined` | medium |
 //! | path in the SBOM, no usable digest there; made or changed after the start, or just now and executable; not empty | `modified` | high |
 //! | path in the SBOM, no usable digest there | `path_only` | info |
+//! | path in the SBOM, SHA-256 equal, but set-user-id, set-group-id or given capabilities by a change | `modified` | high |
 //! | SHA-256 in the SBOM at another path; a file of an image layer that has several names, untouched since | `attested` | silent |
 //! | SHA-256 in the SBOM at another path, or at none, and not that of nothing | `relocated` | by what happened ([`severity`]) |
 //! | in a read-only layer, untouched since; a package that the SBOM names owns it by its database, which has the same digest or none | `package_derived` | info |
@@ -36,16 +37,21 @@
 use std::sync::Arc;
 
 use crate::event::{
-    Action, Content, Doubt, FileOp, FilePath, FileRef, Observation, Owner, PackageDigest, Place, Proof,
-    Update, WeakDigests,
+    Action, Content, Doubt, FilePath, FileRef, Observation, Owner, PackageDigest, Place, Proof, Update,
+    WeakDigests,
 };
 use crate::finding::{Coverage, Severity, Sha256, Verdict};
 use crate::sbom::{Entry, ImageIndex};
 
 mod elsewhere;
+mod granted;
+mod replaced;
 mod severity;
 #[cfg(test)]
 mod tests;
+
+use granted::granted;
+pub use replaced::replaced;
 
 /// Any of the execute bits.
 const EXECUTABLE: u32 = 0o111;
@@ -363,11 +369,8 @@ fn whence(observation: &Observation) -> Option<&'static str> {
 /// The content is as signed. An SBOM says nothing of modes, but a program that changes hands by becoming set-user-id is
 /// a change that no signature covers.
 fn attested(observation: &Observation, entry: Entry<'_>) -> Judgement {
-    if observation.action == Action::Change(FileOp::Chmod) && severity::grants_rights(&observation.file) {
-        let reason = format!(
-            "the content is the SBOM's, but the file was made set-user-id or set-group-id (mode {:04o})",
-            observation.file.mode & 0o7777
-        );
+    if let Some(granted) = granted(observation) {
+        let reason = format!("the content is the SBOM's, but the file {granted}");
         return Judgement::new(Verdict::Modified, Severity::High, reason).of(entry);
     }
     let mut judgement = Judgement::new(Verdict::Attested, Severity::Info, String::new());
@@ -379,7 +382,10 @@ fn relocated(observation: &Observation, entry: Entry<'_>) -> Judgement {
     let file = &observation.file;
     let severity = severity::of_copy(observation);
     let attested_path = entry.path();
-    let reason = format!("the SBOM has this content at {attested_path}, found at {}", name(file));
+    let mut reason = format!("the SBOM has this content at {attested_path}, found at {}", name(file));
+    if let Some(granted) = granted(observation) {
+        reason = format!("{reason}, and the file {granted}");
+    }
     let mut judgement =
         Judgement::new(Verdict::Relocated, severity.unwrap_or(Severity::Info), reason).of(entry);
     judgement.quiet = severity.is_none();

@@ -21,6 +21,11 @@ pub const CONTAINER_PID: &str = "/run/muster-test/container.pid";
 /// Container id of the test container, as a runtime would make one.
 pub const CONTAINER: &str = "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592";
 
+/// Data files of the image's SBOM, by the hundred: tables of perl-base.
+pub const DATA: &str = "/usr/lib/x86_64-linux-gnu/perl-base/unicore/lib";
+/// One of them, which has another name before the agent starts.
+pub const LINKED_BEFORE: &str = "Age/V90.pl";
+
 /// The program of the test's package.
 pub const PACKAGED: &str = "/usr/bin/muster-packaged";
 
@@ -76,6 +81,7 @@ impl World {
         copy(&self.tool, &self.disk.join("last"))?;
         fs::hard_link(attested, self.disk.join("linked-true"))?;
         symlink(attested, self.disk.join("symlinked-true"))?;
+        fs::hard_link(Path::new(DATA).join(LINKED_BEFORE), self.disk.join("linked-before"))?;
         fs::write(self.disk.join("unknown.sh"), "#!/bin/sh\nexit 0\n")?;
         fs::set_permissions(self.disk.join("unknown.sh"), fs::Permissions::from_mode(0o755))?;
         // The kernel follows interpreters of interpreters; the last one runs the one before it.

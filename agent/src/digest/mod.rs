@@ -22,6 +22,7 @@
 mod budget;
 mod certain;
 mod hash;
+mod linked;
 mod name;
 mod open;
 #[cfg(test)]
@@ -36,14 +37,17 @@ use tracing::debug;
 
 use self::budget::Budget;
 pub use self::hash::MAX_FILE_BYTES;
+use self::linked::Linked;
 use self::open::{Found, Sameness, Ways, size};
 use crate::event::{
-    Action, Content, DigestOrigin, Doubt, FileIdentity, FileOp, FilePath, FileRef, Place, Task, WeakDigests,
+    Action, Content, DigestOrigin, Doubt, FileIdentity, FileOp, FilePath, FileRef, Place, ProcessId, Start,
+    Task, WeakDigests,
 };
 use crate::finding::Sha256;
 use crate::metrics::{Metrics, Undetermined};
 use crate::proc::Proc;
 use crate::recent::Recent;
+use crate::sbom::ImageIndex;
 
 /// Digests held at most, some 150 bytes each.
 const MAX_CACHED: usize = 32_768;
@@ -144,6 +148,7 @@ pub struct Digests {
     ways: Ways,
     proc: Proc,
     cache: Recent<Key, Cached>,
+    linked: Linked,
     buffer: Box<[u8]>,
     /// For changed files.
     budget: Budget,
@@ -172,6 +177,7 @@ impl Digests {
             ways: Ways::new(proc),
             proc: Proc::new(proc),
             cache: Recent::new(MAX_CACHED),
+            linked: Linked::new(),
             buffer: vec![0; hash::BUFFER].into(),
             budget: Budget::new(Instant::now()),
             reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
@@ -228,14 +234,35 @@ impl Digests {
     /// descriptor. When the process is gone, an absolute name is looked up by another process of the same mount
     /// namespace (which sees the same file unless one of the two changed its root); a relative one cannot be.
     ///
-    /// With a time, it is an error if the name may not have meant the same file then.
+    /// With a time, it is an error if the name may not have meant the same file then. `follow`: if the name is a symbolic link's, what
+    /// that leads to is meant.
     pub fn resolve_by_name(
         &mut self,
         task: &Task,
         file: &FileRef,
         at: Option<SystemTime>,
+        follow: bool,
     ) -> io::Result<FileRef> {
-        name::resolve(&mut self.ways, task, file, at)
+        name::resolve(&mut self.ways, task, file, at, follow)
+    }
+
+    /// The file has this name in a process's root now.
+    pub fn is_at(&self, pid: u32, name: &FilePath, file: &FileRef) -> bool {
+        let found = self.ways.in_root(pid, name.as_bytes(), false);
+        found.is_ok_and(|found| found.compare(&file.identity) != Sameness::Other)
+    }
+
+    /// A name of the SBOM that a file with several names has in a process's root.
+    pub fn listed_name(
+        &mut self,
+        process: ProcessId,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<FilePath> {
+        let root = || self.ways.root(process.tgid).ok();
+        let candidates = self.linked.candidates(process, index, file.identity.ino, root);
+        let mut names = candidates.into_iter().filter_map(|id| Some(index.entry(id)?.path()));
+        names.find(|name| self.is_at(process.tgid, name, file))
     }
 
     /// The program of a process of which no exec was seen: its path as the workload sees it, identity, mode and place.
@@ -256,9 +283,9 @@ impl Digests {
         name::mapping(&self.ways, process, range, path)
     }
 
-    /// The file begins as a program does (`#!` or ELF's magic number). `None` when it cannot be read any more, or a program serves
-    /// it: that says nothing of what the next reader gets.
-    pub fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
+    /// How the file begins. `None` when it cannot be read any more, or a program serves it: that says nothing of what the next reader
+    /// gets.
+    pub fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start> {
         if file.served {
             return None;
         }
@@ -268,13 +295,35 @@ impl Digests {
             if found.compare(&file.identity) == Sameness::Other {
                 continue;
             }
-            let mut head = Vec::with_capacity(4);
+            let mut head = Vec::with_capacity(32);
             match found.read() {
-                Ok(opened) => opened.take(4).read_to_end(&mut head).ok()?,
-                Err(Reason::NotRegular) => return Some(false),
+                Ok(opened) => opened.take(Start::BYTES).read_to_end(&mut head).ok()?,
+                Err(Reason::NotRegular) => return Some(Start::Data),
                 Err(_) => continue,
             };
-            return Some(head.starts_with(b"#!") || head == b"\x7fELF");
+            return Some(Start::of(&head));
+        }
+        None
+    }
+
+    /// The file as it is now, if it can still be found.
+    pub fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
+        if file.served {
+            return None;
+        }
+        for way in ways(file, Action::Change(FileOp::CloseWrite)) {
+            let Some(Ok(found)) = self.follow(*way, task, file) else { continue };
+            if found.compare(&file.identity) == Sameness::Other {
+                continue;
+            }
+            let stat = &found.stat;
+            let identity = FileIdentity { size: size(stat), ctime_ns: open::ctime_ns(stat), ..file.identity };
+            return Some(FileRef {
+                identity,
+                mode: stat.st_mode,
+                nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+                ..file.clone()
+            });
         }
         None
     }

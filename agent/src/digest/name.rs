@@ -19,6 +19,7 @@ pub(super) fn resolve(
     task: &Task,
     file: &FileRef,
     at: Option<SystemTime>,
+    follow: bool,
 ) -> io::Result<FileRef> {
     let pid = task.process.tgid;
     let name = file.path.as_bytes();
@@ -27,7 +28,7 @@ pub(super) fn resolve(
     }
     let (found, root) = match descriptor(name) {
         Some(number) => (link(&ways.proc.join(format!("{pid}/fd/{number}")))?, root(ways, pid)?),
-        None => by_path(ways, task, name, at)?,
+        None => by_path(ways, task, name, at, follow)?,
     };
     let resolved = describe(&found, &root)?;
     // No trace is left of what a descriptor was before. That it is a memfd now speaks for nothing anyway.
@@ -83,6 +84,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         deleted,
         by_name: false,
         unreachable: inside.is_none(),
+        origin: None,
         identity: FileIdentity {
             dev: device(stat),
             ino: stat.st_ino,
@@ -114,8 +116,9 @@ fn by_path(
     task: &Task,
     name: &[u8],
     at: Option<SystemTime>,
+    follow: bool,
 ) -> io::Result<(Found, Vec<u8>)> {
-    let (pid, found, root) = looked_up(ways, task, name)?;
+    let (pid, found, root) = looked_up(ways, task, name, follow)?;
     let Some(at) = at else { return Ok((found, root)) };
     if name.first() != Some(&b'/') {
         return Err(uncertain("the process may have changed its working directory"));
@@ -132,7 +135,7 @@ fn uncertain(why: &str) -> io::Error {
 }
 
 /// The file, the process by whose root it was found, and that root.
-fn looked_up(ways: &mut Ways, task: &Task, name: &[u8]) -> io::Result<(u32, Found, Vec<u8>)> {
+fn looked_up(ways: &mut Ways, task: &Task, name: &[u8], follow: bool) -> io::Result<(u32, Found, Vec<u8>)> {
     let pid = task.process.tgid;
     let own = root(ways, pid).and_then(|root| {
         let path = if name.starts_with(b"/") {
@@ -144,12 +147,12 @@ fn looked_up(ways: &mut Ways, task: &Task, name: &[u8]) -> io::Result<(u32, Foun
             })?;
             Cow::Owned([cwd, b"/", name].concat())
         };
-        Ok((pid, ways.in_root(pid, &path, true)?, root))
+        Ok((pid, ways.in_root(pid, &path, follow)?, root))
     });
     match own {
         Err(error) if is_gone(&error) && name.starts_with(b"/") => {
             let other = ways.peer(task.mnt_ns).filter(|other| *other != pid).ok_or(error)?;
-            Ok((other, ways.in_root(other, name, true)?, root(ways, other)?))
+            Ok((other, ways.in_root(other, name, follow)?, root(ways, other)?))
         }
         Err(error) if is_gone(&error) && !ways.proc.join(pid.to_string()).exists() => Err(io::Error::new(
             io::ErrorKind::NotFound,

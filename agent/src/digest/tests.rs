@@ -13,7 +13,7 @@ use nix::unistd::mkfifo;
 
 use super::open::{ctime_ns, device, link, size};
 use super::*;
-use crate::event::{FileOp, FilePath, KernelDigest, ProcessId};
+use crate::event::{FileOp, FilePath, KernelDigest, ProcessId, Start};
 
 /// `printf one | sha256sum`, `sha1sum`, `md5sum`.
 const ONE: &str = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
@@ -344,7 +344,7 @@ fn what_a_program_serves_is_not_read() {
         let content = digests.content(&me(), &event, action, true);
         assert_eq!(answer(&content), Err("served".to_owned()), "{action:?}");
     }
-    assert_eq!(digests.starts_like_program(&me(), &event), None);
+    assert_eq!(digests.start(&me(), &event), None);
     assert!(digests.cache.is_empty());
     assert_eq!(metrics.digest_read_bytes(), 0);
 }
@@ -556,7 +556,7 @@ fn names_as_the_caller_gave_them() {
     let names =
         ["dir/run.sh", "./dir/../dir/run.sh", "link", "/srv/dir/run.sh", "/dev/fd/63", "/proc/self/fd/63"];
     for name in names {
-        let found = digests.resolve_by_name(&task(30), &by_name(name), None).expect(name);
+        let found = digests.resolve_by_name(&task(30), &by_name(name), None, true).expect(name);
         assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"), "{name}");
         assert_eq!(found.identity, FileIdentity { generation: 0, i_version: 0, ..here(&script).identity });
         assert!(
@@ -566,19 +566,21 @@ fn names_as_the_caller_gave_them() {
         assert_eq!(answer(&digests.content(&task(30), &found, Action::Script, false)), agent(ONE), "{name}");
     }
     // The process is gone.
-    let found =
-        digests.resolve_by_name(&task(31), &by_name("/srv/dir/run.sh"), None).expect("by another process");
+    let found = digests
+        .resolve_by_name(&task(31), &by_name("/srv/dir/run.sh"), None, true)
+        .expect("by another process");
     assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"));
-    let error =
-        digests.resolve_by_name(&task(31), &by_name("dir/run.sh"), None).expect_err("nowhere to start from");
+    let error = digests
+        .resolve_by_name(&task(31), &by_name("dir/run.sh"), None, true)
+        .expect_err("nowhere to start from");
     assert!(error.to_string().contains("the process is gone"), "{error}");
     for name in ["/missing", "/dev/fd/64", ""] {
-        assert!(digests.resolve_by_name(&task(30), &by_name(name), None).is_err(), "{name}");
+        assert!(digests.resolve_by_name(&task(30), &by_name(name), None, true).is_err(), "{name}");
     }
     // Its working directory was moved out of its root.
     fs::remove_file(dir.path().join("proc/30/cwd")).expect("removed");
     symlink("/", dir.path().join("proc/30/cwd")).expect("a link");
-    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh"), None).expect_err("outside");
+    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh"), None, true).expect_err("outside");
     assert!(error.to_string().contains("outside its root"), "{error}");
 }
 
@@ -596,7 +598,7 @@ fn a_name_that_may_have_meant_another_file() {
     settle();
     let mut resolve = |name: &str, at| {
         let by_name = FileRef { path: FilePath::from(name), by_name: true, ..FileRef::default() };
-        digests.resolve_by_name(&task(30), &by_name, Some(at)).map(|found| found.path.to_string())
+        digests.resolve_by_name(&task(30), &by_name, Some(at), true).map(|found| found.path.to_string())
     };
     let expect = |result: io::Result<String>, why: &str| {
         let error = result.expect_err(why).to_string();
@@ -636,7 +638,7 @@ fn names_of_this_process() {
     let name = format!("/dev/fd/{}", memfd.as_raw_fd());
     let event = FileRef { path: FilePath::from(name.as_str()), by_name: true, ..FileRef::default() };
     let mut digests = digests();
-    let found = digests.resolve_by_name(&me(), &event, None).expect("resolved");
+    let found = digests.resolve_by_name(&me(), &event, None, true).expect("resolved");
     assert_eq!(
         (found.path.to_string().as_str(), found.place, found.deleted),
         ("/memfd:script", Place::Memfd, true)
@@ -664,21 +666,31 @@ fn the_program_of_a_process() {
 fn beginnings() {
     let dir = dir();
     let mut digests = digests();
+    let elf = |order: char, kind: &str| format!("\u{7f}ELF\u{2}{order}\u{1}{}{kind}and more", "\0".repeat(9));
     for (content, expected) in [
-        ("#!/bin/sh\n", true),
-        ("\u{7f}ELF\u{2}", true),
-        ("\u{7f}EL", false),
-        ("#", false),
-        ("", false),
-        (" #!", false),
+        ("#!/bin/sh\n".to_owned(), Start::Program),
+        ("\u{7f}ELF\u{2}".to_owned(), Start::Program),
+        (elf('\u{1}', "\u{2}\0"), Start::Program),
+        (elf('\u{1}', "\u{3}\0"), Start::Program),
+        (elf('\u{1}', "\u{1}\0"), Start::Object),
+        (elf('\u{1}', "\u{4}\0"), Start::Object),
+        (elf('\u{2}', "\0\u{1}"), Start::Object),
+        (elf('\u{2}', "\u{1}\0"), Start::Program),
+        ("\u{7f}EL".to_owned(), Start::Data),
+        ("#".to_owned(), Start::Data),
+        (String::new(), Start::Data),
+        (" #!".to_owned(), Start::Data),
     ] {
-        let event = here(&file(&dir, "x", content));
-        assert_eq!(digests.starts_like_program(&me(), &event), Some(expected), "{content:?}");
+        let event = here(&file(&dir, "x", &content));
+        assert_eq!(digests.start(&me(), &event), Some(expected), "{content:?}");
     }
-    assert_eq!(digests.starts_like_program(&me(), &here(dir.path())), Some(false));
+    assert_eq!(digests.start(&me(), &here(dir.path())), Some(Start::Data));
     let event = here(&file(&dir, "x", "#!"));
+    let again = digests.again(&me(), &event).expect("it is there");
+    assert_eq!((again.identity.size, again.path), (2, event.path.clone()));
     fs::rename(file(&dir, "y", "#!"), dir.path().join("x")).expect("renamed");
-    assert_eq!(digests.starts_like_program(&me(), &event), None, "another file is there");
+    assert_eq!(digests.start(&me(), &event), None, "another file is there");
+    assert_eq!(digests.again(&me(), &event), None, "another file is there");
 }
 
 /// A `/proc` in which process 1 has `root`, as has process 7; 8 has another root, 9 another mount namespace.

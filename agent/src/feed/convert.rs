@@ -84,16 +84,18 @@ both_ways!(
     [Unproven, Key, OsRelease, ImageDigest, IndexDigest, ManifestDigest, ConfigDigest, VerityRoot]
 );
 
-const OPERATIONS: [FileOp; 9] = [
+const OPERATIONS: [FileOp; 11] = [
     FileOp::OpenWrite,
     FileOp::Create,
     FileOp::Rename,
+    FileOp::Exchange,
     FileOp::Link,
     FileOp::Unlink,
     FileOp::Chmod,
     FileOp::Truncate,
     FileOp::CloseWrite,
     FileOp::MapWrite,
+    FileOp::Capability,
 ];
 const ORIGINS: [DigestOrigin; 4] =
     [DigestOrigin::Kernel, DigestOrigin::KernelCache, DigestOrigin::Agent, DigestOrigin::AgentCache];

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Task};
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::finding::ProcessInfo;
 use crate::sbom::ImageIndex;
 use crate::workload::Workload;
@@ -51,8 +51,10 @@ pub trait Facts {
     /// # Errors
     /// Why that cannot be said.
     fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>>;
-    /// The file starts like a program (ELF, `#!`). `None`: it could not be read any more.
-    fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool>;
+    /// How the file starts. `None`: it could not be read any more.
+    fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start>;
+    /// The file as it is now, if it can still be found.
+    fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef>;
     /// The program of a process of which no exec was seen.
     ///
     /// # Errors
@@ -65,6 +67,22 @@ pub trait Facts {
     fn in_host_root(&mut self, task: &Task) -> bool;
     /// What became of files of the host, in their order.
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled>;
+    /// The host's own workload.
+    fn host(&mut self) -> Option<Arc<Workload>> {
+        None
+    }
+    /// The names that a place in a file system has in a workload's root, by device and path from the file system's root.
+    fn names(&mut self, _: &Workload, _dev: u32, _path: &FilePath) -> Vec<FilePath> {
+        Vec::new()
+    }
+    /// The file has this name in a workload's root now.
+    fn is_at(&mut self, _: &Workload, _name: &FilePath, _: &FileRef) -> bool {
+        false
+    }
+    /// A name of the SBOM that a file with several names has in a workload's root.
+    fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<FilePath> {
+        None
+    }
     /// The event's process and its ancestors.
     fn ancestry(&mut self, task: &Task) -> Ancestry;
 }

@@ -12,7 +12,9 @@ use super::mounts::Mounts;
 use super::running::Running;
 use crate::config::Config;
 use crate::digest::Digests;
-use crate::event::{Action, Body, Content, Event, FileRef, Flavour, Owner, Task};
+use crate::event::{
+    Action, Body, Content, Event, FileOp, FilePath, FileRef, Flavour, Owner, ProcessId, Start, Task,
+};
 use crate::finding::WorkloadInfo;
 use crate::host_root::{self, HostRoot};
 use crate::metrics::{Lookups, Metrics};
@@ -33,6 +35,7 @@ pub struct Live {
     workloads: Workloads,
     processes: Processes,
     digests: Digests,
+    places: crate::mounts::Mounts,
     databases: Databases,
     proc: Proc,
     host: Option<HostRoot>,
@@ -42,6 +45,8 @@ pub struct Live {
     time: SystemTime,
     /// The event is an exec: what its names mean must be what they meant then.
     is_exec: bool,
+    /// The event is of a name itself: a symbolic link is not followed.
+    is_of_name: bool,
     workload: Arc<Workload>,
     events: HashMap<String, (Arc<WorkloadInfo>, u64)>,
 }
@@ -67,12 +72,14 @@ impl Live {
             digests: Digests::new(Arc::clone(&metrics)),
             databases: Databases::new(metrics, host.as_ref().map(HostRoot::directory)),
             proc,
+            places: crate::mounts::Mounts::new(Path::new("/proc")),
             mounts: Mounts::new(host.as_ref().map(HostRoot::mounts)),
             host,
             package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
             time: SystemTime::UNIX_EPOCH,
             is_exec: false,
+            is_of_name: false,
             workload,
             events: HashMap::new(),
         })
@@ -131,10 +138,24 @@ impl Live {
     }
 }
 
+impl Live {
+    /// The process whose root is the workload's.
+    fn first(&self, workload: &Workload) -> Option<ProcessId> {
+        match workload.is_host {
+            true => self.host.as_ref().map(|host| ProcessId { tgid: host.process(), start_ns: 0 }),
+            false => workload.root,
+        }
+    }
+}
+
 impl Facts for Live {
     fn begin(&mut self, event: &Event) {
         self.time = self.clock.wall(event.time_ns);
         self.is_exec = matches!(event.body, Body::Exec { .. });
+        self.is_of_name = matches!(
+            event.body,
+            Body::File { op: FileOp::Rename | FileOp::Exchange | FileOp::Link | FileOp::Unlink, .. }
+        );
         let task = &event.task;
         if let Body::Lost { .. } = event.body {
             return;
@@ -199,12 +220,16 @@ impl Facts for Live {
         // Of a changed file the content now is asked for.
         let at = self.is_exec.then_some(self.time);
         self.digests
-            .resolve_by_name(task, file, at)
+            .resolve_by_name(task, file, at, !self.is_of_name)
             .map_err(|e| format!("what its name means cannot be found out any more: {e}").into())
     }
 
-    fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
-        self.digests.starts_like_program(task, file)
+    fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start> {
+        self.digests.start(task, file)
+    }
+
+    fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
+        self.digests.again(task, file)
     }
 
     fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
@@ -236,6 +261,30 @@ impl Facts for Live {
             Settled { exists, content, owner }
         });
         settled.collect()
+    }
+
+    fn host(&mut self) -> Option<Arc<Workload>> {
+        Some(self.workloads.host())
+    }
+
+    fn names(&mut self, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
+        match (self.first(workload), path.is_empty()) {
+            (Some(process), false) => self.places.names(process, dev, path.as_bytes()),
+            _ => Vec::new(),
+        }
+    }
+
+    fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
+        self.first(workload).is_some_and(|process| self.digests.is_at(process.tgid, name, file))
+    }
+
+    fn listed_name(
+        &mut self,
+        workload: &Workload,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<FilePath> {
+        self.digests.listed_name(self.first(workload)?, index, file)
     }
 
     fn ancestry(&mut self, task: &Task) -> Ancestry {
@@ -278,7 +327,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::event::{FileOp, Flavour, ProcessId};
+    use crate::event::Flavour;
 
     #[test]
     fn counters_are_published() {

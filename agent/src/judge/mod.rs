@@ -6,8 +6,11 @@
 //! * *exec*: the binary; of a script both script and interpreter. *library*: the mapped file.
 //! * *file*: on the close of its last writer, a rename, link, truncate by name or `chmod`, the file, if the SBOM has its
 //!   path or it is a program (executable mode, or it starts like one): a program that is in no SBOM is reported before
-//!   it ever runs. The removal of a name of the SBOM. Data that the SBOM does not know stays silent. While a file has
-//!   writers only its close is judged.
+//!   it ever runs. The removal of a name of the SBOM, and what is no file in its place. Data that the SBOM does not know stays
+//!   silent, as do relocatable objects and core files, and what has nothing of a program but an execute bit that is gone after a
+//!   second ([`interest`], [`settling`]). While a file has writers only its close is judged, but one of the SBOM also while it is
+//!   open for long ([`held`]). The SBOM may have the file by another name, a hard link's or another mount's ([`names`]); what a
+//!   container changes of the host is judged by the host's SBOM as well.
 //! * of the host, what its package manager did is held back until that has ended ([`updates`]).
 //! * *connect*: carries the worst verdict of what the process runs: its binary, its script, its libraries. What ran
 //!   before the agent is judged once when it starts ([`running`]); before its turn comes, at its first connect.
@@ -31,10 +34,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::event::{
-    Action, Body, Connect, Content, Event, FileOp, FilePath, FileRef, Flavour, Observation, Place, ProcessId,
-    Task,
-};
+use crate::event::{Action, Body, Connect, Content, Event, FileRef, Observation, Place, ProcessId, Task};
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::identity::Digests;
 use crate::images::Image;
@@ -45,28 +45,38 @@ use crate::workload::Workload;
 
 mod before;
 mod bookkeeping;
+mod change;
 mod facts;
+mod held;
 mod image;
+mod interest;
+mod links;
 mod live;
 mod mounts;
+mod names;
 mod once;
 mod program;
 mod report;
 mod running;
+mod settling;
 mod silent;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod writers;
 
 use before::Before;
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
+use held::Held;
 use image::{Known, Losses, STATES, Said};
+use links::Links;
 pub use live::{Live, since_boot};
 use once::Once;
 use program::{Program, Ran, culprit, is_harmless, worse};
 use report::About;
 pub use running::Running;
+use settling::Settling;
 use silent::Silent;
 pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
@@ -82,10 +92,6 @@ const EXECUTABLE: u32 = 0o111;
 
 /// Files open for write that are kept for one process.
 const OPEN_FILES: usize = 256;
-
-/// Files that were given further names, of which these are remembered; and how many of them for one file.
-const LINKS: usize = 16_384;
-const NAMES: usize = 4;
 
 /// Finds an image by its digests.
 pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
@@ -113,8 +119,9 @@ pub struct Judge<F, S> {
     before: Before,
     /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
     writers: Recent<ProcessId, Vec<FileRef>>,
-    /// Device and inode → names of it that were made since the agent started, and those that it had then.
-    links: Recent<(u32, u64), Vec<FilePath>>,
+    links: Links,
+    held: Held,
+    settling: Settling,
     updates: Updates,
 }
 
@@ -143,7 +150,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             programs: Recent::new(PROCESSES),
             before: Before::new(),
             writers: Recent::new(PROCESSES),
-            links: Recent::new(LINKS),
+            links: Links::new(),
+            held: Held::default(),
+            settling: Settling::default(),
             updates: Updates::new(&crate::config::Host::default().package_managers),
         }
     }
@@ -171,6 +180,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         self.facts.begin(event);
         self.at(event.time_ns);
         self.repeat_losses(event);
+        self.look_at_held(event.time_ns);
+        self.settle_files(event.time_ns);
         match &event.body {
             Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
             Body::Library { file, .. } => self.library(event, file),
@@ -298,199 +309,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             owner,
             update: None,
         }
-    }
-
-    fn file(
-        &mut self,
-        event: &Event,
-        op: FileOp,
-        file: &FileRef,
-        target: Option<&FilePath>,
-        mode: Option<u32>,
-    ) {
-        self.silent.forget(file);
-        if event.flavour == Flavour::Tracepoint {
-            self.note_writer(event, op, file);
-        }
-        let judged = match op {
-            // The content is there when the writer closes it; a new name of its own has none.
-            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite => false,
-            FileOp::Chmod | FileOp::Truncate => !file.has_writers,
-            FileOp::Rename | FileOp::Link | FileOp::Unlink | FileOp::CloseWrite => true,
-        };
-        if !judged {
-            return;
-        }
-        let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else { return };
-        if matches!(op, FileOp::Rename | FileOp::Unlink) {
-            let removed = verdict::removed(file, target, &image.index);
-            let [away, replaced] = match (op, target) {
-                (FileOp::Rename, Some(target)) => verdict::moved(file, target, &image.index),
-                _ => [None, None],
-            };
-            // Some documents list directories as well.
-            self.name_changed(event, &workload, &image, op, file, removed.or(away));
-            if let (Some(replaced), Some(target)) = (replaced, target) {
-                let file = FileRef { path: target.clone(), ..file.clone() };
-                self.name_changed(event, &workload, &image, op, &file, Some(replaced));
-            }
-        }
-        // As it was until now, if that says where it is.
-        let former = (op == FileOp::Link && !file.deleted && !file.by_name).then(|| file.path.clone());
-        let mut file = file.clone();
-        match (op, target) {
-            (FileOp::Unlink, _) => return,
-            (FileOp::Rename | FileOp::Link, Some(target)) => {
-                // A path that is cut or relative lacks its leading slash; a name alone (tracepoint flavour) says nothing of
-                // the file that has it.
-                file.by_name |= target.as_bytes().first() != Some(&b'/');
-                file.path = target.clone();
-                file.truncated = false;
-            }
-            // Under this name nobody can run it any more, but it may have others.
-            (FileOp::CloseWrite, _) if file.deleted => match self.other_name(&file) {
-                Some(name) => (file.path, file.deleted) = (name, false),
-                None if file.nlink == 0 => return,
-                None => {}
-            },
-            _ => {}
-        }
-        if let Some(mode) = mode {
-            file.mode = file.mode & FILE_TYPE | mode & !FILE_TYPE;
-        }
-        if file.by_name {
-            match self.facts.resolve(&event.task, &file) {
-                Ok(resolved) => {
-                    let permissions = mode.unwrap_or(resolved.mode);
-                    file = FileRef { mode: resolved.mode & FILE_TYPE | permissions & !FILE_TYPE, ..resolved };
-                }
-                // The name is gone, or what has it now is not what had it.
-                Err(_) if file.mode & EXECUTABLE == 0 => return,
-                Err(_) => {}
-            }
-        }
-        if op == FileOp::Link {
-            self.note_link(&file, former.as_ref());
-        }
-        let task = &event.task;
-        if !self.is_of_interest(task, &file, &image) {
-            return;
-        }
-        let mut observation = self.observe(task, &workload, &image, file, Action::Change(op));
-        let (judgement, session) = self.consider(task, &workload, &image, &mut observation);
-        match session {
-            Some(session) => {
-                self.hold(event, &workload, &image, session, judgement, Of::Observed(Box::new(observation)));
-            }
-            None => self.found(event, &workload, &image, &observation, &judgement),
-        }
-    }
-
-    /// A name that the SBOM has, or that has files of it below, was taken away or given to something else.
-    fn name_changed(
-        &mut self,
-        event: &Event,
-        workload: &Workload,
-        image: &Arc<Known>,
-        op: FileOp,
-        file: &FileRef,
-        judgement: Option<Judgement>,
-    ) {
-        let Some(judgement) = judgement else { return };
-        let judgement = image.tempered(judgement);
-        let session = if workload.is_host { self.updates.session(&event.task) } else { None };
-        if let Some(session) = session {
-            self.hold(event, workload, image, session, judgement, Of::Removed(file));
-            return;
-        }
-        let about =
-            About { file: Some(file), operation: Some(op), image: Some(image), content: None, connect: None };
-        self.report(event, &workload.info, judgement, &about);
-    }
-
-    /// Remembers the names of a file that has several: who closes it may have opened it by one that is gone by then.
-    fn note_link(&mut self, file: &FileRef, former: Option<&FilePath>) {
-        if file.identity.ino == 0 {
-            return;
-        }
-        let key = (file.identity.dev, file.identity.ino);
-        let mut names = self.links.get(&key).map(std::mem::take).unwrap_or_default();
-        for name in former.into_iter().chain([&file.path]) {
-            if !names.contains(name) && names.len() < NAMES {
-                names.push(name.clone());
-            }
-        }
-        self.links.insert(key, names);
-    }
-
-    /// Another name of a file whose own is gone.
-    fn other_name(&mut self, file: &FileRef) -> Option<FilePath> {
-        if file.nlink == 0 {
-            return None;
-        }
-        let names = self.links.get(&(file.identity.dev, file.identity.ino))?;
-        names.iter().find(|name| **name != file.path).cloned()
-    }
-
-    /// The tracepoints see no close that an exit or an unmapping makes, so what a process opened for write is kept until its
-    /// close is seen, or until it exits.
-    fn note_writer(&mut self, event: &Event, op: FileOp, file: &FileRef) {
-        let process = event.task.process;
-        match op {
-            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite if file.mode & FILE_TYPE == REGULAR => {
-                let open = match self.writers.get(&process) {
-                    Some(open) => open,
-                    None => {
-                        self.writers.insert(process, Vec::new());
-                        let Some(open) = self.writers.get(&process) else { return };
-                        open
-                    }
-                };
-                if open.iter().any(|f| same_inode(f, file)) {
-                    return;
-                }
-                let first = (open.len() >= OPEN_FILES).then(|| open.remove(0));
-                open.push(file.clone());
-                if let Some(first) = first {
-                    // Better judged too early than forgotten.
-                    self.closed(event, &first);
-                }
-            }
-            FileOp::CloseWrite => {
-                if let Some(open) = self.writers.get(&process) {
-                    // A mapping outlives the descriptor; only the last writer's close comes as an event.
-                    open.retain(|f| !same_inode(f, file));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Judges what an exiting process had open for write.
-    fn close_all(&mut self, event: &Event) {
-        for file in self.writers.remove(&event.task.process).unwrap_or_default() {
-            self.closed(event, &file);
-        }
-    }
-
-    /// Judges as if the close had been seen at `event`.
-    fn closed(&mut self, event: &Event, file: &FileRef) {
-        let body = Body::File { op: FileOp::CloseWrite, file: file.clone(), target: None, mode: None };
-        let close = Event { time_ns: event.time_ns, flavour: event.flavour, task: event.task.clone(), body };
-        self.file(&close, FileOp::CloseWrite, file, None, None);
-    }
-
-    /// The SBOM has the path, or it is a program.
-    fn is_of_interest(&mut self, task: &Task, file: &FileRef, image: &Known) -> bool {
-        if file.mode & FILE_TYPE != REGULAR {
-            return false;
-        }
-        if verdict::provable_path(file).is_some_and(|path| image.index.by_path(path).is_some()) {
-            return true;
-        }
-        // A file that is gone before its first bytes are read can be run by no name any more.
-        file.mode & EXECUTABLE != 0 || self.facts.starts_like_program(task, file) == Some(true)
     }
 
     /// Judges a file that runs or is mapped, and reports it.
@@ -636,6 +454,5 @@ fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
 }
 
 fn same_inode(a: &FileRef, b: &FileRef) -> bool {
-    let inode = |f: &FileRef| (f.identity.dev, f.identity.ino, f.identity.generation);
-    inode(a) == inode(b)
+    a.identity.inode() == b.identity.inode()
 }

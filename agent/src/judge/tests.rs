@@ -5,7 +5,7 @@ use super::image::REPEATED_NS;
 use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
 use crate::attestation::PredicateType;
-use crate::event::{DigestOrigin, FileIdentity, Flavour, Kind, Protocol};
+use crate::event::{DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, Kind, Protocol, Start};
 use crate::event::{Owner, PackageDigest, WeakDigests};
 use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
 use crate::images::{Document, ImageState, Loss, Lost};
@@ -25,6 +25,13 @@ struct World {
     files: HashMap<&'static str, u8>,
     /// Files that start like a program.
     programs: Vec<&'static str>,
+    /// Files that are ELF and no program.
+    objects: Vec<&'static str>,
+    /// The mode says nothing of how a file starts.
+    data: bool,
+    /// Mode of what is looked at again, and how often that was.
+    mode: Option<u32>,
+    looked: usize,
     /// Program of processes that began before.
     program: Option<FileRef>,
     workload: Option<Arc<Workload>>,
@@ -35,6 +42,10 @@ struct World {
     /// Files without content.
     empty: Vec<&'static str>,
     elsewhere: bool,
+    /// Names that each place in a file system has, in the host's root or the container's.
+    places: Vec<(bool, &'static str, &'static str)>,
+    /// Name of the SBOM of each file that had several before.
+    listed: HashMap<&'static str, &'static str>,
     settled: usize,
     asked: usize,
     now: Duration,
@@ -106,13 +117,43 @@ impl Facts for Shared {
             None => Err("no such name".into()),
         }
     }
-    fn starts_like_program(&mut self, _: &Task, file: &FileRef) -> Option<bool> {
+    fn start(&mut self, _: &Task, file: &FileRef) -> Option<Start> {
         let world = self.0.borrow();
         let path = file.path.to_string();
-        world.files.contains_key(path.as_str()).then(|| world.programs.contains(&path.as_str()))
+        world.files.get(path.as_str()).or(world.rest.as_ref())?;
+        Some(match path.as_str() {
+            path if world.objects.contains(&path) => Start::Object,
+            path if world.programs.contains(&path) => Start::Program,
+            _ if world.data => Start::Data,
+            _ if file.mode & EXECUTABLE != 0 => Start::Program,
+            _ => Start::Data,
+        })
+    }
+    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
+        let mut world = self.0.borrow_mut();
+        let content = *world.files.get(file.path.to_string().as_str())?;
+        world.looked += 1;
+        let identity = FileIdentity { size: content.into(), ..file.identity };
+        Some(FileRef { identity, mode: world.mode.unwrap_or(file.mode), ..file.clone() })
     }
     fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
         self.0.borrow().program.clone().ok_or_else(|| "no such process".into())
+    }
+    fn host(&mut self) -> Option<Arc<Workload>> {
+        Some(host(Some(IMAGE)))
+    }
+    fn names(&mut self, workload: &Workload, _: u32, path: &FilePath) -> Vec<FilePath> {
+        let world = self.0.borrow();
+        let names = world.places.iter().filter(|(is_host, place, _)| {
+            *is_host == workload.is_host && place.as_bytes() == path.as_bytes()
+        });
+        names.map(|(_, _, name)| (*name).into()).collect()
+    }
+    fn is_at(&mut self, _: &Workload, name: &FilePath, _: &FileRef) -> bool {
+        self.0.borrow().files.contains_key(name.to_string().as_str())
+    }
+    fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<FilePath> {
+        self.0.borrow().listed.get(file.path.to_string().as_str()).map(|name| (*name).into())
     }
     fn ancestry(&mut self, task: &Task) -> Ancestry {
         let parent = ProcessInfo { comm: "parent".into(), ..ProcessInfo::default() };
@@ -405,7 +446,7 @@ fn connects_carry_the_worst_of_what_the_process_runs() {
 
 #[test]
 fn changes_are_judged_when_they_are_done() {
-    use FileOp::{Chmod, CloseWrite, Create, Link, MapWrite, OpenWrite, Rename, Truncate, Unlink};
+    use FileOp::{Chmod, CloseWrite, Create, Exchange, Link, MapWrite, OpenWrite, Rename, Truncate, Unlink};
     use Verdict::{Modified, Relocated, Unauthorized, Undetermined};
     let busy = |path| FileRef { has_writers: true, ..at(path) };
     let data = |path| FileRef { mode: 0o100_644, ..at(path) };
@@ -473,6 +514,63 @@ fn changes_are_judged_when_they_are_done() {
             Some("/usr/bin2"),
             &[],
         ),
+        (
+            "a symbolic link put in a file's place",
+            Rename,
+            FileRef { mode: 0o120_777, ..at("/opt/link") },
+            Some("/bin/true"),
+            &[(Modified, "/bin/true")],
+        ),
+        (
+            "a FIFO put in the place of a file without a digest",
+            Rename,
+            FileRef { mode: 0o010_644, ..at("/opt/fifo") },
+            Some("/bin/none"),
+            &[(Modified, "/bin/none")],
+        ),
+        (
+            "a directory put where the SBOM may have one",
+            Rename,
+            FileRef { mode: 0o040_755, ..at("/opt/bin") },
+            Some("/bin/none"),
+            &[],
+        ),
+        (
+            "a symbolic link put where the SBOM has nothing",
+            Rename,
+            FileRef { mode: 0o120_777, ..at("/opt/link") },
+            Some("/opt/x"),
+            &[],
+        ),
+        (
+            "a symbolic link exchanged with a file",
+            Exchange,
+            FileRef { mode: 0o120_777, ..at("/opt/link") },
+            Some("/bin/true"),
+            &[(Modified, "/bin/true")],
+        ),
+        (
+            "exchanged away, and copied content is not told of a host",
+            Exchange,
+            at("/bin/sh"),
+            Some("/opt/true"),
+            &[],
+        ),
+        ("exchanged with the same content", Exchange, at("/opt/true"), Some("/bin/sh"), &[]),
+        (
+            "a directory of the SBOM exchanged with another",
+            Exchange,
+            FileRef { mode: 0o040_755, ..at("/opt/bin") },
+            Some("/usr/bin"),
+            &[(Modified, "/usr/bin")],
+        ),
+        (
+            "names exchanged, known by their spelling",
+            Exchange,
+            FileRef { by_name: true, identity: FileIdentity::default(), ..at("./true") },
+            Some("./x"),
+            &[(Unauthorized, "/srv/x")],
+        ),
         ("linked over nothing", Link, data("/opt/data"), Some("/opt/other"), &[]),
         ("renamed to a relative name", Rename, at("/opt/x"), Some("./x"), &[(Unauthorized, "/srv/x")]),
     ];
@@ -481,8 +579,8 @@ fn changes_are_judged_when_they_are_done() {
         {
             let mut world = b.world.0.borrow_mut();
             world.files.extend([("/opt/elf", OTHER), ("/opt/data", OTHER), ("/opt/other", OTHER)]);
-            world.files.extend([("/opt/true", ATTESTED), ("/srv/x", OTHER)]);
-            world.programs.push("/opt/elf");
+            world.files.extend([("/opt/true", ATTESTED), ("/srv/x", OTHER), ("/srv/true", ATTESTED)]);
+            world.programs.extend(["/opt/elf", "/srv/x", "/srv/true"]);
             if matches!(op, Rename) && *target == Some("/bin/true") || *what == "cut by name" {
                 world.files.extend([("/bin/true", OTHER), ("/bin/sh", OTHER)]);
             }
@@ -1302,4 +1400,246 @@ fn package_derived_is_said_once_and_held_against_nobody() {
     b.world.0.borrow_mut().workload = Some(container(WALL));
     b.dpkg(6);
     assert_eq!(b.writes(6, "/bin/true", OTHER)[0].verdict, Verdict::Modified);
+}
+
+/// A data file that was changed by a name that the SBOM does not have.
+fn elsewhere(path: &str, place: &str) -> FileRef {
+    let origin = Box::new(crate::event::Origin { path: place.into(), ..crate::event::Origin::default() });
+    FileRef { mode: 0o100_644, origin: Some(origin), ..at(path) }
+}
+
+#[test]
+fn a_change_through_another_mount_is_a_change_of_the_sboms_file() {
+    use FileOp::{CloseWrite, Rename, Unlink};
+    let moved = |target: &str| {
+        let mut file = elsewhere("/mnt/bin/true", "/bin/true");
+        file.origin.as_mut().expect("it has one").target = target.into();
+        file
+    };
+    let data = |path: &str| FileRef { path: path.into(), ..moved("/bin/sh") };
+    for (what, op, file, target, expected) in [
+        ("written", CloseWrite, elsewhere("/mnt/bin/sh", "/bin/sh"), None, &["/bin/sh"][..]),
+        ("written as it was", CloseWrite, elsewhere("/mnt/bin/true", "/bin/true"), None, &[]),
+        ("what the SBOM does not have", CloseWrite, elsewhere("/mnt/data", "/srv/data"), None, &[]),
+        ("a place that nothing shows", CloseWrite, elsewhere("/mnt/data", "/hidden"), None, &[]),
+        ("removed", Unlink, elsewhere("/mnt/bin/true", "/bin/true"), None, &["/bin/true"]),
+        ("moved away", Rename, moved("/bin/other"), Some("/mnt/bin/other"), &["/bin/true"]),
+        ("moved over", Rename, data("/mnt/bin/x"), Some("/mnt/bin/sh"), &["/bin/true", "/bin/sh"]),
+    ] {
+        let mut b = Bench::new();
+        {
+            let mut world = b.world.0.borrow_mut();
+            world.files.extend([("/mnt/bin/sh", OTHER), ("/mnt/bin/true", ATTESTED), ("/mnt/data", OTHER)]);
+            world.files.insert("/mnt/bin/other", ATTESTED);
+            for place in ["/bin/true", "/bin/sh", "/bin/other", "/srv/data"] {
+                world.places.push((true, place, place));
+            }
+        }
+        let body = Body::File { op, file, target: target.map(FilePath::from), mode: None };
+        let found = b.event(1, body);
+        let expected: Vec<_> =
+            expected.iter().map(|path| (Kind::File, Verdict::Modified, (*path).to_owned())).collect();
+        assert_eq!(verdicts(&found), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_a_container_changes_of_the_host_is_judged_by_the_hosts_sbom() {
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().places = vec![(true, "/bin/sh", "/bin/sh"), (false, "/bin/sh", "/host/bin/sh")];
+    b.world.0.borrow_mut().files.insert("/host/bin/sh", OTHER);
+    b.world.0.borrow_mut().workload = Some(container(WALL));
+    let file = elsewhere("/host/bin/sh", "/bin/sh");
+    let found = b.event(1, Body::File { op: FileOp::CloseWrite, file, target: None, mode: None });
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+    assert_eq!(found[0].workload.id, "docker://1", "who did it");
+    let reason = &found[0].reason;
+    let expected = "a container changed this file of the host by another name, /host/bin/sh";
+    assert!(reason.ends_with(expected), "{reason}");
+}
+
+#[test]
+fn a_change_through_a_hard_link_is_a_change_of_the_sboms_file() {
+    use FileOp::{CloseWrite, Link};
+    let of = |path: &str, nlink| {
+        let mut file = FileRef { path: path.into(), nlink, mode: 0o100_644, ..at("/bin/sh") };
+        file.identity.generation = 5;
+        file
+    };
+    let close = |file| Body::File { op: CloseWrite, file, target: None, mode: None };
+    let link = |file, target: &str| Body::File { op: Link, file, target: Some(target.into()), mode: None };
+    // Made since the agent started, by either name.
+    for (from, to) in [("/bin/sh", "/opt/link"), ("/opt/link", "/bin/sh")] {
+        let mut b = Bench::new();
+        assert_eq!(verdicts(&b.event(1, link(of(from, 1), to))), []);
+        b.world.0.borrow_mut().files.insert("/opt/link", OTHER);
+        let found = b.event(1, close(of("/opt/link", 2)));
+        assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+        assert!(
+            found[0].reason.ends_with("it was changed by another name, /opt/link"),
+            "{}",
+            found[0].reason
+        );
+        // The number was given away again.
+        let mut again = of("/opt/link", 2);
+        again.identity.generation = 6;
+        assert_eq!(verdicts(&b.event(1, close(again))), []);
+    }
+    // Made before.
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().files.insert("/opt/link", OTHER);
+    b.world.0.borrow_mut().listed.insert("/opt/link", "/bin/sh");
+    assert_eq!(verdicts(&b.event(1, close(of("/opt/link", 1)))), [], "it has no other name");
+    let found = b.event(1, close(of("/opt/link", 2)));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+    // As it was.
+    b.world.0.borrow_mut().files.insert("/opt/link", ATTESTED);
+    assert_eq!(verdicts(&b.event(1, close(of("/opt/link", 2)))), []);
+}
+
+#[test]
+fn a_file_with_a_number_of_another_is_reported_by_its_own_name() {
+    let named = |path: &str, generation| {
+        let mut file = FileRef { path: path.into(), nlink: 2, ..at("/bin/true") };
+        file.identity.generation = generation;
+        file
+    };
+    let link =
+        |file, target: &str| Body::File { op: FileOp::Link, file, target: Some(target.into()), mode: None };
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().files.extend([("/opt/link", ATTESTED), ("/opt/new", OTHER)]);
+    b.event(1, link(named("/bin/true", 1), "/opt/link"));
+    b.event(1, link(named("/opt/x", 2), "/opt/new"));
+    let mut closed = FileRef { deleted: true, ..named("/opt/x", 2) };
+    closed.nlink = 1;
+    let found = b.event(1, Body::File { op: FileOp::CloseWrite, file: closed, target: None, mode: None });
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Unauthorized, "/opt/new"));
+}
+
+#[test]
+fn a_file_of_the_sbom_that_is_open_for_long_is_looked_at() {
+    use super::held::PATIENCE_NS;
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    let open = FileRef { has_writers: true, mode: 0o100_644, ..at("/bin/sh") };
+    let unknown = FileRef { has_writers: true, ..at("/opt/x") };
+    assert_eq!(verdicts(&b.file(FileOp::OpenWrite, open.clone())), []);
+    assert_eq!(verdicts(&b.file(FileOp::OpenWrite, unknown.clone())), []);
+    let wait = |b: &mut Bench, ns: u64| {
+        b.clock += ns;
+        b.judge.tick(Duration::from_nanos(b.clock));
+        b.found.take()
+    };
+    b.world.0.borrow_mut().files.insert("/bin/sh", OTHER);
+    assert_eq!(verdicts(&wait(&mut b, PATIENCE_NS / 2)), []);
+    let found = wait(&mut b, PATIENCE_NS);
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+    assert_eq!(found[0].operation, Some(FileOp::OpenWrite));
+    assert!(
+        found[0].reason.contains("open for write for 15 s, so this may not be all"),
+        "{}",
+        found[0].reason
+    );
+    assert_eq!(b.world.0.borrow().looked, 1, "what the SBOM does not have is not looked at");
+    // Only what has changed since is read again, and not for each of many closes.
+    let asked = b.world.0.borrow().asked;
+    assert_eq!(verdicts(&wait(&mut b, 3 * PATIENCE_NS)), []);
+    assert_eq!(b.world.0.borrow().asked, asked);
+    b.world.0.borrow_mut().files.insert("/bin/sh", 7);
+    for _ in 0..10 {
+        assert_eq!(verdicts(&b.file(FileOp::CloseWrite, open.clone())), []);
+    }
+    assert_eq!(verdicts(&wait(&mut b, 2 * PATIENCE_NS)), one(Kind::File, Verdict::Modified, "/bin/sh"));
+    // Others that close what nobody has in an SBOM wait for the last.
+    assert_eq!(verdicts(&b.file(FileOp::CloseWrite, unknown)), []);
+    let closed = FileRef { has_writers: false, ..open };
+    let found = b.file(FileOp::CloseWrite, closed);
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+    let looked = b.world.0.borrow().looked;
+    assert_eq!(verdicts(&wait(&mut b, 100 * PATIENCE_NS)), []);
+    assert_eq!(b.world.0.borrow().looked, looked, "it is closed");
+}
+
+#[test]
+fn a_change_by_one_of_several_writers_is_judged_at_once() {
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    let open = FileRef { has_writers: true, mode: 0o100_644, ..at("/bin/sh") };
+    // Who holds it opened it before the agent began.
+    assert_eq!(verdicts(&b.file(FileOp::CloseWrite, open.clone())), []);
+    b.world.0.borrow_mut().files.insert("/bin/sh", OTHER);
+    b.clock += 2_000_000_000;
+    let found = b.file(FileOp::CloseWrite, open);
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+}
+
+#[test]
+fn more_files_than_are_watched_are_told() {
+    use super::held::FILES;
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    let open = |ino| {
+        let mut file = FileRef { has_writers: true, ..at("/bin/true") };
+        file.identity.ino = ino;
+        file
+    };
+    for ino in 1..=FILES as u64 {
+        assert_eq!(verdicts(&b.file(FileOp::OpenWrite, open(ino))), []);
+    }
+    let found = b.file(FileOp::OpenWrite, open(u64::MAX));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Undetermined, "/bin/true"));
+}
+
+#[test]
+fn an_execute_bit_that_is_gone_again_makes_no_program() {
+    use super::settling::{FILES, SETTLED_NS};
+    for (what, mode, expected) in [("it is gone", 0o100_644, 0), ("it is still there", 0o100_755, 1)] {
+        let mut b = Bench::new();
+        b.world.0.borrow_mut().data = true;
+        let chmod = Body::File { op: FileOp::Chmod, file: at("/opt/x"), target: None, mode: Some(0o755) };
+        assert_eq!(verdicts(&b.event(1, chmod.clone())), []);
+        assert_eq!(verdicts(&b.event(1, chmod)), [], "again");
+        b.world.0.borrow_mut().mode = Some(mode);
+        b.clock += SETTLED_NS;
+        b.judge.tick(Duration::from_nanos(b.clock));
+        let found = b.found.take();
+        assert_eq!(found.len(), expected, "{what}");
+        assert!(
+            found.iter().all(|f| f.verdict == Verdict::Unauthorized && f.operation == Some(FileOp::Chmod))
+        );
+    }
+    // At the end, and when there are too many, nothing is waited for.
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().data = true;
+    for ino in 0..=FILES as u64 {
+        let mut file = at("/opt/x");
+        file.identity.ino = ino + 1;
+        let found = b.file(FileOp::CloseWrite, file);
+        assert_eq!(found.len(), usize::from(ino == FILES as u64));
+    }
+    b.judge.finish();
+    assert_eq!(b.found.take().len(), FILES);
+}
+
+#[test]
+fn objects_and_core_files_are_no_programs_but_kernel_modules_are() {
+    for (path, mode, expected) in [
+        ("/opt/x.o", 0o100_644, &[][..]),
+        ("/opt/x.o", 0o100_755, &[]),
+        ("/opt/x.ko", 0o100_644, &[Verdict::Unauthorized]),
+        ("/opt/gone.so", 0o100_644, &[Verdict::Undetermined]),
+        ("/opt/gone.ko.xz", 0o100_644, &[Verdict::Undetermined]),
+        ("/opt/gone", 0o100_644, &[]),
+    ] {
+        let mut b = Bench::new();
+        {
+            let mut world = b.world.0.borrow_mut();
+            world.files.extend([("/opt/x.o", OTHER), ("/opt/x.ko", OTHER)]);
+            world.objects = vec!["/opt/x.o", "/opt/x.ko"];
+        }
+        let found = b.file(FileOp::CloseWrite, FileRef { mode, ..at(path) });
+        assert_eq!(found.iter().map(|f| f.verdict).collect::<Vec<_>>(), expected, "{path}");
+        let unread = b.judge.metrics.text().contains("muster_files_unread_total 1\n");
+        assert_eq!(unread, path == "/opt/gone", "{path}");
+    }
 }

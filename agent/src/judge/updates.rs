@@ -38,7 +38,7 @@ use smallvec::SmallVec;
 use super::{About, EXECUTABLE, Facts, Judge, Known, Unsettled, bookkeeping};
 use crate::event::{
     Action, Body, Content, Event, FilePath, FileRef, Flavour, Kind, Observation, Owner, ProcessId, Proof,
-    Task, Update,
+    Start, Task, Update,
 };
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::metrics;
@@ -265,13 +265,18 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Time passes though no event comes: what is held too long is settled.
     pub fn tick(&mut self, now: Duration) {
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if self.updates.is_due(now_ns) || self.losses.is_due(now_ns) {
+        if self.updates.is_due(now_ns)
+            || self.losses.is_due(now_ns)
+            || self.held.is_due(now_ns)
+            || self.settling.is_due(now_ns)
+        {
             self.pass(now_ns);
         }
     }
 
     /// No more events come: everything that is held is settled.
     pub fn finish(&mut self) {
+        self.settle_files(u64::MAX);
         let ids: Vec<_> = self.updates.sessions.keys().copied().collect();
         if ids.is_empty() {
             return;
@@ -515,7 +520,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let Observation { action, file, .. } = observation;
         let path = file.path.as_bytes();
         let may_run = |judge: &mut Self| {
-            file.mode & EXECUTABLE != 0 || judge.facts.starts_like_program(task, file) == Some(true)
+            file.mode & EXECUTABLE != 0
+                || matches!(judge.facts.start(task, file), Some(Start::Program | Start::Object))
         };
         match action {
             Action::Script => bookkeeping::is_script(path),

@@ -45,6 +45,7 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.set_lookups(lookups);
     metrics.processes(7, 8);
     metrics.recording_lost(9);
+    metrics.file_unread();
     let text = metrics.text();
     for line in [
         r#"muster_records_submitted_total{ring="exec",kind="exec"} 12"#,
@@ -75,6 +76,7 @@ fn text_has_every_count_under_its_name_and_labels() {
         r#"muster_processes{state="living"} 7"#,
         r#"muster_processes{state="exited"} 8"#,
         r"muster_recording_lost_events_total 9",
+        r"muster_files_unread_total 1",
         r#"muster_stage_seconds_count{stage="digest"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");

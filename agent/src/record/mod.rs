@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId};
+use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId, Start};
 use crate::finding::WorkloadInfo;
 use crate::identity::Digests;
 use crate::judge::{Ancestry, Settled};
@@ -72,8 +72,10 @@ pub enum Answer {
     Content(FilePath, Content),
     /// Which file a name means.
     Resolved(FilePath, Result<FileRef, Arc<str>>),
-    /// The file at this path starts like a program.
-    StartsLikeProgram(FilePath, Option<bool>),
+    /// How the file at this path starts.
+    Start(FilePath, Option<Start>),
+    /// The file at this path, as it was then.
+    Again(FilePath, Option<FileRef>),
     /// The program of the process.
     Program(Result<FileRef, Arc<str>>),
     /// The process and its ancestors.
@@ -84,6 +86,14 @@ pub enum Answer {
     InHostRoot(bool),
     /// What became of files that the package manager wrote.
     Settled(Vec<Settled>),
+    /// The host's own workload.
+    Host(Option<WorkloadSeed>),
+    /// The names that a place in a file system has, in the host's root or that of the event's workload.
+    Names(bool, FilePath, Vec<FilePath>),
+    /// The file has this name.
+    IsAt(FilePath, bool),
+    /// The name that the SBOM has for the file at this path.
+    Listed(FilePath, Option<FilePath>),
 }
 
 /// A workload as it is written down.

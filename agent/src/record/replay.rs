@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Answer, Frame, Reader, Recorded, RecordingError};
-use crate::event::{Action, Content, Event, FileRef, Owner, Task};
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
 use crate::judge::{Ancestry, Facts, ImageSource, Judge, Settled, Unsettled};
 use crate::metrics::Metrics;
@@ -85,9 +85,17 @@ impl Facts for Replayed {
         .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
     }
 
-    fn starts_like_program(&mut self, _: &Task, file: &FileRef) -> Option<bool> {
+    fn start(&mut self, _: &Task, file: &FileRef) -> Option<Start> {
         self.find(|a| match a {
-            Answer::StartsLikeProgram(path, starts) if *path == file.path => Some(*starts),
+            Answer::Start(path, start) if *path == file.path => Some(*start),
+            _ => None,
+        })
+        .flatten()
+    }
+
+    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
+        self.find(|a| match a {
+            Answer::Again(path, again) if *path == file.path => Some(again.clone()),
             _ => None,
         })
         .flatten()
@@ -132,6 +140,40 @@ impl Facts for Replayed {
         settled
     }
 
+    fn host(&mut self) -> Option<Arc<Workload>> {
+        let seed = self.find(|a| match a {
+            Answer::Host(seed) => Some(seed.clone()),
+            _ => None,
+        });
+        seed.flatten().map(|seed| Arc::new(Workload::from(seed)))
+    }
+
+    fn names(&mut self, workload: &Workload, _: u32, path: &FilePath) -> Vec<FilePath> {
+        self.find(|a| match a {
+            Answer::Names(is_host, of, names) if *is_host == workload.is_host && of == path => {
+                Some(names.clone())
+            }
+            _ => None,
+        })
+        .unwrap_or_default()
+    }
+
+    fn is_at(&mut self, _: &Workload, name: &FilePath, _: &FileRef) -> bool {
+        let found = self.find(|a| match a {
+            Answer::IsAt(of, is) if of == name => Some(*is),
+            _ => None,
+        });
+        found.unwrap_or(false)
+    }
+
+    fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<FilePath> {
+        self.find(|a| match a {
+            Answer::Listed(path, listed) if *path == file.path => Some(listed.clone()),
+            _ => None,
+        })
+        .flatten()
+    }
+
     fn ancestry(&mut self, task: &Task) -> Ancestry {
         self.find(|a| match a {
             Answer::Ancestry(ancestry) => Some(ancestry.clone()),
@@ -148,7 +190,7 @@ pub fn process_of(task: &Task) -> ProcessInfo {
         ppid: task.ppid,
         uid: task.uid,
         euid: task.euid,
-        comm: crate::event::FilePath::from(&task.comm[..]).to_string(),
+        comm: FilePath::from(&task.comm[..]).to_string(),
         exe: Arc::default(),
     }
 }

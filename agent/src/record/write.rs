@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use smallvec::SmallVec;
 
 use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
-use crate::event::{Action, Content, Event, FileRef, Owner, Task};
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::judge::{Ancestry, Facts, Settled, Unsettled};
 use crate::metrics::Metrics;
 use crate::new_file::NewFile;
@@ -276,10 +276,16 @@ impl<F: Facts> Facts for Recorder<F> {
         resolved
     }
 
-    fn starts_like_program(&mut self, task: &Task, file: &FileRef) -> Option<bool> {
-        let starts = self.facts.starts_like_program(task, file);
-        self.note(|| Answer::StartsLikeProgram(file.path.clone(), starts));
-        starts
+    fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start> {
+        let start = self.facts.start(task, file);
+        self.note(|| Answer::Start(file.path.clone(), start));
+        start
+    }
+
+    fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
+        let again = self.facts.again(task, file);
+        self.note(|| Answer::Again(file.path.clone(), again.clone()));
+        again
     }
 
     fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
@@ -304,6 +310,35 @@ impl<F: Facts> Facts for Recorder<F> {
         let settled = self.facts.settle(files);
         self.note(|| Answer::Settled(settled.clone()));
         settled
+    }
+
+    fn host(&mut self) -> Option<Arc<Workload>> {
+        let host = self.facts.host();
+        self.note(|| Answer::Host(host.as_deref().map(WorkloadSeed::from)));
+        host
+    }
+
+    fn names(&mut self, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
+        let names = self.facts.names(workload, dev, path);
+        self.note(|| Answer::Names(workload.is_host, path.clone(), names.clone()));
+        names
+    }
+
+    fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
+        let is = self.facts.is_at(workload, name, file);
+        self.note(|| Answer::IsAt(name.clone(), is));
+        is
+    }
+
+    fn listed_name(
+        &mut self,
+        workload: &Workload,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<FilePath> {
+        let listed = self.facts.listed_name(workload, index, file);
+        self.note(|| Answer::Listed(file.path.clone(), listed.clone()));
+        listed
     }
 
     fn ancestry(&mut self, task: &Task) -> Ancestry {

@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use muster_common::{
     ConnectRecord, Digest, ExecRecord, ExitRecord, FileInfo, FileRecord, ForkRecord, Header, LibraryRecord,
-    PATH_BUF, digest_origin, file_flag, file_op, hook, kind, path_flag, protocol,
+    ORIGIN_CUT, PATH_BUF, digest_origin, file_flag, file_op, hook, kind, path_flag, protocol,
 };
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType};
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::{
-    Body, Connect, Event, FileIdentity, FileOp, FilePath, FileRef, Flavour, KernelDigest, Kind, Place,
-    ProcessId, Protocol, Task,
+    Body, Connect, Event, FileIdentity, FileOp, FilePath, FileRef, Flavour, KernelDigest, Kind, Origin,
+    Place, ProcessId, Protocol, Task,
 };
 use crate::finding::Sha256;
 
@@ -144,17 +144,37 @@ fn file(r: &FileRecord) -> Result<Event, Malformed> {
         file_op::TRUNCATE => FileOp::Truncate,
         file_op::CLOSE_WRITE => FileOp::CloseWrite,
         file_op::MAP_WRITE => FileOp::MapWrite,
+        file_op::EXCHANGE => FileOp::Exchange,
+        file_op::CAPABILITY => FileOp::Capability,
         op => return Err(Malformed::Code { kind: Kind::File, field: "operation", value: op.into() }),
     };
-    let file = file_ref(Kind::File, &r.file, &r.path, None)?;
+    let mut file = file_ref(Kind::File, &r.file, &r.path, None)?;
     let target = match op {
-        FileOp::Rename | FileOp::Link => {
+        FileOp::Rename | FileOp::Exchange | FileOp::Link => {
             Some(path(Kind::File, r.target_len, r.target_flags, &r.target_path)?)
         }
         _ => None,
     };
+    if r.origin_len > 0 {
+        let path = origin(r.file.path_len, r.origin_len, &r.path)?;
+        let target = origin(r.target_len, r.target_origin_len, &r.target_path)?;
+        file.origin = Some(Box::new(Origin { path, target }));
+    }
     let mode = (op == FileOp::Chmod).then_some(r.arg);
     event(&r.header, Kind::File, &r.task, Body::File { op, file, target, mode })
+}
+
+/// Names that follow those of a path.
+fn origin(start: u16, len: u16, buffer: &[u8; PATH_BUF]) -> Result<FilePath, Malformed> {
+    if len == ORIGIN_CUT {
+        return Ok(FilePath::default());
+    }
+    let malformed = |reason| Malformed::Path { kind: Kind::File, len, reason };
+    let bytes =
+        usize::from(start).checked_add(usize::from(len)).and_then(|end| buffer.get(start.into()..end));
+    let mut out = SmallVec::new();
+    names(bytes.ok_or(malformed("longer than the record's buffer"))?, false, &mut out).map_err(malformed)?;
+    Ok(FilePath(out))
 }
 
 fn connect(r: &ConnectRecord) -> Result<Event, Malformed> {
@@ -237,6 +257,7 @@ fn file_ref(
         deleted: flag(path_flag::DELETED),
         by_name,
         unreachable: flag(path_flag::UNREACHABLE),
+        origin: None,
         identity: if by_name { FileIdentity::default() } else { identity },
         mode: info.mode,
         nlink: info.nlink,

@@ -144,6 +144,10 @@ fn what_a_program_serves_has_no_digest_of_the_kernels() {
     assert_eq!((exe.served, exe.digest), (true, None));
 }
 
+fn refused_path<T>(len: u16, reason: &'static str) -> Result<T, Malformed> {
+    Err(Malformed::Path { kind: Kind::File, len, reason })
+}
+
 #[test]
 fn file_operations() {
     let record = |op| {
@@ -159,14 +163,40 @@ fn file_operations() {
     #[rustfmt::skip]
     let rows = [
         (1, FileOp::OpenWrite, None, None), (2, FileOp::Create, None, None), (3, FileOp::Rename, target.clone(), None),
-        (4, FileOp::Link, target, None), (5, FileOp::Unlink, None, None), (6, FileOp::Chmod, None, Some(0o755)),
+        (11, FileOp::Exchange, target.clone(), None), (4, FileOp::Link, target, None), (5, FileOp::Unlink, None, None), (6, FileOp::Chmod, None, Some(0o755)),
         (7, FileOp::Truncate, None, None), (8, FileOp::CloseWrite, None, None), (9, FileOp::MapWrite, None, None),
+        (12, FileOp::Capability, None, None),
     ];
     for (code, op, target, mode) in rows {
         let file = FileRef { path: "/a".into(), ..FileRef::default() };
         assert_eq!(record(code).unwrap().body, Body::File { op, file, target, mode });
     }
-    for code in [0, 10, 255] {
+    let mut r = Box::new(FileRecord::new_zeroed());
+    r.header = header::<FileRecord>(kind::FILE);
+    r.op = file_op::LINK;
+    r.file.path_len = put(&mut r.path, b"a\0mnt\0a\0usr\0");
+    r.target_len = put(&mut r.target_path, b"b\0mnt\0b\0opt\0");
+    for (lens, path_len, expected) in [
+        ((0, 0), 6, Ok(None)),
+        ((6, 6), 6, Ok(Some(("/usr/a", "/opt/b")))),
+        ((ORIGIN_CUT, 6), 6, Ok(Some(("", "/opt/b")))),
+        ((6, ORIGIN_CUT), 6, Ok(Some(("/usr/a", "")))),
+        ((1276, 6), 6, refused_path(1276, "longer than the record's buffer")),
+        ((6, 1275), 6, refused_path(1275, "longer than the record's buffer")),
+        ((5, 6), 6, refused_path(5, "the last name does not end with NUL")),
+    ] {
+        (r.origin_len, r.target_origin_len) = lens;
+        (r.file.path_len, r.target_len) = (path_len, 6);
+        let found = decode(r.as_bytes()).map(|event| match event.body {
+            Body::File { file, .. } => file.origin,
+            other => panic!("{other:?}"),
+        });
+        let expected = expected.map(|names| {
+            names.map(|(path, target)| Box::new(Origin { path: path.into(), target: target.into() }))
+        });
+        assert_eq!(found, expected, "{lens:?}");
+    }
+    for code in [0, 13, 255] {
         let refused = Malformed::Code { kind: Kind::File, field: "operation", value: code.into() };
         assert_eq!(record(code), Err(refused));
     }

@@ -261,6 +261,9 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "two last writers of a file that close it at the same moment: neither close is reported, and what was written is judged \
          when it is run, mapped or written again",
         "writes to the block device under a file system, renames that the kernel makes by itself, changes of ACLs",
+        "what is mounted over a file of the SBOM; hard links of files of the host that a container makes and changes",
+        "whether a file that was gone before its first bytes could be read was a program, where neither its mode nor its name says so: \
+         these are counted (`muster_files_unread_total`)",
     ];
     if !kernel.initial_pid_namespace {
         out.push(
@@ -278,6 +281,8 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         }
         Flavour::Fentry | Flavour::Tracepoint => out.extend([
             "io_uring: opens, renames, links, unlinks and connects made through it",
+            "that a file has a name in the SBOM by another mount (bind mounts), when it is renamed, linked, removed, cut or changed in \
+             mode by name; a write to it is seen",
             "files opened by handle (open_by_handle_at), and files changed through a mapping or a descriptor that was \
              open before the agent started",
             "a file that mprotect makes executable after it was mapped, and the mappings that the kernel's ELF loader makes \
@@ -467,6 +472,7 @@ mod tests {
             "16384 system calls",
             "another thread changed",
             "another thread closed",
+            "by another mount",
         ] {
             assert!(tracepoint.iter().any(|spot| spot.contains(words)), "{words}");
             assert!(!lsm.iter().any(|spot| spot.contains(words)), "{words}");
@@ -479,6 +485,8 @@ mod tests {
             "block device",
             "anonymous",
             "two last writers",
+            "mounted over",
+            "files_unread",
         ] {
             for spots in [&lsm, &tracepoint] {
                 assert!(spots.iter().any(|spot| spot.contains(words)), "{words}");

@@ -3,18 +3,18 @@
 //! | what happened | host | container |
 //! | --- | --- | --- |
 //! | a copy of attested content, or an empty file, was made and has not run | none | info; empty: none |
-//! | such a copy is set-user-id or set-group-id | high | high |
+//! | such a copy is set-user-id or set-group-id, or is given capabilities | high | high |
 //! | such a copy ran | low | low |
 //! | such a copy ran from a file system in memory | high | high |
 //! | a new program was made and has not run | low | medium |
-//! | it lies where the system looks for programs by itself, or is set-user-id or set-group-id | high | high |
+//! | it lies where the system looks for programs by itself, is set-user-id or set-group-id, or is given capabilities | high | high |
 //! | a new program ran, was mapped or loaded | high | high |
 //! | it did so as root, from a file system in memory, or made a connection | critical | critical |
 //!
 //! *New* is what is `unauthorized`. Where the SBOM lists packages and no files it cannot say that a file does not belong there, and all
 //! of a new program falls by one step.
 
-use crate::event::{Action, FileRef, Observation, Place};
+use crate::event::{Action, FileOp, FileRef, Observation, Place};
 use crate::finding::{Coverage, Severity};
 
 /// Set-user-id and set-group-id (`S_ISUID | S_ISGID`).
@@ -62,9 +62,9 @@ fn deed(action: Action) -> Deed {
     }
 }
 
-/// It gives whoever runs it the rights of its owner or group.
-pub(super) fn grants_rights(file: &FileRef) -> bool {
-    file.mode & SET_ID != 0
+/// It gives whoever runs it the rights of its owner or group, or capabilities.
+fn grants_rights(observation: &Observation) -> bool {
+    observation.file.mode & SET_ID != 0 || observation.action == Action::Change(FileOp::Capability)
 }
 
 /// The system runs or loads it without being told its name. A path that proves nothing may be any.
@@ -80,7 +80,7 @@ fn is_in_memory(file: &FileRef) -> bool {
 pub(super) fn of_new(observation: &Observation, coverage: Coverage) -> Severity {
     let file = &observation.file;
     let severity = match deed(observation.action) {
-        Deed::Made if grants_rights(file) || is_looked_for(file) => Severity::High,
+        Deed::Made if grants_rights(observation) || is_looked_for(file) => Severity::High,
         Deed::Made if observation.on_host => Severity::Low,
         Deed::Made => Severity::Medium,
         Deed::Connected => Severity::Critical,
@@ -97,7 +97,7 @@ pub(super) fn of_new(observation: &Observation, coverage: Coverage) -> Severity 
 pub(super) fn of_copy(observation: &Observation) -> Option<Severity> {
     let file = &observation.file;
     match deed(observation.action) {
-        _ if grants_rights(file) => Some(Severity::High),
+        _ if grants_rights(observation) => Some(Severity::High),
         Deed::Made if observation.on_host => None,
         Deed::Made => Some(Severity::Info),
         Deed::Ran | Deed::Connected if is_in_memory(file) => Some(Severity::High),
@@ -108,7 +108,7 @@ pub(super) fn of_copy(observation: &Observation) -> Option<Severity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Content, FileOp};
+    use crate::event::Content;
 
     const DISK: Place = Place::Disk;
     const TMPFS: Place = Place::Tmpfs;

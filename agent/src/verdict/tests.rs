@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::{DigestOrigin, FileIdentity};
+use crate::event::{DigestOrigin, FileIdentity, FileOp};
 use crate::sbom;
 
 mod elsewhere;

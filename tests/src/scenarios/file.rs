@@ -33,7 +33,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// What the suite itself did: its parent is whoever started it.
-fn by_suite(expect: Expect, severity: Severity) -> anyhow::Result<Vec<Expect>> {
+pub(super) fn by_suite(expect: Expect, severity: Severity) -> anyhow::Result<Vec<Expect>> {
     let parent = format!("/proc/{}/comm", std::os::unix::process::parent_id());
     let parent = fs::read_to_string(&parent).context(parent)?;
     Ok(vec![expect.severity(severity).parent(parent.trim_end())])

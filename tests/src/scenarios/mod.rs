@@ -7,6 +7,7 @@ mod file;
 mod hour;
 pub(crate) mod identity;
 mod load;
+mod names;
 mod update;
 
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
     [
         exec::scenarios(),
         file::scenarios(),
+        names::scenarios(),
         connect::scenarios(),
         identity::scenarios(),
         update::scenarios(),

@@ -1,0 +1,223 @@
+//! Changes of files: which of them are judged, and under which name.
+
+use std::sync::Arc;
+
+use super::interest::Interest;
+use super::names::{at_name, way};
+use super::report::About;
+use super::updates::Of;
+use super::{EXECUTABLE, FILE_TYPE, Facts, Judge, Known};
+use crate::event::{Action, Event, FileOp, FilePath, FileRef, Flavour};
+use crate::finding::Finding;
+use crate::verdict::{self, Judgement};
+use crate::workload::Workload;
+
+/// By what, and against what, a file is changed.
+#[derive(Clone, Copy)]
+pub(super) struct By<'a> {
+    pub(super) event: &'a Event,
+    /// Who did it.
+    pub(super) workload: &'a Workload,
+    /// Whose files are looked at: those of who did it, or the host's.
+    pub(super) of: &'a Workload,
+    /// What the SBOM of these is.
+    pub(super) image: &'a Arc<Known>,
+    pub(super) op: FileOp,
+}
+
+impl By<'_> {
+    /// A container changed a file of the host: its own names of it say nothing.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.of.is_host && !self.workload.is_host
+    }
+}
+
+impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
+    /// Judges a change, if it is one that can be judged yet.
+    pub(super) fn file(
+        &mut self,
+        event: &Event,
+        op: FileOp,
+        file: &FileRef,
+        target: Option<&FilePath>,
+        mode: Option<u32>,
+    ) {
+        self.silent.forget(file);
+        if event.flavour == Flavour::Tracepoint {
+            self.note_writer(event, op, file);
+        }
+        self.note_held(event, op, file);
+        let judged = match op {
+            // The content is there when the writer closes it; a new name of its own has none.
+            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite => false,
+            FileOp::Chmod | FileOp::Truncate | FileOp::CloseWrite => !file.has_writers,
+            FileOp::Rename | FileOp::Exchange | FileOp::Link | FileOp::Unlink | FileOp::Capability => true,
+        };
+        if !judged {
+            return;
+        }
+        let workload = self.facts.workload();
+        if let Some(image) = self.image_of(event, &workload) {
+            let by = By { event, workload: &workload, of: &workload, image: &image, op };
+            self.changed(&by, file, target, mode);
+            // A caller's names stand for both sides of an exchange.
+            if op == FileOp::Exchange
+                && file.by_name
+                && let Some(target) = target
+            {
+                let other = FileRef { path: target.clone(), ..file.clone() };
+                self.changed(&by, &other, Some(&file.path), mode);
+            }
+        }
+        // Directories of the host that a container sees.
+        if !workload.is_host
+            && !workload.is_unknown()
+            && file.origin.is_some()
+            && let Some(host) = self.facts.host()
+            && let Some(image) = self.image_of(event, &host)
+        {
+            let by = By { event, workload: &workload, of: &host, image: &image, op };
+            self.changed(&by, file, target, mode);
+        }
+    }
+
+    fn changed(&mut self, by: &By<'_>, file: &FileRef, target: Option<&FilePath>, mode: Option<u32>) {
+        let By { event, workload, image, op, .. } = *by;
+        self.names_taken(by, file, target);
+        if op == FileOp::Unlink {
+            self.links.remove(file.identity.inode(), &file.path, file.nlink.saturating_sub(1));
+            return;
+        }
+        let before = file;
+        let mut file = file.clone();
+        match (op, target) {
+            (FileOp::Rename | FileOp::Exchange | FileOp::Link, Some(target)) => {
+                // A path that is cut or relative lacks its leading slash; a name alone (tracepoint flavour) says nothing of
+                // the file that has it.
+                file.by_name |= target.as_bytes().first() != Some(&b'/');
+                file.path = target.clone();
+                file.truncated = false;
+                if let Some(origin) = &mut file.origin {
+                    origin.path = std::mem::take(&mut origin.target);
+                }
+            }
+            // Under this name nobody can run it any more, but it may have others.
+            (FileOp::CloseWrite, _) if file.deleted => match self.other_name(by, &file) {
+                Some(name) => (file.path, file.deleted) = (name, false),
+                None if file.nlink == 0 => return,
+                None => {}
+            },
+            _ => {}
+        }
+        if let Some(mode) = mode {
+            file.mode = file.mode & FILE_TYPE | mode & !FILE_TYPE;
+        }
+        if op == FileOp::Capability && file.path.is_empty() {
+            // The hook knows no mount. What an overlay does to its layers nobody sees by any name.
+            let Some(name) = self.place_of(by, &file) else { return };
+            file = at_name(&file, &name);
+        }
+        if file.by_name {
+            match self.facts.resolve(&event.task, &file) {
+                Ok(resolved) => {
+                    let permissions = mode.unwrap_or(resolved.mode);
+                    file = FileRef { mode: resolved.mode & FILE_TYPE | permissions & !FILE_TYPE, ..resolved };
+                }
+                // The name is gone, or what has it now is not what had it.
+                Err(_) if file.mode & EXECUTABLE == 0 => return,
+                Err(_) => {}
+            }
+        }
+        match op {
+            FileOp::Link => self.note_link(by, before, &file),
+            FileOp::Rename | FileOp::Exchange => {
+                self.links.rename(file.identity.inode(), &before.path, &file.path);
+            }
+            _ => {}
+        }
+        let listed = self.listed_as(by, &file);
+        if matches!(op, FileOp::Rename | FileOp::Exchange) {
+            let file = listed.as_ref().map_or_else(|| file.clone(), |name| at_name(&file, name));
+            let replaced = if by.is_foreign() && listed.is_none() {
+                None
+            } else {
+                verdict::replaced(&file, &image.index)
+            };
+            self.name_changed(event, workload, image, op, &file, replaced);
+        }
+        match self.interest(by, &file, listed.as_ref()) {
+            Interest::None => {}
+            Interest::Now => self.judge_change(by, &file, listed.as_ref()),
+            Interest::Later => self.settle_later(by, file),
+        }
+    }
+
+    /// Judges what a changed file holds. `listed`: the name that the SBOM has for it, if that is another one.
+    pub(super) fn judge_change(&mut self, by: &By<'_>, file: &FileRef, listed: Option<&FilePath>) {
+        let By { event, workload, image, op, .. } = *by;
+        let task = &event.task;
+        let mut observation = match listed {
+            Some(name) => self.observe_as(by, file, name),
+            None => self.observe(task, workload, image, file.clone(), Action::Change(op)),
+        };
+        let (mut judgement, session) = self.consider(task, workload, image, &mut observation);
+        if listed.is_some() && !judgement.is_silent() {
+            judgement.reason = format!("{}; {}", judgement.reason, way(by, &file.path));
+        }
+        match session {
+            Some(session) => {
+                self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
+            }
+            None => self.found(event, workload, image, &observation, &judgement),
+        }
+    }
+
+    /// Names of the SBOM that a change took away, or gave to another directory.
+    fn names_taken(&mut self, by: &By<'_>, file: &FileRef, target: Option<&FilePath>) {
+        let By { event, workload, image, op, .. } = *by;
+        if !matches!(op, FileOp::Rename | FileOp::Exchange | FileOp::Unlink) {
+            return;
+        }
+        let names = self.all_names(by, file);
+        let targets = target.map(|target| self.all_targets(by, file, target)).unwrap_or_default();
+        let index = &image.index;
+        let to = targets.first();
+        // Some documents list directories as well. After an exchange the name is there: what has it now is told.
+        let gone = names.iter().filter(|_| op != FileOp::Exchange).find_map(|name| {
+            let away = to.and_then(|to| verdict::moved(name, to, index)[0].take());
+            verdict::removed(name, to, index).or(away).map(|judgement| (name, judgement))
+        });
+        let replaced = names.first().and_then(|name| {
+            targets.iter().find_map(|to| Some((to, verdict::moved(name, to, index)[1].take()?)))
+        });
+        if let Some((name, judgement)) = gone {
+            self.name_changed(event, workload, image, op, name, Some(judgement));
+        }
+        if let Some((to, judgement)) = replaced {
+            let file = FileRef { path: to.clone(), ..file.clone() };
+            self.name_changed(event, workload, image, op, &file, Some(judgement));
+        }
+    }
+
+    /// A name that the SBOM has, or that has files of it below, was taken away or given to something else.
+    fn name_changed(
+        &mut self,
+        event: &Event,
+        workload: &Workload,
+        image: &Arc<Known>,
+        op: FileOp,
+        file: &FileRef,
+        judgement: Option<Judgement>,
+    ) {
+        let Some(judgement) = judgement else { return };
+        let judgement = image.tempered(judgement);
+        let session = if workload.is_host { self.updates.session(&event.task) } else { None };
+        if let Some(session) = session {
+            self.hold(event, workload, image, session, judgement, Of::Removed(file));
+            return;
+        }
+        let about =
+            About { file: Some(file), operation: Some(op), image: Some(image), content: None, connect: None };
+        self.report(event, &workload.info, judgement, &about);
+    }
+}
