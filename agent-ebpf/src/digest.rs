@@ -47,8 +47,9 @@ pub struct ContentKey {
 }
 
 impl ContentKey {
+    /// Of a file that is filled in.
     #[inline(always)]
-    fn of(info: &FileInfo) -> Self {
+    pub fn of(info: &FileInfo) -> Self {
         Self {
             inode: Inode::of(info),
             size: info.size,
@@ -88,6 +89,12 @@ const UNSTEADY: u32 = file_flag::WRITERS | file_flag::BENEATH;
 const OTHER_ALGORITHM: i32 = -95;
 /// `HASH_ALGO_SHA256`
 const SHA256: i64 = 4;
+
+/// The inode's identity means its content.
+#[inline(always)]
+pub fn is_steady(info: &FileInfo) -> bool {
+    info.flags & UNSTEADY == 0
+}
 
 /// The digest that is kept for this content, if it can be trusted now.
 #[inline(always)]
@@ -134,8 +141,9 @@ pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Diges
     }
 }
 
+/// The content may have changed since that time.
 #[inline(always)]
-fn written_since(info: &FileInfo, began: u64) -> bool {
+pub fn written_since(info: &FileInfo, began: u64) -> bool {
     match WRITERS.get_ptr(Inode::of(info)) {
         // SAFETY: a map value.
         Some(writer) => unsafe { (*writer).at_ns >= began },

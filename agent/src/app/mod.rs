@@ -36,7 +36,7 @@ use watchdog::{Progress, Watchdog};
 
 /// From SIGTERM to the end, at most.
 const DRAIN: Duration = Duration::from_secs(5);
-/// What of it detaching and judging may use, at most; the rest is the feed's.
+/// What of it reading the rings and judging may use, at most; the rest is the feed's. Detaching comes after it.
 const JUDGE: Duration = Duration::from_millis(4300);
 
 /// What to run.
@@ -249,20 +249,28 @@ impl Agent {
         let Self { metrics, images: _, feed, source, stage } = self;
         let flavour = source.flavour();
         let drained = tokio::task::spawn_blocking(move || {
-            if let Some(status) = source.stop() {
+            let attached = source.stop().map(|(status, attached)| {
                 for (kind, counts) in status.kinds {
                     tracing::info!(%kind, submitted = counts.submitted, lost = counts.lost, received = counts.received, "records");
                 }
-            }
-            stage.finish(JUDGE.saturating_sub(begun.elapsed()))
+                attached
+            });
+            (stage.finish(JUDGE.saturating_sub(begun.elapsed())), attached)
         });
-        if !matches!(tokio::time::timeout(JUDGE, drained).await, Ok(Ok(true))) {
+        let (all_judged, attached) = match tokio::time::timeout(JUDGE, drained).await {
+            Ok(Ok(drained)) => drained,
+            _ => (false, None),
+        };
+        if !all_judged {
             for finding in unjudged(&metrics, flavour) {
                 tracing::error!(reason = finding.reason, "events are lost");
                 feed.publish(finding);
             }
         }
         feed.shutdown(DRAIN.saturating_sub(begun.elapsed() + Duration::from_millis(300))).await;
+        tracing::info!(seconds = begun.elapsed().as_secs_f64(), "everything is judged and delivered");
+        // Last, for it takes the kernel seconds, in which nothing is seen any more.
+        drop(attached);
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "ended");
     }
 }

@@ -32,13 +32,13 @@ struct Run {
 }
 
 /// Runs the suite on each kernel and prints a table. True: every scenario passed on every kernel.
-pub(super) fn run(series: &[&'static Series], only: Option<&str>) -> anyhow::Result<bool> {
+pub(super) fn run(series: &[&'static Series], only: Option<&str>, cpus: u32) -> anyhow::Result<bool> {
     build::release(&["muster", "suite", "tool"])?;
     let image = Image::get()?;
     let answered = answers::print(&image);
     let mut runs = Vec::new();
     for series in series {
-        runs.push(on(series, &image, only).with_context(|| format!("kernel {}", series.name))?);
+        runs.push(on(series, &image, only, cpus).with_context(|| format!("kernel {}", series.name))?);
     }
     let results = super::directory().join("results.json");
     fs::write(&results, serde_json::to_vec_pretty(&runs)?)?;
@@ -51,14 +51,15 @@ pub(super) fn run(series: &[&'static Series], only: Option<&str>) -> anyhow::Res
     Ok(failed == 0 && answered.is_ok())
 }
 
-fn on(series: &'static Series, image: &Image, only: Option<&str>) -> anyhow::Result<Run> {
-    println!("kernel {} ({})", series.name, series.flavour);
+fn on(series: &'static Series, image: &Image, only: Option<&str>, cpus: u32) -> anyhow::Result<Run> {
+    println!("kernel {} ({}), {cpus} processors", series.name, series.flavour);
     let only = only.map(|o| format!(" --only {}", quoted(o))).unwrap_or_default();
     let job = Job {
         name: "suite",
         line: format!("/muster/suite --flavour {}{only}", series.flavour),
         files: &[],
         count_instructions: false,
+        cpus,
     };
     let outcome = job.run(series, image, &mut |line| match serde_json::from_str::<Scenario>(line) {
         Ok(s) => println!("  {} {:6.1} s  {}{}", mark(s.passed), s.seconds, s.scenario, reason(&s)),
