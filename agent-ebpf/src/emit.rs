@@ -101,8 +101,8 @@ pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> bool {
 }
 
 /// A record of this [`kind`], of the `task_struct` at `task`, will never be made. `LOST_OF` first: the agent reads it after `LOST`, and
-/// so finds there whatever is counted.
-#[inline(always)]
+/// so finds there whatever is counted. A function of its own: a program has 512 bytes of stack.
+#[inline(never)]
 pub fn lost(task: u64, kind: u16, cause: u32) {
     let key: LostKey = [task::cgroup_id(task), u64::from(kind) << 32 | u64::from(cause)];
     if let Some(value) = LOST_OF.get_ptr_mut(&key) {

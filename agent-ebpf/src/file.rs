@@ -80,8 +80,7 @@ unsafe fn fill(
     // SAFETY: the caller's promise.
     unsafe {
         (*record).file = *info;
-        (*record).op = op;
-        (*record).reserved = [0; 3];
+        set_op(record, op);
         (*record).arg = arg;
         (*record).target_len = 0;
         (*record).target_flags = 0;
@@ -93,6 +92,18 @@ unsafe fn fill(
         file_info::set_path(&raw mut (*record).file, walked);
         (*record).origin_len = origin(task, info, path, buffer.cast(), walked.len);
     }
+}
+
+/// The operation and the zeroes behind it in one store: three bytes alone would be a call of `memset`, and so a stack frame.
+///
+/// # Safety
+/// `record` is valid for writes.
+#[inline(always)]
+unsafe fn set_op(record: *mut FileRecord, op: u8) {
+    const AT: usize = core::mem::offset_of!(FileRecord, op);
+    const { assert!(AT.is_multiple_of(4) && core::mem::offset_of!(FileRecord, reserved) == AT + 1) };
+    // SAFETY: the caller's promise.
+    unsafe { (&raw mut (*record).op).cast::<u32>().write(u32::from(op)) };
 }
 
 /// What is in memory only is in no SBOM, whatever it is called.
@@ -223,8 +234,7 @@ fn swap(kept: *const FileRecord, inode: u64) {
             (*record).origin_len = (*kept).target_origin_len;
             (*record).target_origin_len = (*kept).origin_len;
             (*record).reserved_too = 0;
-            (*record).op = file_op::EXCHANGE;
-            (*record).reserved = [0; 3];
+            set_op(record, file_op::EXCHANGE);
             (*record).arg = 0;
             (*record).open_flags = 0;
             let (path, target) = (&raw mut (*record).path, &raw mut (*record).target_path);
@@ -290,8 +300,7 @@ pub fn named(call: &Named) {
         unsafe {
             file_info::none(&raw mut (*record).file);
             (*record).file.flags = file_flag::PRESENT;
-            (*record).op = call.op as u8;
-            (*record).reserved = [0; 3];
+            set_op(record, call.op as u8);
             (*record).arg = call.arg;
             (*record).target_len = 0;
             (*record).target_flags = 0;
@@ -519,8 +528,7 @@ pub fn attribute_set(dentry: u64, attribute: u64) {
         unsafe {
             (*record).file = info;
             (*record).file.path_flags = path_flag::UNREACHABLE;
-            (*record).op = file_op::CAPABILITY;
-            (*record).reserved = [0; 3];
+            set_op(record, file_op::CAPABILITY);
             (*record).arg = 0;
             (*record).target_len = 0;
             (*record).target_flags = 0;

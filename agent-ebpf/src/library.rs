@@ -11,7 +11,7 @@ use crate::exec;
 use crate::file;
 use crate::file_info::{self, S_IFREG};
 use crate::layout::*;
-use crate::mapped::Mapped;
+use crate::mapped::{self, Mapped};
 use crate::path::{self, Path};
 use crate::task;
 
@@ -33,8 +33,10 @@ struct Mapping {
 /// `began`: when it was begun to find out what the file holds, nanoseconds since boot.
 #[inline(always)]
 fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64) {
-    let mapped = Mapped::of(path, info);
-    if mapped.is_some_and(|mapped| mapped.is_known(info)) {
+    let exact = mapped::is_exact(info);
+    let mut mapped = Mapped::NONE;
+    mapped.fill(path.mnt, path.dentry, info);
+    if exact && mapped.is_known(info) {
         return;
     }
     let task = task::current();
@@ -50,7 +52,7 @@ fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64
             file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
         }
     });
-    if sent && let Some(mapped) = mapped {
+    if sent && exact {
         mapped.note(began);
     }
 }

@@ -10,7 +10,6 @@ use muster_common::{FileInfo, file_flag};
 
 use crate::digest::{self, ContentKey};
 use crate::layout::{OFF_CRED_EUID, OFF_TASK_CRED, OFF_TASK_EXEC_ID, pointer, read};
-use crate::path::Path;
 use crate::task;
 
 /// A program that has a file mapped. Another exec is another program; and who it runs as is part of what is said of it.
@@ -35,24 +34,29 @@ static MAPPED: LruHashMap<Mapped, u64> = LruHashMap::with_max_entries(4096, 0);
 /// In a file system in memory.
 const IN_MEMORY: u32 = file_flag::TMPFS | file_flag::MEMFD;
 
+/// Otherwise each mapping of this file is reported.
+#[inline(always)]
+pub fn is_exact(info: &FileInfo) -> bool {
+    info.flags & IN_MEMORY == 0 && digest::is_steady(info)
+}
+
 impl Mapped {
-    /// Of the current task. `None`: each mapping of this file is reported.
-    #[inline(always)]
-    pub fn of(path: Path, info: &FileInfo) -> Option<Self> {
-        if info.flags & IN_MEMORY != 0 || !digest::is_steady(info) {
-            return None;
-        }
+    /// Nothing.
+    // SAFETY: integers.
+    pub const NONE: Self = unsafe { core::mem::zeroed() };
+
+    /// Of the current task. A function of its own: a program has 512 bytes of stack.
+    #[inline(never)]
+    pub fn fill(&mut self, mnt: u64, dentry: u64, info: &FileInfo) {
         let task = task::current();
-        Some(Self {
-            start_ns: task::start_ns(task),
-            exec_id: read(task, &OFF_TASK_EXEC_ID),
-            mnt: path.mnt,
-            dentry: path.dentry,
-            content: ContentKey::of(info),
-            tgid: (task::current_id() >> 32) as u32,
-            euid: read(pointer(task, &OFF_TASK_CRED), &OFF_CRED_EUID),
-            flags: u64::from(info.flags),
-        })
+        self.start_ns = task::start_ns(task);
+        self.exec_id = read(task, &OFF_TASK_EXEC_ID);
+        self.mnt = mnt;
+        self.dentry = dentry;
+        self.content = ContentKey::of(info);
+        self.tgid = (task::current_id() >> 32) as u32;
+        self.euid = read(pointer(task, &OFF_TASK_CRED), &OFF_CRED_EUID);
+        self.flags = u64::from(info.flags);
     }
 
     /// It was reported, and nothing was written to the file since.
