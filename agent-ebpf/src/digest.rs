@@ -90,16 +90,17 @@ const OTHER_ALGORITHM: i32 = -95;
 /// `HASH_ALGO_SHA256`
 const SHA256: i64 = 4;
 
-/// The inode's identity means its content.
+/// With these flags the inode's identity means its content.
 #[inline(always)]
-pub fn is_steady(info: &FileInfo) -> bool {
-    info.flags & UNSTEADY == 0
+pub fn is_steady(flags: u32) -> bool {
+    flags & UNSTEADY == 0
 }
 
 /// The digest that is kept for this content, if it can be trusted now.
 #[inline(always)]
 pub fn cached(info: &FileInfo, out: &mut Digest) -> bool {
-    if info.flags & UNSTEADY != 0 {
+    // Where the kernel computes none, none is kept.
+    if global(&HAS_IMA_FILE_HASH) == 0 || info.flags & UNSTEADY != 0 {
         return false;
     }
     let Some(known) = DIGESTS.get_ptr(ContentKey::of(info)) else { return false };

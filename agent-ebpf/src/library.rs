@@ -33,10 +33,9 @@ struct Mapping {
 /// `began`: when it was begun to find out what the file holds, nanoseconds since boot.
 #[inline(always)]
 fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64) {
-    let exact = mapped::is_exact(info);
     let mut mapped = Mapped::NONE;
     mapped.fill(path.mnt, path.dentry, info);
-    if exact && mapped.is_known(info) {
+    if mapped::is_exact(opaque(info.flags)) && mapped.is_known(info) {
         return;
     }
     let task = task::current();
@@ -52,7 +51,7 @@ fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64
             file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
         }
     });
-    if sent && exact {
+    if sent && mapped::is_exact(opaque(info.flags)) {
         mapped.note(began);
     }
 }
@@ -106,7 +105,7 @@ pub fn mapped(file: u64, prot: u64, flags: u64, address: u64) {
         file::mapped_writable(file);
     }
     if prot & PROT_EXEC != 0 {
-        let altered = altered(flags & file::MAP_SHARED != 0, prot);
+        let altered = opaque(altered(flags & file::MAP_SHARED != 0, prot));
         executable(file, Mapping { prot, mprotect: false, address }, altered);
     }
 }
@@ -129,7 +128,7 @@ pub fn protecting(vma: u64, prot: u64) {
     // Since 2.6 a private mapping has an `anon_vma` from the first page that is not the file's any more (do_cow_fault(),
     // wp_page_copy()), and keeps it.
     let stored = pointer(vma, &OFF_VMA_ANON) != 0;
-    let altered = if stored { file_flag::ALTERED } else { altered(flags & VM_SHARED != 0, prot) };
+    let altered = opaque(if stored { file_flag::ALTERED } else { altered(flags & VM_SHARED != 0, prot) });
     let becomes_writable = altered != 0 && prot & file::PROT_WRITE != 0 && flags & VM_WRITE == 0;
     if flags & VM_EXEC == 0 || becomes_writable {
         executable(file, Mapping { prot, mprotect: true, address: read(vma, &OFF_VMA_START) }, altered);

@@ -36,8 +36,8 @@ const IN_MEMORY: u32 = file_flag::TMPFS | file_flag::MEMFD;
 
 /// Otherwise each mapping of this file is reported.
 #[inline(always)]
-pub fn is_exact(info: &FileInfo) -> bool {
-    info.flags & IN_MEMORY == 0 && digest::is_steady(info)
+pub fn is_exact(flags: u32) -> bool {
+    flags & IN_MEMORY == 0 && digest::is_steady(flags)
 }
 
 impl Mapped {

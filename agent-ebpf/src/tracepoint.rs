@@ -147,6 +147,7 @@ pub fn name_exit(ctx: TracePointContext) -> u32 {
         call.op = u32::from(file_op::EXCHANGE);
     }
     if result(&ctx) == 0 && !dull && call.op != 0 {
+        call.op = opaque(call.op);
         file::named(&call);
     }
     0
