@@ -36,7 +36,7 @@ use watchdog::{Progress, Watchdog};
 
 /// From SIGTERM to the end, at most.
 const DRAIN: Duration = Duration::from_secs(5);
-/// What of it reading the rings and judging may use, at most; the rest is the feed's. Detaching comes after it.
+/// What of it reading the rings and judging may use, at most; the rest is the feed's. Detaching goes on beside it.
 const JUDGE: Duration = Duration::from_millis(4300);
 
 /// What to run.
@@ -249,15 +249,16 @@ impl Agent {
         let Self { metrics, images: _, feed, source, stage } = self;
         let flavour = source.flavour();
         let drained = tokio::task::spawn_blocking(move || {
-            let attached = source.stop().map(|(status, attached)| {
+            let detaching = source.stop().and_then(|(status, attached)| {
                 for (kind, counts) in status.kinds {
                     tracing::info!(%kind, submitted = counts.submitted, lost = counts.lost, received = counts.received, "records");
                 }
-                attached
+                // It takes the kernel seconds, in which this thread has other things to do.
+                std::thread::Builder::new().name("detach".to_owned()).spawn(move || drop(attached)).ok()
             });
-            (stage.finish(JUDGE.saturating_sub(begun.elapsed())), attached)
+            (stage.finish(JUDGE.saturating_sub(begun.elapsed())), detaching)
         });
-        let (all_judged, attached) = match tokio::time::timeout(JUDGE, drained).await {
+        let (all_judged, detaching) = match tokio::time::timeout(JUDGE, drained).await {
             Ok(Ok(drained)) => drained,
             _ => (false, None),
         };
@@ -269,8 +270,9 @@ impl Agent {
         }
         feed.shutdown(DRAIN.saturating_sub(begun.elapsed() + Duration::from_millis(300))).await;
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "everything is judged and delivered");
-        // Last, for it takes the kernel seconds, in which nothing is seen any more.
-        drop(attached);
+        if detaching.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that detaches the programs has failed; the kernel detaches them when the agent ends");
+        }
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "ended");
     }
 }

@@ -56,7 +56,7 @@ pub struct Sensor {
 
 /// Programs that are attached and submit nothing any more. Dropped, they are detached, for which the kernel takes seconds: it waits for
 /// whatever may run in each of them (`synchronize_rcu_tasks()` in `ftrace_shutdown()`, `perf_trace_destroy()`).
-#[must_use = "detaching takes seconds: whatever else there is to do at the end comes first"]
+#[must_use = "detaching takes seconds, in which the rest of the end can go on"]
 pub struct Attached(Option<aya::Ebpf>);
 
 impl Drop for Attached {
