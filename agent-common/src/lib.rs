@@ -101,8 +101,11 @@ pub mod cause {
     pub const RING: u32 = 0;
     /// A map was full that keeps what its call was given until that has succeeded.
     pub const MAP: u32 = 1;
+    /// The end of its call was not seen. The kernel runs no program at a function's end twice at once on a processor, and what takes the
+    /// processor from it does the same; or another security module refused the call, and nothing is lost.
+    pub const UNCONFIRMED: u32 = 2;
     /// One more than the largest cause.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// Key of the map `LOST_OF`: cgroup id; `kind << 32 | cause`.

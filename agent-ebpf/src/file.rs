@@ -135,8 +135,8 @@ struct Deed {
 static NO_DEED: Deed = unsafe { core::mem::zeroed() };
 
 /// What the `path_*` hooks of the lsm flavour found, by `tgid << 32 | tid`: they come before the kernel asks whether the task may do it
-/// at all. A thread is in one such call at a time, and its next takes the place of one that another security module refused. No LRU
-/// map, as for `PENDING` (`exec.rs`): what finds no room is counted. The agent makes it larger where there are many processors.
+/// at all. A thread is in one such call at a time; what it leaves is [`unconfirmed`]. No LRU map, as for `PENDING` (`exec.rs`): what finds no
+/// room is counted. The agent makes it larger where there are many processors.
 #[map]
 static DEEDS: HashMap<u64, Deed> = HashMap::with_max_entries(1024, 0);
 
@@ -144,6 +144,7 @@ static DEEDS: HashMap<u64, Deed> = HashMap::with_max_entries(1024, 0);
 #[inline(always)]
 fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut FileRecord)) {
     let id = task::current_id();
+    unconfirmed(id);
     let _ = DEEDS.insert(id, &NO_DEED, u64::from(BPF_ANY));
     let Some(deed) = DEEDS.get_ptr_mut(id) else {
         lost(task::current(), kind::FILE, cause::MAP);
@@ -172,13 +173,22 @@ pub fn done(dentry: u64, op: u8, result: i32) {
     if result == 0 {
         copy(kept, op);
     }
-    forget(task::current_id());
+    let _ = DEEDS.remove(task::current_id());
 }
 
-/// The thread of this id is gone, or about to do something else.
+/// What the thread of this id, the current one, was about to do was never [`done`] for all that is known.
+#[inline(always)]
+fn unconfirmed(id: u64) {
+    if DEEDS.get_ptr(id).is_some() {
+        lost(task::current(), kind::FILE, cause::UNCONFIRMED);
+    }
+}
+
+/// The current thread is gone, or has this id no more.
 #[inline(always)]
 pub fn forget(id: u64) {
     if global(&FLAVOUR) == u32::from(hook::LSM) {
+        unconfirmed(id);
         let _ = DEEDS.remove(id);
     }
 }
@@ -217,7 +227,7 @@ pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {
         // Each dentry has kept its inode, and taken the other's name.
         swap(kept, pointer(other, &OFF_DENTRY_INODE));
     }
-    forget(task::current_id());
+    let _ = DEEDS.remove(task::current_id());
 }
 
 /// Sends what was kept of an exchange from the side of the other.

@@ -438,6 +438,8 @@ pub enum LossCause {
     TableFull,
     /// The decoder refused them.
     Malformed,
+    /// What was announced was not seen to end.
+    Unconfirmed,
 }
 
 /// What happened.

@@ -271,7 +271,9 @@ impl Agent {
         feed.shutdown(DRAIN.saturating_sub(begun.elapsed() + Duration::from_millis(300))).await;
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "everything is judged and delivered");
         if detaching.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that detaches the programs has failed; the kernel detaches them when the agent ends");
+            tracing::error!(
+                "the thread that detaches the programs has failed; the kernel detaches them when the agent ends"
+            );
         }
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "ended");
     }

@@ -37,6 +37,11 @@ impl Loss {
                 "lost in the kernel because more system calls were under way at once than the sensor can keep in mind"
                     .to_owned()
             }
+            LossCause::Unconfirmed => {
+                "lost in the kernel, at most, because the ends of their calls were not seen: the processor was taken from the kernel \
+                 program that sees them, or another security module refused the calls"
+                    .to_owned()
+            }
             LossCause::Malformed => {
                 "refused because the agent's kernel programs do not write such; what was in them is not known"
                     .to_owned()

@@ -17,8 +17,11 @@ pub(super) const KINDS: [(Kind, u16); 6] = [
     (Kind::Exit, kind::EXIT),
 ];
 /// Causes that the kernel counts, with their row in its counters.
-pub(super) const CAUSES: [(LossCause, u32); 2] =
-    [(LossCause::RingFull, cause::RING), (LossCause::TableFull, cause::MAP)];
+pub(super) const CAUSES: [(LossCause, u32); 3] = [
+    (LossCause::RingFull, cause::RING),
+    (LossCause::TableFull, cause::MAP),
+    (LossCause::Unconfirmed, cause::UNCONFIRMED),
+];
 
 /// Totals since the start, in the order of [`KINDS`].
 pub(super) type Totals = [u64; KINDS.len()];

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::event::Class;
 
-    const NONE: [Totals; 2] = [[0; 6]; 2];
+    const NONE: [Totals; 3] = [[0; 6]; 3];
 
     /// Kind, cause, number, since when, cgroup.
     type Line = (Kind, LossCause, u64, u64, u64);
@@ -104,7 +104,7 @@ mod tests {
         events.into_iter().map(line).collect()
     }
 
-    fn tell(losses: &mut Losses, lost: [Totals; 2], workloads: &[OfWorkload], now_ns: u64) -> Vec<Line> {
+    fn tell(losses: &mut Losses, lost: [Totals; 3], workloads: &[OfWorkload], now_ns: u64) -> Vec<Line> {
         let mut out = Vec::new();
         losses.update(&lost, || workloads.to_vec(), now_ns, &mut out);
         assert!(out.iter().all(|event| event.time_ns == now_ns));
@@ -121,10 +121,10 @@ mod tests {
         use LossCause::{RingFull, TableFull};
         let mut losses = Losses::new(Flavour::Tracepoint, 100);
         assert_eq!(tell(&mut losses, NONE, &[], 200), []);
-        let lost = [[0, 0, 5, 0, 0, 0], [0; 6]];
+        let lost = [[0, 0, 5, 0, 0, 0], [0; 6], [0; 6]];
         assert_eq!(tell(&mut losses, lost, &[], 300), [(Kind::File, RingFull, 5, 200, 0)]);
         assert_eq!(tell(&mut losses, lost, &[], 400), []);
-        let lost = [[1, 0, 7, 0, 0, 0], [0, 0, 3, 0, 0, 0]];
+        let lost = [[1, 0, 7, 0, 0, 0], [0, 0, 3, 0, 0, 0], [0; 6]];
         let both = [
             (Kind::Exec, RingFull, 1, 400, 0),
             (Kind::File, RingFull, 2, 400, 0),
@@ -137,7 +137,7 @@ mod tests {
     fn a_loss_names_its_workload_and_the_sum_is_exact() {
         use LossCause::RingFull;
         let mut losses = Losses::new(Flavour::Lsm, 100);
-        let lost = [[0, 9, 0, 0, 0, 0], [0; 6]];
+        let lost = [[0, 9, 0, 0, 0, 0], [0; 6], [0; 6]];
         let flood = [of(7, Kind::Library, 6), of(8, Kind::Library, 1)];
         let told = tell(&mut losses, lost, &flood, 200);
         // Two are of workloads that found no room in the map.
@@ -148,10 +148,10 @@ mod tests {
         ];
         assert_eq!(told, expected);
         // One more was counted for the workload between the two looks: the total has it at the next.
-        let lost = [[0, 10, 0, 0, 0, 0], [0; 6]];
+        let lost = [[0, 10, 0, 0, 0, 0], [0; 6], [0; 6]];
         let told = tell(&mut losses, lost, &[of(7, Kind::Library, 2)], 300);
         assert_eq!(told, [(Kind::Library, RingFull, 2, 200, 7)]);
-        let lost = [[0, 11, 0, 0, 0, 0], [0; 6]];
+        let lost = [[0, 11, 0, 0, 0, 0], [0; 6], [0; 6]];
         assert_eq!(tell(&mut losses, lost, &[], 400), []);
     }
 

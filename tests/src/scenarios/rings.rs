@@ -26,7 +26,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         seen("2,000 processes connect and end", |s| connects(s, false)),
         seen("2,000 processes connect and end while the agent stands still", |s| connects(s, true)),
-        seen("names changed by threads of one processor", renames),
+        Scenario {
+            name: "names changed by threads of one processor",
+            run: renames,
+            // On a kernel that takes the processor from its programs.
+            may_lose: &[Kind::File],
+        },
         seen("attested file stored into where it is mapped, and made executable", stored),
         seen("attested file mapped executable and writable", writable),
     ]
@@ -36,6 +41,13 @@ fn submitted(stage: &mut Stage, kind: Kind) -> anyhow::Result<u64> {
     let status = stage.agent.status()?;
     let counters = status.kinds.iter().find(|k| k.kind() == kind).context("no counters")?;
     Ok(counters.submitted)
+}
+
+/// Submitted or counted as lost.
+fn reported(stage: &mut Stage, kind: Kind) -> anyhow::Result<u64> {
+    let status = stage.agent.status()?;
+    let counters = status.kinds.iter().find(|k| k.kind() == kind).context("no counters")?;
+    Ok(counters.submitted + counters.lost)
 }
 
 /// The kernel programs report each library of a process once.
@@ -104,14 +116,14 @@ fn renames(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
                   $flags = pack('L2', unpack('L', $flags) | 0x10000); ioctl(D, 0x40086602, $flags) or die }";
     run(Command::new("/usr/bin/perl").args(["-e", script]).args(&directories[1..]))?;
     stage.settle()?;
-    let before = submitted(stage, Kind::File)?;
+    let before = reported(stage, Kind::File)?;
     let mut arguments = vec!["renames".to_owned(), TIMES.to_string()];
     arguments.extend(directories);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let said = stage.world.run_tool(&arguments)?;
     let processors: u64 = String::from_utf8(said.stdout)?.trim().parse()?;
     stage.settle_records()?;
-    let made = submitted(stage, Kind::File)? - before;
+    let made = reported(stage, Kind::File)? - before;
     let expected = processors * 2 + THREADS * TIMES;
     ensure!(made == expected, "{made} records of {expected} renames on {processors} processors");
     Ok(vec![found(Kind::Exec, Verdict::Unauthorized, &stage.world.tool)?])
