@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Only the scenarios whose name contains this.
     #[arg(long, value_name = "TEXT", conflicts_with = "exec")]
     only: Option<String>,
-    /// Virtual processors; more than the machine has make it slow.
+    /// Virtual processors. With more than two, the scenarios alone are run, without what follows them.
     #[arg(long, value_name = "N", default_value_t = CPUS)]
     cpus: u32,
     #[command(flatten)]

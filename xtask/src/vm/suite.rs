@@ -54,9 +54,11 @@ pub(super) fn run(series: &[&'static Series], only: Option<&str>, cpus: u32) -> 
 fn on(series: &'static Series, image: &Image, only: Option<&str>, cpus: u32) -> anyhow::Result<Run> {
     println!("kernel {} ({}), {cpus} processors", series.name, series.flavour);
     let only = only.map(|o| format!(" --only {}", quoted(o))).unwrap_or_default();
+    // The kernel takes long to detach programs where there are more virtual processors than real ones.
+    let part = if cpus > super::CPUS { " --scenarios-only" } else { "" };
     let job = Job {
         name: "suite",
-        line: format!("/muster/suite --flavour {}{only}", series.flavour),
+        line: format!("/muster/suite --flavour {}{only}{part}", series.flavour),
         files: &[],
         count_instructions: false,
         cpus,
