@@ -119,7 +119,9 @@ macro_rules! with_kernel_fields {
             OFF_VMA_FILE, "vm_area_struct", "vm_file", Offset, false;
             OFF_VMA_START, "vm_area_struct", "vm_start", Offset, false;
             OFF_VMA_FLAGS, "vm_area_struct", "vm_flags", Offset, false;
+            OFF_VMA_ANON, "vm_area_struct", "anon_vma", Offset, false;
             OFF_SOCKET_SK, "socket", "sk", Offset, false;
+            OFF_SOCKET_STATE, "socket", "state", Offset, false;
             OFF_FILE_PRIVATE, "file", "private_data", Offset, false;
             OFF_MSG_NAME, "msghdr", "msg_name", Offset, false;
             OFF_MSG_NAMELEN, "msghdr", "msg_namelen", Offset, false;

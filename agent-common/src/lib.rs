@@ -33,18 +33,34 @@ pub const SHA256_LEN: usize = 32;
 
 /// Names of the maps, as both sides spell them.
 pub mod map {
-    /// Ring for exec, fork, exit and executable mappings.
+    /// Ring for exec, fork and exit.
     pub const RING_EXEC: &str = "RING_EXEC";
+    /// Ring for executable mappings.
+    pub const RING_LIBRARY: &str = "RING_LIBRARY";
     /// Ring for file changes.
     pub const RING_FILE: &str = "RING_FILE";
     /// Ring for network connects.
     pub const RING_NET: &str = "RING_NET";
-    /// Per-CPU array, indexed by record kind: records that could not be reserved (`u64` each).
+    /// Per-CPU array, indexed by [`cause`](crate::cause) and record kind: records that never came into a ring (`u64` each).
     pub const LOST: &str = "LOST";
+    /// Hash: of which workload they were, as far as it has room: [`LostKey`](crate::LostKey) to [`LostValue`](crate::LostValue).
+    pub const LOST_OF: &str = "LOST_OF";
+    /// Array of one `u32`: not 0 when the agent takes no more records.
+    pub const CLOSED: &str = "CLOSED";
     /// Per-CPU array, indexed by record kind: records that were submitted (`u64` each).
     pub const SENT: &str = "SENT";
     /// LRU hash: digest of a file by its identity; see `agent-ebpf/src/digest.rs`.
     pub const DIGESTS: &str = "DIGESTS";
+    /// Hash: execs under way; see `agent-ebpf/src/exec.rs`.
+    pub const PENDING: &str = "PENDING";
+    /// Hash: what is about to be done to names; see `agent-ebpf/src/file.rs`.
+    pub const DEEDS: &str = "DEEDS";
+    /// LRU hash: arguments of system calls under way; see `agent-ebpf/src/tracepoint.rs`.
+    pub const CALLS: &str = "CALLS";
+    /// LRU hash: senders of datagrams that were reported; see `agent-ebpf/src/connect.rs`.
+    pub const SENDERS: &str = "SENDERS";
+    /// LRU hash: executable mappings that were reported; see `agent-ebpf/src/mapped.rs`.
+    pub const MAPPED: &str = "MAPPED";
     /// LRU hash: inodes whose open for write was already reported.
     pub const WRITERS: &str = "WRITERS";
 }
@@ -78,6 +94,24 @@ pub mod kind {
     /// One more than the largest kind; the length of the per-kind counters.
     pub const COUNT: u32 = 7;
 }
+
+/// Why a record never came into its ring. Row of the map `LOST`, each [`kind::COUNT`] long.
+pub mod cause {
+    /// Its ring was full.
+    pub const RING: u32 = 0;
+    /// A map was full that keeps what its call was given until that has succeeded.
+    pub const MAP: u32 = 1;
+    /// The end of its call was not seen. The kernel runs no program at a function's end twice at once on a processor, and what takes the
+    /// processor from it does the same; or another security module refused the call, and nothing is lost.
+    pub const UNCONFIRMED: u32 = 2;
+    /// One more than the largest cause.
+    pub const COUNT: u32 = 3;
+}
+
+/// Key of the map `LOST_OF`: cgroup id; `kind << 32 | cause`.
+pub type LostKey = [u64; 2];
+/// Value of the map `LOST_OF`: number of records; start of the process that was the first to lose one; its id.
+pub type LostValue = [u64; 3];
 
 /// Which hooks carried a record: [`Header::hook`].
 pub mod hook {
@@ -119,6 +153,8 @@ pub mod file_flag {
     pub const WRITERS: u32 = 32;
     /// Its content may change without its inode showing it: it lies on FUSE, or on an overlay that was mounted from a user namespace.
     pub const BENEATH: u32 = 64;
+    /// Of a mapping: its pages may be the process's own and not the file's, for it is or was private and writable.
+    pub const ALTERED: u32 = 1 << 16;
 }
 
 /// Values of [`Digest::origin`].

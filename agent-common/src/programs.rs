@@ -114,6 +114,13 @@ pub const PROGRAMS: &[Program] = &[
     tp_btf("process_fork", "sched_process_fork", BOTH, "fork"),
     tp_btf("process_exit", "sched_process_exit", BOTH, "exit"),
     sleepable("exec_check", "bprm_check_security", "exec: script and program with digest, before they run"),
+    Program {
+        name: "exec_abandoned",
+        attach: Attach::Fentry { function: "abort_creds" },
+        flavours: LSM,
+        optional: false,
+        sees: "exec: what is known of one that failed is forgotten",
+    },
     sleepable(
         "library_map",
         "mmap_file",

@@ -15,8 +15,16 @@ use crate::task;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+/// An address without one; udp_sendmsg() of IPv4 takes it for `AF_INET`.
+const AF_UNSPEC: u16 = 0;
 /// `IPPROTO_MPTCP`: TCP by more than one way.
 const MPTCP: u16 = 262;
+/// SMC is TCP that may become RDMA when the other side can: smc_connect() connects a TCP socket of the kernel's own, of which no
+/// security module hears. Its family, and since 6.11 its protocol in the families of IP (`IPPROTO_SMC`).
+const AF_SMC: u16 = 43;
+const SMC: u16 = 256;
+/// `SS_UNCONNECTED`
+const UNCONNECTED: u32 = 1;
 /// `MSG_FASTOPEN`: a send that connects.
 const FASTOPEN: u32 = 0x2000_0000;
 
@@ -25,7 +33,7 @@ const EEXIST: i32 = -17;
 
 /// A destination.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Destination {
     address: [u8; 16],
     /// Host byte order.
@@ -81,15 +89,19 @@ pub fn read_user<T: Copy>(address: u64) -> T {
 #[inline(always)]
 fn protocol_of(sk: u64) -> u8 {
     match read::<u16>(sk, &OFF_SK_PROTOCOL) {
-        6 | MPTCP => protocol::TCP,
+        6 | MPTCP | SMC => protocol::TCP,
         17 => protocol::UDP,
+        _ if read::<u16>(sk, &OFF_SK_FAMILY) == AF_SMC => protocol::TCP,
         _ => 0,
     }
 }
 
 #[inline(always)]
-fn destination(address: Address, len: u32) -> Option<Destination> {
-    let family: u16 = address.read(0);
+fn destination(address: Address, len: u32, unspecified: u16) -> Option<Destination> {
+    let family: u16 = match address.read(0) {
+        AF_UNSPEC => unspecified,
+        family => family,
+    };
     let port = u16::from_be(address.read(2));
     let mut to = Destination { address: [0; 16], port, family };
     if family == AF_INET && len >= 8 {
@@ -125,9 +137,16 @@ pub fn connecting(socket: u64, address: Address, len: u32) {
     if protocol == 0 || task::is_own() {
         return;
     }
-    if let Some(to) = destination(address, len) {
-        report(sk, protocol, &to, false);
+    let Some(to) = destination(address, len, AF_UNSPEC) else { return };
+    // io_uring asks until a stream socket is connected, and so does a program that does not wait: what the socket has already says
+    // nothing new. Its state alone would not do: another thread may take the connection away before this call comes to it.
+    if protocol == protocol::TCP
+        && read::<u32>(socket, &OFF_SOCKET_STATE) != UNCONNECTED
+        && destination_of(sk).is_some_and(|has| has == to)
+    {
+        return;
     }
+    report(sk, protocol, &to, false);
 }
 
 /// The hook before a send. `msg` is the kernel's `struct msghdr`.
@@ -150,7 +169,10 @@ pub fn sent(sk: u64, address: Address, len: u32, fastopen: bool) {
     if protocol == 0 || protocol == protocol::TCP && !fastopen || task::is_own() {
         return;
     }
-    let Some(to) = destination(address, len) else { return };
+    // With IPv6, and with TCP, an address without a family is none.
+    let ipv4 = protocol == protocol::UDP && read::<u16>(sk, &OFF_SK_FAMILY) == AF_INET;
+    let unspecified = if ipv4 { AF_INET } else { AF_UNSPEC };
+    let Some(to) = destination(address, len, unspecified) else { return };
     let task = task::current();
     let sender = Sender {
         start_ns: task::start_ns(task),
@@ -172,13 +194,9 @@ pub fn sent(sk: u64, address: Address, len: u32, fastopen: bool) {
     }
 }
 
-/// A socket has its destination: reported from the socket itself.
+/// The destination that a socket has.
 #[inline(always)]
-pub fn connected(sk: u64, wanted: u8) {
-    let protocol = protocol_of(sk);
-    if protocol != wanted || task::is_own() {
-        return;
-    }
+fn destination_of(sk: u64) -> Option<Destination> {
     let family: u16 = read(sk, &OFF_SK_FAMILY);
     let port = u16::from_be(read(sk, &OFF_SK_DPORT));
     let mut to = Destination { address: [0; 16], port, family };
@@ -187,10 +205,20 @@ pub fn connected(sk: u64, wanted: u8) {
     } else if family == AF_INET6 {
         to.address = read(sk, &OFF_SK_V6_DADDR);
     } else {
-        return;
+        return None;
     }
     // A connect to AF_UNSPEC takes the destination away.
-    if port != 0 {
+    (port != 0).then_some(to)
+}
+
+/// A socket has its destination: reported from the socket itself.
+#[inline(always)]
+pub fn connected(sk: u64, wanted: u8) {
+    let protocol = protocol_of(sk);
+    if protocol != wanted || task::is_own() {
+        return;
+    }
+    if let Some(to) = destination_of(sk) {
         report(sk, protocol, &to, false);
     }
 }

@@ -47,8 +47,9 @@ pub struct ContentKey {
 }
 
 impl ContentKey {
+    /// Of a file that is filled in.
     #[inline(always)]
-    fn of(info: &FileInfo) -> Self {
+    pub fn of(info: &FileInfo) -> Self {
         Self {
             inode: Inode::of(info),
             size: info.size,
@@ -89,10 +90,17 @@ const OTHER_ALGORITHM: i32 = -95;
 /// `HASH_ALGO_SHA256`
 const SHA256: i64 = 4;
 
+/// With these flags the inode's identity means its content.
+#[inline(always)]
+pub fn is_steady(flags: u32) -> bool {
+    flags & UNSTEADY == 0
+}
+
 /// The digest that is kept for this content, if it can be trusted now.
 #[inline(always)]
 pub fn cached(info: &FileInfo, out: &mut Digest) -> bool {
-    if info.flags & UNSTEADY != 0 {
+    // Where the kernel computes none, none is kept.
+    if global(&HAS_IMA_FILE_HASH) == 0 || info.flags & UNSTEADY != 0 {
         return false;
     }
     let Some(known) = DIGESTS.get_ptr(ContentKey::of(info)) else { return false };
@@ -134,8 +142,9 @@ pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Diges
     }
 }
 
+/// The content may have changed since that time.
 #[inline(always)]
-fn written_since(info: &FileInfo, began: u64) -> bool {
+pub fn written_since(info: &FileInfo, began: u64) -> bool {
     match WRITERS.get_ptr(Inode::of(info)) {
         // SAFETY: a map value.
         Some(writer) => unsafe { (*writer).at_ns >= began },

@@ -13,11 +13,12 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::HashMap;
 use muster_common::{Digest, ExecRecord, FileInfo, LibraryRecord, PATH_BUF, file_flag, hook};
 
 use crate::digest;
 use crate::emit::emit;
+use crate::file;
 use crate::file_info;
 use crate::layout::*;
 use crate::path::{self, Path, Spelling};
@@ -51,11 +52,12 @@ const NOT_CHECKED: Checked =
 /// Lies in `.rodata`: too large for the stack, and a new entry has to come from somewhere.
 static EMPTY: Pending = Pending { mm: 0, first: NOT_CHECKED, last: NOT_CHECKED };
 
-/// Execs under way, by `tgid << 32 | tid`. An exec that fails leaves its entry for the thread's next exec or exit.
-/// Allocated before use, as sleepable programs of 6.1 demand. When it is full the oldest entry goes, so that threads whose execs
-/// fail cannot keep others out; an exec without its entry falls back to what `sched_process_exec` alone can say.
+/// Execs under way, by `tgid << 32 | tid`. Allocated before use, as sleepable programs of 6.1 demand. No LRU map: before 6.16 one of this
+/// size forgets entries that are in use on machines with more than 8 processors (`LOCAL_FREE_TARGET` elements wait on each). An exec
+/// that fails takes its entry along ([`abandoned`]). When the map is full, an exec falls back to what `sched_process_exec` alone can
+/// say. The agent makes it larger where there are many processors.
 #[map]
-static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(1024, 0);
+static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(1024, 0);
 
 /// A script, or a file that `binfmt_misc` gives to an interpreter: each loader replaces `interp`, nothing else does.
 #[inline(always)]
@@ -156,6 +158,8 @@ pub fn ran(task: u64, old_pid: u32, bprm: u64) {
     if global(&FLAVOUR) == u32::from(hook::LSM) {
         let _ = PENDING.remove(id);
     }
+    // The old id is nobody's any more.
+    file::forget(id);
 }
 
 #[inline(always)]
@@ -204,10 +208,17 @@ pub fn is_loading(inode: u64) -> bool {
     (first == inode || last == inode) && pointer(task::current(), &OFF_TASK_MM) != mm
 }
 
+/// The exec of this thread failed, if it was in one.
+#[inline(always)]
+pub fn abandoned() {
+    let _ = PENDING.remove(task::current_id());
+}
+
 /// The thread is gone.
 #[inline(always)]
 pub fn forget() {
     if global(&FLAVOUR) == u32::from(hook::LSM) {
         let _ = PENDING.remove(task::current_id());
     }
+    file::forget(task::current_id());
 }

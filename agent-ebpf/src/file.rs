@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
-use muster_common::{FileInfo, FileRecord, PATH_BUF, file_flag, file_op, hook, kind, path_flag};
+use aya_ebpf::maps::HashMap;
+use muster_common::{FileInfo, FileRecord, PATH_BUF, cause, file_flag, file_op, hook, kind, path_flag};
 
 use crate::digest;
 use crate::emit::{emit, lost};
@@ -80,8 +80,7 @@ unsafe fn fill(
     // SAFETY: the caller's promise.
     unsafe {
         (*record).file = *info;
-        (*record).op = op;
-        (*record).reserved = [0; 3];
+        set_op(record, op);
         (*record).arg = arg;
         (*record).target_len = 0;
         (*record).target_flags = 0;
@@ -93,6 +92,18 @@ unsafe fn fill(
         file_info::set_path(&raw mut (*record).file, walked);
         (*record).origin_len = origin(task, info, path, buffer.cast(), walked.len);
     }
+}
+
+/// The operation and the zeroes behind it in one store: three bytes alone would be a call of `memset`, and so a stack frame.
+///
+/// # Safety
+/// `record` is valid for writes.
+#[inline(always)]
+unsafe fn set_op(record: *mut FileRecord, op: u8) {
+    const AT: usize = core::mem::offset_of!(FileRecord, op);
+    const { assert!(AT.is_multiple_of(4) && core::mem::offset_of!(FileRecord, reserved) == AT + 1) };
+    // SAFETY: the caller's promise.
+    unsafe { (&raw mut (*record).op).cast::<u32>().write(u32::from(op)) };
 }
 
 /// What is in memory only is in no SBOM, whatever it is called.
@@ -108,45 +119,78 @@ unsafe fn origin(task: u64, info: &FileInfo, path: Path, buffer: *mut u8, start:
     unsafe { path::origin(task, path, buffer, start) }
 }
 
-/// Something that is about to be done to a name, by which thread. Overlayfs does the same to names of its layers meanwhile.
+/// Something that is about to be done to a name.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Deed {
-    thread: u64,
+    /// Overlayfs does the same to names of its layers meanwhile.
     dentry: u64,
     /// One of [`file_op`].
     op: u64,
+    record: FileRecord,
 }
 
 /// Lies in `.rodata`, as a new entry has to come from somewhere.
 // SAFETY: the record is integers.
-static NO_DEED: FileRecord = unsafe { core::mem::zeroed() };
+static NO_DEED: Deed = unsafe { core::mem::zeroed() };
 
-/// What the `path_*` hooks of the lsm flavour found: they come before the kernel asks whether the task may do it at all. When it is
-/// full the oldest goes; few threads are between the two at once.
+/// What the `path_*` hooks of the lsm flavour found, by `tgid << 32 | tid`: they come before the kernel asks whether the task may do it
+/// at all. A thread is in one such call at a time; what it leaves is [`unconfirmed`]. No LRU map, as for `PENDING` (`exec.rs`): what finds no
+/// room is counted. The agent makes it larger where there are many processors.
 #[map]
-static DEEDS: LruHashMap<Deed, FileRecord> = LruHashMap::with_max_entries(1024, 0);
+static DEEDS: HashMap<u64, Deed> = HashMap::with_max_entries(1024, 0);
 
 /// Keeps a record until it is [`done`].
 #[inline(always)]
 fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut FileRecord)) {
-    let deed = Deed { thread: task::current_id(), dentry, op: u64::from(op) };
-    let _ = DEEDS.insert(&deed, &NO_DEED, u64::from(BPF_ANY));
-    match DEEDS.get_ptr_mut(&deed) {
-        Some(record) => fill(task::current(), record),
-        None => lost(kind::FILE),
+    let id = task::current_id();
+    unconfirmed(id);
+    let _ = DEEDS.insert(id, &NO_DEED, u64::from(BPF_ANY));
+    let Some(deed) = DEEDS.get_ptr_mut(id) else {
+        lost(task::current(), kind::FILE, cause::MAP);
+        return;
+    };
+    // SAFETY: a map value of this thread alone.
+    unsafe {
+        (*deed).dentry = dentry;
+        (*deed).op = u64::from(op);
+        fill(task::current(), &raw mut (*deed).record);
     }
+}
+
+/// What this thread was about to do, if it was this.
+#[inline(always)]
+fn announced(dentry: u64, op: u8) -> Option<*const FileRecord> {
+    let deed = DEEDS.get_ptr(task::current_id())?;
+    // SAFETY: a map value of this thread alone.
+    unsafe { ((*deed).dentry == dentry && (*deed).op == u64::from(op)).then_some(&raw const (*deed).record) }
 }
 
 /// The kernel did it, or did not.
 #[inline(always)]
 pub fn done(dentry: u64, op: u8, result: i32) {
-    let deed = Deed { thread: task::current_id(), dentry, op: u64::from(op) };
-    let Some(kept) = DEEDS.get_ptr(&deed) else { return };
+    let Some(kept) = announced(dentry, op) else { return };
     if result == 0 {
         copy(kept, op);
     }
-    let _ = DEEDS.remove(&deed);
+    let _ = DEEDS.remove(task::current_id());
+}
+
+/// What the thread of this id, the current one, was about to do was never [`done`] for all that is known.
+#[inline(always)]
+fn unconfirmed(id: u64) {
+    if DEEDS.get_ptr(id).is_some() {
+        lost(task::current(), kind::FILE, cause::UNCONFIRMED);
+    }
+}
+
+/// The current thread is gone, or has this id no more.
+#[inline(always)]
+pub fn forget(id: u64) {
+    if global(&FLAVOUR) == u32::from(hook::LSM) {
+        unconfirmed(id);
+        let _ = DEEDS.remove(id);
+    }
 }
 
 /// Sends what was kept.
@@ -163,26 +207,27 @@ fn copy(kept: *const FileRecord, op: u8) {
     });
 }
 
-/// vfs_rename() did it, or did not. With `RENAME_EXCHANGE` each of the two has its record, though security_path_rename() calls
-/// its hook for both only until 5.18.
+/// vfs_rename() did it, or did not. With `RENAME_EXCHANGE` each of the two has its record. security_path_rename() calls its hook for
+/// both until 5.18, the second from the other's side.
 #[inline(always)]
 pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {
     if flags & RENAME_EXCHANGE == 0 {
         done(old, file_op::RENAME, result);
         return;
     }
-    let thread = task::current_id();
-    let there = Deed { thread, dentry: old, op: u64::from(file_op::RENAME) };
-    let back = Deed { thread, dentry: new, op: u64::from(file_op::RENAME) };
-    if result == 0
-        && let Some(kept) = DEEDS.get_ptr(&there)
-    {
+    let (kept, other) = match announced(old, file_op::RENAME) {
+        Some(kept) => (kept, new),
+        None => match announced(new, file_op::RENAME) {
+            Some(kept) => (kept, old),
+            None => return,
+        },
+    };
+    if result == 0 {
         copy(kept, file_op::EXCHANGE);
         // Each dentry has kept its inode, and taken the other's name.
-        swap(kept, pointer(new, &OFF_DENTRY_INODE));
+        swap(kept, pointer(other, &OFF_DENTRY_INODE));
     }
-    let _ = DEEDS.remove(&there);
-    let _ = DEEDS.remove(&back);
+    let _ = DEEDS.remove(task::current_id());
 }
 
 /// Sends what was kept of an exchange from the side of the other.
@@ -199,8 +244,7 @@ fn swap(kept: *const FileRecord, inode: u64) {
             (*record).origin_len = (*kept).target_origin_len;
             (*record).target_origin_len = (*kept).origin_len;
             (*record).reserved_too = 0;
-            (*record).op = file_op::EXCHANGE;
-            (*record).reserved = [0; 3];
+            set_op(record, file_op::EXCHANGE);
             (*record).arg = 0;
             (*record).open_flags = 0;
             let (path, target) = (&raw mut (*record).path, &raw mut (*record).target_path);
@@ -266,8 +310,7 @@ pub fn named(call: &Named) {
         unsafe {
             file_info::none(&raw mut (*record).file);
             (*record).file.flags = file_flag::PRESENT;
-            (*record).op = call.op as u8;
-            (*record).reserved = [0; 3];
+            set_op(record, call.op as u8);
             (*record).arg = call.arg;
             (*record).target_len = 0;
             (*record).target_flags = 0;
@@ -495,8 +538,7 @@ pub fn attribute_set(dentry: u64, attribute: u64) {
         unsafe {
             (*record).file = info;
             (*record).file.path_flags = path_flag::UNREACHABLE;
-            (*record).op = file_op::CAPABILITY;
-            (*record).reserved = [0; 3];
+            set_op(record, file_op::CAPABILITY);
             (*record).arg = 0;
             (*record).target_len = 0;
             (*record).target_flags = 0;

@@ -157,11 +157,11 @@ fn generation(inode: u64, magic: u64) -> u32 {
     opaque(generation ^ place as u32)
 }
 
-/// Fills in what the inode says. The path members are left for [`set_path`].
+/// Fills in what the inode says. The path members are left for [`set_path`]. A function of its own: a program has 512 bytes of stack.
 ///
 /// # Safety
 /// `out` is valid for writes.
-#[inline(always)]
+#[inline(never)]
 pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
     let sb = pointer(inode, &OFF_INODE_SB);
     let magic: u64 = read(sb, &OFF_SB_MAGIC);

@@ -2,7 +2,8 @@
 
 use core::ffi::c_void;
 
-use muster_common::{Digest, FileInfo, LibraryRecord};
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use muster_common::{Digest, FileInfo, LibraryRecord, file_flag};
 
 use crate::digest;
 use crate::emit::emit;
@@ -10,6 +11,7 @@ use crate::exec;
 use crate::file;
 use crate::file_info::{self, S_IFREG};
 use crate::layout::*;
+use crate::mapped::{self, Mapped};
 use crate::path::{self, Path};
 use crate::task;
 
@@ -28,10 +30,16 @@ struct Mapping {
     address: u64,
 }
 
+/// `began`: when it was begun to find out what the file holds, nanoseconds since boot.
 #[inline(always)]
-fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping) {
+fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64) {
+    let mut mapped = Mapped::NONE;
+    mapped.fill(path.mnt, path.dentry, info);
+    if mapped::is_exact(opaque(info.flags)) && mapped.is_known(info) {
+        return;
+    }
     let task = task::current();
-    emit::<LibraryRecord>(task, |record| {
+    let sent = emit::<LibraryRecord>(task, |record| {
         // SAFETY: the record is reserved.
         unsafe {
             (*record).file = *info;
@@ -43,6 +51,21 @@ fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping) {
             file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
         }
     });
+    if sent && mapped::is_exact(opaque(info.flags)) {
+        mapped.note(began);
+    }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// A private mapping that is writable and executable at once: a page that is stored to is the process's own, and runs.
+#[inline(always)]
+fn altered(shared: bool, prot: u64) -> u32 {
+    if !shared && prot & file::PROT_WRITE != 0 { file_flag::ALTERED } else { 0 }
 }
 
 /// The hook before a mapping is made.
@@ -63,14 +86,16 @@ pub unsafe fn mapping(file: *mut c_void, prot: u64, flags: u64) {
         return;
     }
     let path = Path::of_file(file as u64);
+    let began = now();
     let mut info = file_info::NONE;
     let mut found = digest::NONE;
     // SAFETY: `info` is ours; the caller's promise. The digest comes before the record is reserved.
     unsafe {
         file_info::fill(inode, path.mnt, &raw mut info);
+        info.flags |= altered(flags & file::MAP_SHARED != 0, prot);
         digest::of(file, inode, &info, &mut found);
     }
-    report(path, &info, &found, Mapping { prot, mprotect: false, address: 0 });
+    report(path, &info, &found, Mapping { prot, mprotect: false, address: 0 }, began);
 }
 
 /// A mapping was made by `mmap`.
@@ -80,7 +105,8 @@ pub fn mapped(file: u64, prot: u64, flags: u64, address: u64) {
         file::mapped_writable(file);
     }
     if prot & PROT_EXEC != 0 {
-        executable(file, Mapping { prot, mprotect: false, address });
+        let altered = opaque(altered(flags & file::MAP_SHARED != 0, prot));
+        executable(file, Mapping { prot, mprotect: false, address }, altered);
     }
 }
 
@@ -96,23 +122,33 @@ pub fn protecting(vma: u64, prot: u64) {
     if prot & file::PROT_WRITE != 0 && flags & VM_SHARED != 0 && flags & VM_WRITE == 0 {
         file::mapped_writable(file);
     }
-    if prot & PROT_EXEC != 0 && flags & VM_EXEC == 0 {
-        executable(file, Mapping { prot, mprotect: true, address: read(vma, &OFF_VMA_START) });
+    if prot & PROT_EXEC == 0 {
+        return;
+    }
+    // Since 2.6 a private mapping has an `anon_vma` from the first page that is not the file's any more (do_cow_fault(),
+    // wp_page_copy()), and keeps it.
+    let stored = pointer(vma, &OFF_VMA_ANON) != 0;
+    let altered = opaque(if stored { file_flag::ALTERED } else { altered(flags & VM_SHARED != 0, prot) });
+    let becomes_writable = altered != 0 && prot & file::PROT_WRITE != 0 && flags & VM_WRITE == 0;
+    if flags & VM_EXEC == 0 || becomes_writable {
+        executable(file, Mapping { prot, mprotect: true, address: read(vma, &OFF_VMA_START) }, altered);
     }
 }
 
 #[inline(always)]
-fn executable(file: u64, how: Mapping) {
+fn executable(file: u64, how: Mapping, altered: u32) {
     let path = Path::of_file(file);
     // The name's inode and not the file's: they differ for a mapping of a file of overlayfs.
     let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
     if task::is_own() || file_info::kind(inode) != S_IFREG {
         return;
     }
+    let began = now();
     let mut info = file_info::NONE;
     let mut found = digest::NONE;
     // SAFETY: ours.
     unsafe { file_info::fill(inode, path.mnt, &raw mut info) };
+    info.flags |= altered;
     digest::cached(&info, &mut found);
-    report(path, &info, &found, how);
+    report(path, &info, &found, how, began);
 }

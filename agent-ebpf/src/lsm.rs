@@ -21,6 +21,14 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     0
 }
 
+/// abort_creds(), in free_bprm() when an exec has failed, since 2.6.29 (begin_new_exec() takes the credentials of one that has not);
+/// elsewhere when credentials are not to be had.
+#[fentry(function = "abort_creds")]
+pub fn exec_abandoned(_ctx: FEntryContext) -> i32 {
+    exec::abandoned();
+    0
+}
+
 /// security_mmap_file(), in vm_mmap_pgoff() before the memory map is locked, and so for the ELF loader too; without
 /// a file for anonymous memory. Sleepable since 5.11. Cannot see: where the mapping will be.
 #[lsm(hook = "mmap_file", sleepable)]

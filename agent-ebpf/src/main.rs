@@ -18,6 +18,7 @@ mod hash_limit;
 mod layout;
 mod library;
 mod lsm;
+mod mapped;
 mod path;
 mod process;
 mod task;

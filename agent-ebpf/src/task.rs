@@ -31,6 +31,13 @@ pub fn start_ns(task: u64) -> u64 {
     read(pointer(task, &OFF_TASK_GROUP_LEADER), &OFF_TASK_START_BOOTTIME)
 }
 
+/// Id of the task's cgroup: task_dfl_cgroup(), what bpf_get_current_cgroup_id gives, for any task and in every kind of program.
+#[inline(always)]
+pub fn cgroup_id(task: u64) -> u64 {
+    let cgroup = pointer(pointer(task, &OFF_TASK_CGROUPS), &OFF_CSS_SET_DFL);
+    read(pointer(cgroup, &OFF_CGROUP_KN), &OFF_KERNFS_ID)
+}
+
 /// Fills in `out` from the `task_struct` at `task`.
 ///
 /// # Safety
@@ -38,14 +45,12 @@ pub fn start_ns(task: u64) -> u64 {
 #[inline(always)]
 pub unsafe fn fill(task: u64, out: *mut Task) {
     let cred = pointer(task, &OFF_TASK_CRED);
-    // task_dfl_cgroup(): what bpf_get_current_cgroup_id gives, for any task and in every kind of program.
-    let cgroup = pointer(pointer(task, &OFF_TASK_CGROUPS), &OFF_CSS_SET_DFL);
     let mnt_ns = pointer(pointer(task, &OFF_TASK_NSPROXY), &OFF_NSPROXY_MNT);
     let parent = pointer(task, &OFF_TASK_REAL_PARENT);
     // SAFETY: the caller's promise.
     unsafe {
         (*out).start_ns = start_ns(task);
-        (*out).cgroup_id = read(pointer(cgroup, &OFF_CGROUP_KN), &OFF_KERNFS_ID);
+        (*out).cgroup_id = cgroup_id(task);
         (*out).pid = read(task, &OFF_TASK_PID);
         (*out).tgid = read(task, &OFF_TASK_TGID);
         (*out).ppid = read(parent, &OFF_TASK_TGID);

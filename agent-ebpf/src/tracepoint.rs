@@ -10,7 +10,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
-use muster_common::{file_op, kind, protocol};
+use muster_common::{cause, file_op, kind, protocol};
 
 use crate::connect::{self, Address, read_user};
 use crate::emit::lost;
@@ -22,7 +22,7 @@ use crate::path::{self, AT_FDCWD, Path};
 use crate::task;
 
 /// Arguments of the call that each thread is in, by `tgid << 32 | tid`. When it is full the call that is under way for longest is
-/// forgotten.
+/// forgotten, so that nobody keeps others out by calls that wait. The agent makes it larger where there are many processors.
 #[map]
 static CALLS: LruHashMap<u64, Named> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -49,7 +49,7 @@ fn result(ctx: &TracePointContext) -> i64 {
 #[inline(always)]
 fn enter(kind: u16, call: &Named) -> u32 {
     if CALLS.insert(task::current_id(), call, u64::from(BPF_ANY)).is_err() {
-        lost(kind);
+        lost(task::current(), kind, cause::MAP);
     }
     0
 }
@@ -147,6 +147,7 @@ pub fn name_exit(ctx: TracePointContext) -> u32 {
         call.op = u32::from(file_op::EXCHANGE);
     }
     if result(&ctx) == 0 && !dull && call.op != 0 {
+        call.op = opaque(call.op);
         file::named(&call);
     }
     0

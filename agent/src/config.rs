@@ -43,8 +43,10 @@ pub struct Config {
 pub struct Sensor {
     /// Hook flavour; `auto` takes the best that the kernel offers.
     pub flavour: FlavourChoice,
-    /// Size of the ring for exec, fork, exit and executable mappings. Bytes, a power of two, at least a page.
+    /// Size of the ring for exec, fork and exit. Bytes, a power of two, at least a page.
     pub exec_ring_bytes: u32,
+    /// Size of the ring for executable mappings.
+    pub library_ring_bytes: u32,
     /// Size of the ring for file changes.
     pub file_ring_bytes: u32,
     /// Size of the ring for connects.
@@ -58,7 +60,8 @@ impl Default for Sensor {
     fn default() -> Self {
         Self {
             flavour: FlavourChoice::Auto,
-            exec_ring_bytes: 8 << 20,
+            exec_ring_bytes: 4 << 20,
+            library_ring_bytes: 4 << 20,
             file_ring_bytes: 4 << 20,
             network_ring_bytes: 1 << 20,
             kernel_hash_bytes: 256 << 20,
@@ -522,6 +525,7 @@ impl Config {
             u32::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?).ok()?;
         let rings = [
             ("exec_ring_bytes", self.sensor.exec_ring_bytes),
+            ("library_ring_bytes", self.sensor.library_ring_bytes),
             ("file_ring_bytes", self.sensor.file_ring_bytes),
             ("network_ring_bytes", self.sensor.network_ring_bytes),
         ];

@@ -274,6 +274,8 @@ pub struct FileRef {
     pub place: Place,
     /// Some writer has it open, or mapped shared and writable.
     pub has_writers: bool,
+    /// Of a mapping: its pages may be the process's own and not the file's, for it is or was private and writable.
+    pub altered: bool,
     /// Its content may change without its identity: it lies on FUSE, or on an overlay that was mounted from a user namespace.
     pub changes_beneath: bool,
     /// Its content comes from a program (FUSE), which may give each reader another, and may never answer.
@@ -354,12 +356,29 @@ pub struct Connect {
 /// Ring classes, each with its own ring buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Exec, fork, exit and executable mappings.
+    /// Exec, fork and exit.
     Exec,
+    /// Executable mappings.
+    Library,
     /// File changes.
     File,
     /// Connects.
     Network,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Exec, Self::Library, Self::File, Self::Network];
+
+    /// The name of its ring, as in metrics, status and configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Library => "library",
+            Self::File => "file",
+            Self::Network => "network",
+        }
+    }
 }
 
 /// Kinds of events, as in findings, counters and filters.
@@ -386,6 +405,16 @@ impl Kind {
     pub const ALL: [Self; 7] =
         [Self::Exec, Self::Library, Self::File, Self::Connect, Self::Fork, Self::Exit, Self::Lost];
 
+    /// The class whose ring carries it. Losses are told by the agent, not by a record, but belong somewhere.
+    pub fn class(self) -> Class {
+        match self {
+            Self::Exec | Self::Fork | Self::Exit | Self::Lost => Class::Exec,
+            Self::Library => Class::Library,
+            Self::File => Class::File,
+            Self::Connect => Class::Network,
+        }
+    }
+
     /// The kind's name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -398,6 +427,19 @@ impl Kind {
             Self::Lost => "lost",
         }
     }
+}
+
+/// How records came to be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LossCause {
+    /// Their ring was full.
+    RingFull,
+    /// A table in the kernel was full that keeps what a system call was given until it has succeeded.
+    TableFull,
+    /// The decoder refused them.
+    Malformed,
+    /// What was announced was not seen to end.
+    Unconfirmed,
 }
 
 /// What happened.
@@ -452,10 +494,13 @@ pub enum Body {
         /// All of these processes.
         processes: Vec<ProcessId>,
     },
-    /// Records were lost in the kernel. The event's task is empty.
+    /// Records were lost. The event's task has no more than a cgroup and a process of the workload that lost them, and is empty where
+    /// it is not known which that was.
     Lost {
-        /// Kind of the records.
+        /// Kind of the records; [`Kind::Lost`] where it is not known.
         kind: Kind,
+        /// How.
+        cause: LossCause,
         /// How many since the last such event.
         count: u64,
         /// From when, nanoseconds since boot; the event's time is the end.
@@ -520,6 +565,8 @@ pub enum Doubt {
     Touched,
     /// It lies on a file system in memory, where stores through a mapping leave no sign.
     InMemory,
+    /// The mapping is or was private and writable: what is stored to it is not the file's.
+    Altered,
 }
 
 impl Doubt {
@@ -533,6 +580,9 @@ impl Doubt {
             Self::Touched => "it was changed since: its name, links or mode, and perhaps its content",
             Self::InMemory => {
                 "the agent read it later, and in a file system in memory a change may leave no sign"
+            }
+            Self::Altered => {
+                "the process could store into its mapping, which is not the file's any more then"
             }
         }
     }

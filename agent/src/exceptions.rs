@@ -3,8 +3,7 @@
 //!
 //! A path or a program is a label, so a label without proof matches none: a path that is cut, outside its process's root or only the
 //! caller's spelling, a program that is not attested. A user is one whose real and effective ids are both that: who has become root is
-//! somebody else. A loss is never excepted,
-//! neither of records nor of an image's attestation.
+//! somebody else. A loss is never excepted, neither of records nor of an image's attestation.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -177,7 +177,7 @@ pub struct Metrics {
     received: [Counter; 7],
     judged: [Counter; 7],
     /// By kind, then (kind not known) by class.
-    malformed: [Counter; 10],
+    malformed: [Counter; 11],
     batch: Histogram,
     queues: [Gauge; 2],
     verdicts: [[Counter; 5]; 15],
@@ -212,32 +212,14 @@ pub struct Metrics {
 const HELP_VERDICTS: &str =
     "Findings by verdict and severity, and with attested and info what was judged and gave no finding";
 
-/// The class whose ring carries a kind of record. Losses are told by the agent, not by a record, but belong somewhere.
-pub fn class(kind: Kind) -> Class {
-    match kind {
-        Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => Class::Exec,
-        Kind::File => Class::File,
-        Kind::Connect => Class::Network,
-    }
-}
-
-fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Exec => "exec",
-        Class::File => "file",
-        Class::Network => "network",
-    }
-}
-
 impl Metrics {
     /// A registry with everything at zero.
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("muster");
         let r = &mut registry;
-        let kinds = Kind::ALL.map(|kind| [("ring", class_name(class(kind))), ("kind", kind.as_str())]);
-        let unknown = [Class::Exec, Class::File, Class::Network]
-            .map(|class| [("ring", class_name(class)), ("kind", "unknown")]);
-        let malformed: [Labels<2>; 10] =
+        let kinds = Kind::ALL.map(|kind| [("ring", kind.class().as_str()), ("kind", kind.as_str())]);
+        let unknown = Class::ALL.map(|class| [("ring", class.as_str()), ("kind", "unknown")]);
+        let malformed: [Labels<2>; 11] =
             std::array::from_fn(|i| kinds.get(i).copied().unwrap_or_else(|| unknown[i - kinds.len()]));
         let judged: [Labels<2>; 75] = std::array::from_fn(|i| {
             [("verdict", Verdict::ALL[i / 5].as_str()), ("severity", Severity::ALL[i % 5].as_str())]
@@ -249,7 +231,7 @@ impl Metrics {
         let sinks = ["watch", "events", "json_lines"].map(|sink| [("sink", sink)]);
         let metrics = Self {
             submitted: counters(r, "records_submitted", "Records that the kernel programs submitted", kinds),
-            lost: counters(r, "records_lost", "Records lost because their ring was full", kinds),
+            lost: counters(r, "records_lost", "Records that never came into their ring", kinds),
             received: counters(r, "records_received", "Records decoded", kinds),
             judged: counters(r, "records_judged", "Records judged", kinds),
             malformed: counters(r, "records_malformed", "Records refused by the decoder", malformed),

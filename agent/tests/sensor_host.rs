@@ -46,7 +46,7 @@ impl Running {
     fn watch(self, work: impl FnOnce()) -> (Vec<Event>, SensorStatus) {
         let collector = collect(self.batches);
         work();
-        let status = self.sensor.stop();
+        let (status, _attached) = self.sensor.stop();
         (collector.join().unwrap(), status)
     }
 }
@@ -153,7 +153,7 @@ fn each_loss_of_a_full_ring_is_counted_and_told_once() {
     assert_whole(&status);
     let mut told: Vec<(Kind, u64)> = status.kinds.iter().map(|(kind, _)| (*kind, 0)).collect();
     for event in &events {
-        if let Body::Lost { kind, count, since_ns } = event.body {
+        if let Body::Lost { kind, cause: _, count, since_ns } = event.body {
             assert!(since_ns < event.time_ns);
             told.iter_mut().find(|(of, _)| *of == kind).unwrap().1 += count;
         }
@@ -176,7 +176,7 @@ fn batches_are_in_order() {
     for _ in 0..50 {
         run(&program);
     }
-    let status = running.sensor.stop();
+    let (status, _attached) = running.sensor.stop();
     assert_whole(&status);
     let batches: Vec<Batch> = running.batches.into_iter().collect();
     for batch in &batches {

@@ -129,6 +129,17 @@ impl Agent {
         Ok(kib.trim().parse::<u64>()? << 10)
     }
 
+    /// Takes the agent off the processor (SIGSTOP) while something is done.
+    ///
+    /// # Errors
+    /// It is not there, or the something went wrong.
+    pub fn paused<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.signal(nix::sys::signal::Signal::SIGSTOP)?;
+        let done = work();
+        self.signal(nix::sys::signal::Signal::SIGCONT)?;
+        done
+    }
+
     fn signal(&self, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
         Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }

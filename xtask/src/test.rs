@@ -23,7 +23,7 @@ impl Args {
     /// Runs all parts, also after one has failed, and says which failed.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         setup::ensure(Stage::Test)?;
-        let parts: [(&str, &dyn Fn() -> anyhow::Result<ExitCode>); 5] = [
+        let parts: [(&str, &dyn Fn() -> anyhow::Result<ExitCode>); 6] = [
             ("unit and end-to-end tests", &|| {
                 build::release(&["muster", "suite", "tool"])?;
                 let all =
@@ -37,6 +37,7 @@ impl Args {
             }),
             ("demonstration on this host", &|| run::Args { once: true }.run()),
             ("scenarios in virtual machines", &|| vm::Args::all(!self.full).run()),
+            ("a scenario on 16 processors", &|| vm::Args::many_processors().run()),
         ];
         let mut rows = Vec::new();
         for (name, part) in parts {

@@ -36,7 +36,7 @@ use watchdog::{Progress, Watchdog};
 
 /// From SIGTERM to the end, at most.
 const DRAIN: Duration = Duration::from_secs(5);
-/// What of it detaching and judging may use, at most; the rest is the feed's.
+/// What of it reading the rings and judging may use, at most; the rest is the feed's. Detaching goes on beside it.
 const JUDGE: Duration = Duration::from_millis(4300);
 
 /// What to run.
@@ -249,20 +249,32 @@ impl Agent {
         let Self { metrics, images: _, feed, source, stage } = self;
         let flavour = source.flavour();
         let drained = tokio::task::spawn_blocking(move || {
-            if let Some(status) = source.stop() {
+            let detaching = source.stop().and_then(|(status, attached)| {
                 for (kind, counts) in status.kinds {
                     tracing::info!(%kind, submitted = counts.submitted, lost = counts.lost, received = counts.received, "records");
                 }
-            }
-            stage.finish(JUDGE.saturating_sub(begun.elapsed()))
+                // It takes the kernel seconds, in which this thread has other things to do.
+                std::thread::Builder::new().name("detach".to_owned()).spawn(move || drop(attached)).ok()
+            });
+            (stage.finish(JUDGE.saturating_sub(begun.elapsed())), detaching)
         });
-        if !matches!(tokio::time::timeout(JUDGE, drained).await, Ok(Ok(true))) {
+        let (all_judged, detaching) = match tokio::time::timeout(JUDGE, drained).await {
+            Ok(Ok(drained)) => drained,
+            _ => (false, None),
+        };
+        if !all_judged {
             for finding in unjudged(&metrics, flavour) {
                 tracing::error!(reason = finding.reason, "events are lost");
                 feed.publish(finding);
             }
         }
         feed.shutdown(DRAIN.saturating_sub(begun.elapsed() + Duration::from_millis(300))).await;
+        tracing::info!(seconds = begun.elapsed().as_secs_f64(), "everything is judged and delivered");
+        if detaching.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!(
+                "the thread that detaches the programs has failed; the kernel detaches them when the agent ends"
+            );
+        }
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "ended");
     }
 }

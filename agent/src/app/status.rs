@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_proto::v1;
 
-use crate::event::{Class, Flavour};
+use crate::event::Flavour;
 use crate::exceptions::Exceptions;
 use crate::feed::{Asked, StatusSource, convert};
 use crate::finding::{Coverage, Sha256};
 use crate::images::{Image, Images};
 use crate::judge::Seen;
 use crate::sbom::{Entry, ImageIndex};
-use crate::sensor::{Sensor, SensorStatus};
+use crate::sensor::{Attached, Sensor, SensorStatus};
 
 /// Answers about an image at most: a digest may be at many paths.
 const EXPLANATIONS: usize = 256;
@@ -52,8 +52,8 @@ impl Source {
         self.first.flavour
     }
 
-    /// Stops the sensor and gives its last counters.
-    pub(super) fn stop(&self) -> Option<SensorStatus> {
+    /// Stops the sensor and gives its last counters, and the programs, which are still attached.
+    pub(super) fn stop(&self) -> Option<(SensorStatus, Attached)> {
         let sensor = self.sensor.lock().unwrap_or_else(PoisonError::into_inner).take();
         sensor.map(Sensor::stop)
     }
@@ -66,7 +66,7 @@ impl StatusSource for Source {
         let now = sensor.as_ref().map_or_else(|| self.first.clone(), Sensor::status);
         drop(sensor);
         let rings = now.rings.iter().map(|(class, bytes)| v1::Ring {
-            name: class_name(*class).to_owned(),
+            name: class.as_str().to_owned(),
             size_bytes: u64::from(*bytes),
         });
         let workloads = self.seen.workloads();
@@ -95,14 +95,6 @@ impl StatusSource for Source {
             images.retain(|i| i.digests.subjects().any(|digest| digest == wanted));
         }
         images.iter().flat_map(|image| explain(asked, image)).collect()
-    }
-}
-
-fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Exec => "exec",
-        Class::File => "file",
-        Class::Network => "network",
     }
 }
 

@@ -98,6 +98,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         uid: stat.st_uid,
         place,
         has_writers: false,
+        altered: false,
         changes_beneath: false,
         served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,

@@ -52,7 +52,7 @@ pub(super) fn event(event: &Event, now: (SystemTime, Duration)) -> v1::Event {
         Body::Connect(to) => out.connect = Some(connect(to)),
         Body::Fork { parent: _ } => {}
         Body::Exit { status } => out.exit_status = *status,
-        Body::Lost { kind: lost, count, since_ns: _ } => {
+        Body::Lost { kind: lost, cause: _, count, since_ns: _ } => {
             out.process = None;
             out.lost_kind = kind(*lost).into();
             out.lost_count = *count;

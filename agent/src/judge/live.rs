@@ -13,7 +13,7 @@ use super::running::Running;
 use crate::config::Config;
 use crate::digest::Digests;
 use crate::event::{
-    Action, Body, Content, Event, FileOp, FilePath, FileRef, Flavour, Owner, ProcessId, Start, Task,
+    Action, Body, Content, Doubt, Event, FileOp, FilePath, FileRef, Flavour, Owner, ProcessId, Start, Task,
 };
 use crate::finding::WorkloadInfo;
 use crate::host_root::{self, HostRoot};
@@ -158,6 +158,9 @@ impl Facts for Live {
         );
         let task = &event.task;
         if let Body::Lost { .. } = event.body {
+            if *task != Task::default() {
+                self.workload = self.workloads.resolve(task);
+            }
             return;
         }
         if let Body::Exec { .. } = event.body {
@@ -213,7 +216,12 @@ impl Facts for Live {
     }
 
     fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
-        self.digests.content(task, file, action, weak)
+        match self.digests.content(task, file, action, weak) {
+            Content::Known { sha256, origin, weak, doubt: None } if file.altered => {
+                Content::Known { sha256, origin, weak, doubt: Some(Doubt::Altered) }
+            }
+            content => content,
+        }
     }
 
     fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {

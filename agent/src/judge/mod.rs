@@ -52,6 +52,7 @@ mod image;
 mod interest;
 mod links;
 mod live;
+mod loss;
 mod mounts;
 mod names;
 mod once;
@@ -204,7 +205,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Body::Running { file, library, processes } => self.running(event, file, *library, processes),
             // Only time passes.
             Body::Lost { count: 0, .. } => {}
-            Body::Lost { kind, count, since_ns } => self.lost(event, *kind, *count, *since_ns),
+            Body::Lost { kind, cause, count, since_ns } => {
+                self.lost(event, *kind, *cause, *count, *since_ns);
+            }
         }
         self.facts.end();
     }

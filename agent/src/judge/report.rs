@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::loss::Loss;
 use super::{Facts, Judge, Known};
-use crate::event::{Body, Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind};
+use crate::event::{Body, Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind, LossCause, Task};
 use crate::finding::{Basis, Finding, Severity, Verdict, WorkloadInfo};
 use crate::verdict::{self, Judgement};
 
@@ -19,24 +20,18 @@ pub(super) struct About<'a> {
 }
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
-    pub(super) fn lost(&mut self, event: &Event, kind: Kind, count: u64, since_ns: u64) {
+    pub(super) fn lost(&mut self, event: &Event, kind: Kind, cause: LossCause, count: u64, since_ns: u64) {
         let until = self.facts.time();
         let since =
             until.checked_sub(Duration::from_nanos(event.time_ns.saturating_sub(since_ns))).unwrap_or(until);
-        let reason = format!(
-            "between {} and {}, {count} {kind} {} lost in the kernel because the ring buffer was full; a larger \
-             sensor.{}_ring_bytes holds longer bursts",
-            crate::feed::time_text(since),
-            crate::feed::time_text(until),
-            if count == 1 { "record was" } else { "records were" },
-            match kind {
-                Kind::File => "file",
-                Kind::Connect => "network",
-                Kind::Exec | Kind::Library | Kind::Fork | Kind::Exit | Kind::Lost => "exec",
-            },
-        );
+        let of_workload = event.task != Task::default();
+        let workload = match of_workload {
+            true => Arc::clone(&self.facts.workload().info),
+            false => Arc::new(WorkloadInfo::default()),
+        };
+        let reason = Loss { kind, cause, count, of_workload, since, until }.reason();
         let judgement = Judgement::new(Verdict::Loss, Severity::High, reason);
-        self.report(event, &Arc::new(WorkloadInfo::default()), judgement, &About::default());
+        self.report(event, &workload, judgement, &About::default());
     }
 
     pub(super) fn report(

@@ -83,7 +83,7 @@ impl Silent {
 /// through a mapping leave no sign there. A name that proves nothing is not worth an entry.
 fn is_certain(file: &FileRef) -> bool {
     let has_times = file.place != Place::Tmpfs || file.digest.is_some();
-    let steady = !file.has_writers && !file.changes_beneath;
+    let steady = !file.has_writers && !file.changes_beneath && !file.altered;
     file.identity.ino != 0 && steady && has_times && crate::verdict::provable_path(file).is_some()
 }
 
@@ -120,6 +120,7 @@ mod tests {
             ("another size", changed(|f| f.identity.size = 5)),
             ("another inode", changed(|f| f.identity.ino = 5)),
             ("a writer", changed(|f| f.has_writers = true)),
+            ("a mapping that was stored to", changed(|f| f.altered = true)),
             ("a layer beneath that anybody may change", changed(|f| f.changes_beneath = true)),
             ("a file system in memory", changed(|f| f.place = Place::Tmpfs)),
             ("a path that is cut", changed(|f| f.truncated = true)),

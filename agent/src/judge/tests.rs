@@ -5,7 +5,7 @@ use super::image::REPEATED_NS;
 use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
 use crate::attestation::PredicateType;
-use crate::event::{DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, Kind, Protocol, Start};
+use crate::event::{DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, Kind, LossCause, Protocol, Start};
 use crate::event::{Owner, PackageDigest, WeakDigests};
 use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
 use crate::images::{Document, ImageState, Loss, Lost};
@@ -1037,9 +1037,10 @@ fn a_program_of_no_known_workload_is_never_silent() {
 #[test]
 fn a_loss_says_when_how_many_and_what_to_do() {
     let mut b = Bench::new();
-    let found = b.event(0, Body::Lost { kind: Kind::File, count: 7, since_ns: 0 });
+    let found =
+        b.event(0, Body::Lost { kind: Kind::File, cause: LossCause::RingFull, count: 7, since_ns: 0 });
     assert_eq!(verdicts(&found), one(Kind::Lost, Verdict::Loss, ""));
-    assert!(found[0].reason.contains("7 file records were lost"), "{}", found[0].reason);
+    assert!(found[0].reason.contains("7 file records of this workload were lost"), "{}", found[0].reason);
     assert!(found[0].reason.contains("sensor.file_ring_bytes"), "{}", found[0].reason);
     assert_eq!(found[0].process, None);
 }

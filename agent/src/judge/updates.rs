@@ -37,8 +37,8 @@ use smallvec::SmallVec;
 
 use super::{About, EXECUTABLE, Facts, Judge, Known, Unsettled, bookkeeping};
 use crate::event::{
-    Action, Body, Content, Event, FilePath, FileRef, Flavour, Kind, Observation, Owner, ProcessId, Proof,
-    Start, Task, Update,
+    Action, Body, Content, Event, FilePath, FileRef, Flavour, Kind, LossCause, Observation, Owner, ProcessId,
+    Proof, Start, Task, Update,
 };
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::metrics;
@@ -290,7 +290,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// An event that says nothing, so that a recording has the answers that are asked for now.
     fn pass(&mut self, now_ns: u64) {
-        let body = Body::Lost { kind: Kind::Lost, count: 0, since_ns: now_ns };
+        let body = Body::Lost { kind: Kind::Lost, cause: LossCause::RingFull, count: 0, since_ns: now_ns };
         let event = Event { time_ns: now_ns, flavour: Flavour::Tracepoint, task: Task::default(), body };
         self.event(&event);
     }

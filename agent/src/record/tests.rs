@@ -3,8 +3,8 @@ use std::path::Path;
 
 use super::*;
 use crate::event::{
-    Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, Flavour, KernelDigest, Kind, PackageDigest,
-    Place, Protocol, Start, Task,
+    Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, Flavour, KernelDigest, Kind, LossCause,
+    PackageDigest, Place, Protocol, Start, Task,
 };
 use crate::finding::Sha256;
 use crate::finding::{Finding, ProcessInfo, Verdict};
@@ -126,7 +126,7 @@ fn events() -> Vec<Event> {
         Body::Fork { parent: ProcessId { tgid: 1, start_ns: 1 } },
         Body::Exit { status: 9 },
         Body::Connect(connect),
-        Body::Lost { kind: Kind::Exec, count: 3, since_ns: 1 },
+        Body::Lost { kind: Kind::Exec, cause: LossCause::RingFull, count: 3, since_ns: 1 },
         Body::Exec { exe: file("/usr/bin/dpkg"), script: None },
         change(FileOp::CloseWrite, "/opt/new.so", None),
     ]

@@ -264,6 +264,7 @@ fn file_ref(
         uid: info.uid,
         place,
         has_writers: has(file_flag::WRITERS),
+        altered: has(file_flag::ALTERED),
         changes_beneath: has(file_flag::BENEATH),
         served,
         // The kernel was a reader of its own.

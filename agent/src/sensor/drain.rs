@@ -1,9 +1,9 @@
 //! The thread that empties the rings.
 //!
 //! Invariants:
-//! * A batch holds every exec, fork and exit that is older than the newest file or network event in it: those rings are
-//!   read first, then the exec ring until it is empty or newer. So an exec is never judged after what its program did.
-//! * A batch is sorted by time; events of one ring keep their order.
+//! * Events are handed on in order of time over all rings ([`Merge`]), so a process's exec comes before what it did, and that before
+//!   its end, however long the rings were not read.
+//! * A record that is reserved and never submitted holds up the others for [`HOLD`] and no longer.
 //! * The rings are read whenever the consumer takes batches. When it does not, the send waits, the rings fill, and the
 //!   kernel counts what does not fit. The metrics follow its counters all the while.
 
@@ -19,24 +19,32 @@ use nix::time::{ClockId, clock_gettime};
 use tracing::{error, warn};
 
 use super::Batch;
-use super::counters::{Counters, Losses, Totals, publish};
+use super::counters::{CAUSES, Counters, Losers, Totals, publish};
 use super::decode::decode;
+use super::losses::Losses;
+use super::merge::Merge;
 use crate::event::{Class, Event};
 use crate::metrics::Metrics;
 
-/// Records of one ring in one batch, at most; the exec ring goes on until it has caught up with the other two.
-const BATCH_MAX: usize = 1024;
 /// How often the loss counters are read, and how soon a stop is noticed.
 const TICK: Duration = Duration::from_millis(250);
-/// After the programs are detached, one that is still running on another CPU may submit a last record.
+/// After the programs were told to submit nothing more, one that is still running on another CPU may submit a last record.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
+const SETTLE_MIN: Duration = Duration::from_millis(5);
+/// How long events wait for a record that is reserved and not submitted. The kernel's programs run for microseconds, but the processor
+/// may be taken from under them.
+const HOLD: Duration = Duration::from_millis(500);
+/// Between two looks at rings of which one holds up the others.
+const PAUSE: Duration = Duration::from_micros(100);
 /// Refused records that are logged one by one; the counters go on.
 const MALFORMED_LOGGED: u64 = 20;
 
 /// What the thread owns.
 pub(super) struct Drain {
-    pub(super) rings: [RingBuf<MapData>; 3],
+    pub(super) rings: [RingBuf<MapData>; Class::ALL.len()],
+    pub(super) merge: Merge<{ Class::ALL.len() }>,
     pub(super) counters: Arc<Counters>,
+    pub(super) losers: Losers,
     pub(super) losses: Losses,
     pub(super) metrics: Arc<Metrics>,
     pub(super) out: Sender<Batch>,
@@ -60,6 +68,8 @@ impl Drain {
 
     fn work(&mut self) -> Result<(), Gone> {
         let mut next_tick = Instant::now() + TICK;
+        // Since when nothing was handed on although events wait.
+        let mut held_since = None;
         let mut events = Vec::new();
         while !self.stopping.load(Ordering::Acquire) {
             let now = Instant::now();
@@ -67,33 +77,49 @@ impl Drain {
                 self.tick(&mut events);
                 next_tick = now + TICK;
             }
-            let more = self.read(&mut events);
+            let ready = self.read();
+            let mut more = self.merge.take(&mut events);
+            if more || !self.merge.holds() {
+                held_since = None;
+            } else if held_since.get_or_insert(now).elapsed() > HOLD {
+                warn!("a record was reserved long ago and is not submitted; what waited for it goes on");
+                self.merge.take_all(&mut events);
+                more = true;
+            }
             self.send(&mut events)?;
-            if !more {
+            if more {
+                continue;
+            }
+            if ready || self.merge.holds() {
+                std::thread::sleep(PAUSE);
+            } else {
                 self.wait(next_tick.saturating_duration_since(Instant::now()));
             }
         }
         self.settle()
     }
 
-    /// The programs are detached: reads what is left until everything that was submitted has been read.
+    /// The programs submit nothing more: reads what is left until everything that was submitted has been read.
     fn settle(&mut self) -> Result<(), Gone> {
         let deadline = Instant::now() + SETTLE_MAX;
+        std::thread::sleep(SETTLE_MIN);
         let mut events = Vec::new();
         loop {
-            while self.read(&mut events) || !events.is_empty() {
+            self.read();
+            while self.merge.take(&mut events) {
                 self.send(&mut events)?;
+                self.read();
             }
             let sent = self.tick(&mut events);
-            self.send(&mut events)?;
             let missing = sent.iter().sum::<u64>().saturating_sub(self.taken());
-            if missing == 0 {
-                return Ok(());
+            if missing == 0 || Instant::now() > deadline {
+                if missing > 0 {
+                    warn!(missing, "the kernel counts more submitted records than were in the rings");
+                }
+                self.merge.take_all(&mut events);
+                return self.send(&mut events);
             }
-            if Instant::now() > deadline {
-                warn!(missing, "the kernel counts more submitted records than were in the rings");
-                return Ok(());
-            }
+            self.send(&mut events)?;
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -105,37 +131,49 @@ impl Drain {
     }
 
     fn wait(&self, timeout: Duration) {
-        let mut fds = self.rings.each_ref().map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN));
         // Rounded up, so that a wait of less than a millisecond is not a busy loop.
         let millis = u16::try_from(timeout.as_millis() + 1).unwrap_or(u16::MAX);
-        match poll(&mut fds, PollTimeout::from(millis)) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        self.poll(PollTimeout::from(millis));
+    }
+
+    /// Which rings hold something, submitted or only reserved (`ringbuf_map_poll()` compares the two positions). All, when the kernel
+    /// does not say.
+    fn poll(&self, timeout: PollTimeout) -> [bool; Class::ALL.len()] {
+        let mut fds = self.rings.each_ref().map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN));
+        match poll(&mut fds, timeout) {
+            Ok(_) => fds.map(|fd| fd.any() != Some(false)),
             Err(error) => {
-                error!(%error, "waiting for the rings failed; they are read by the clock");
-                std::thread::sleep(Duration::from_millis(10));
+                if error != nix::errno::Errno::EINTR {
+                    error!(%error, "waiting for the rings failed; they are read by the clock");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                [true; Class::ALL.len()]
             }
         }
     }
 
-    /// One batch. True when a ring holds more.
-    fn read(&mut self, events: &mut Vec<Event>) -> bool {
-        let [exec, file, network] = &mut self.rings;
+    /// Reads each ring until it has nothing more to give, or has given as much as may wait for the others. True when one holds more.
+    fn read(&mut self) -> bool {
+        let asked_ns = now_ns();
+        let mut drained = [false; Class::ALL.len()];
         let mut decoder = Decoder { metrics: &self.metrics, malformed: &mut self.malformed };
-        let mut more = false;
-        for (ring, class) in [(file, Class::File), (network, Class::Network)] {
-            more |= decoder.take(ring, class, events, |_, taken| taken >= BATCH_MAX);
+        for (at, (ring, class)) in self.rings.iter_mut().zip(Class::ALL).enumerate() {
+            let merge = &mut self.merge;
+            drained[at] = decoder.take(ring, class, merge.room(at), |event| merge.give(at, event));
         }
-        let newest = events.iter().map(|event| event.time_ns).max().unwrap_or(0);
-        more |=
-            decoder.take(exec, Class::Exec, events, |time_ns, taken| taken >= BATCH_MAX && time_ns > newest);
-        more
+        let ready = self.poll(PollTimeout::ZERO);
+        for (at, (drained, ready)) in drained.into_iter().zip(ready).enumerate() {
+            if drained && !ready {
+                self.merge.empty(at, asked_ns);
+            }
+        }
+        ready.contains(&true)
     }
 
     fn send(&mut self, events: &mut Vec<Event>) -> Result<(), Gone> {
         if events.is_empty() {
             return Ok(());
         }
-        events.sort_by_key(|event| event.time_ns);
         self.metrics.batch(events.len());
         let batch = Batch { events: std::mem::take(events) };
         // Its losses become events when the consumer takes any again.
@@ -151,12 +189,14 @@ impl Drain {
             log.flush();
         }
         let Some((sent, lost)) = self.count() else { return Totals::default() };
-        self.losses.update(&lost, now_ns(), events);
+        let now_ns = now_ns();
+        self.losses.update(&lost, || self.losers.take(), now_ns, events);
+        self.losses.refused(&self.metrics, now_ns, events);
         sent
     }
 
     /// Reads the kernel's counters for the metrics: submitted and lost records.
-    fn count(&self) -> Option<(Totals, Totals)> {
+    fn count(&self) -> Option<(Totals, [Totals; CAUSES.len()])> {
         let counted =
             self.counters.read().inspect_err(|error| error!(%error, "the loss counters cannot be read"));
         let (sent, lost) = counted.ok()?;
@@ -189,23 +229,20 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// Takes records until the ring is empty (false) or `enough(time of the last record, records taken)` (true).
+    /// Takes at most so many records. True when the ring had nothing more to give.
     fn take(
         &mut self,
         ring: &mut RingBuf<MapData>,
         class: Class,
-        events: &mut Vec<Event>,
-        enough: impl Fn(u64, usize) -> bool,
+        most: usize,
+        mut give: impl FnMut(Event),
     ) -> bool {
-        let mut taken = 0;
-        let mut time_ns = 0;
-        while let Some(record) = ring.next() {
-            taken += 1;
+        for _ in 0..most {
+            let Some(record) = ring.next() else { return true };
             match decode(&record) {
                 Ok(event) => {
-                    time_ns = event.time_ns;
                     self.metrics.received(event.kind(), 1);
-                    events.push(event);
+                    give(event);
                 }
                 Err(malformed) => {
                     self.metrics.malformed(class, malformed.kind());
@@ -214,9 +251,6 @@ impl Decoder<'_> {
                         warn!(%malformed, "a record was refused; it is counted");
                     }
                 }
-            }
-            if enough(time_ns, taken) {
-                return true;
             }
         }
         false

@@ -46,6 +46,14 @@ pub enum SensorError {
         /// What it holds.
         found: u32,
     },
+    /// The number of processors is not known.
+    #[error("{file} cannot be read, which says how many processors there may be: {error}")]
+    Cpus {
+        /// Where it stands.
+        file: &'static str,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The object with the programs could not be loaded.
     #[error("the kernel programs cannot be loaded: {}; if this is a memory limit, raise it (`ulimit -l unlimited`, systemd `LimitMEMLOCK=infinity`)", chain(.0))]
     Object(EbpfError),

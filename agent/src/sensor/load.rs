@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramError;
 use aya::programs::trace_point::TracePointError;
 use aya::{Ebpf, EbpfLoader};
 use muster_common::programs::{Attach, PROGRAMS, Program};
-use muster_common::{global, map};
+use muster_common::{LostKey, LostValue, global, map};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tracing::{debug, info, warn};
 
@@ -16,7 +16,7 @@ use super::hook_code;
 use super::kernel::Kernel;
 use super::offsets::Offsets;
 use crate::config;
-use crate::event::Flavour;
+use crate::event::{Class, Flavour};
 
 /// The kernel programs, compiled by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MUSTER_EBPF_OBJECT"));
@@ -25,13 +25,40 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MUSTER_EBPF_OBJECT"));
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// Rings in the order of [`Class`](crate::event::Class).
-    pub(super) rings: [RingBuf<MapData>; 3],
+    pub(super) rings: [RingBuf<MapData>; Class::ALL.len()],
     pub(super) sent: PerCpuArray<MapData, u64>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) losers: HashMap<MapData, LostKey, LostValue>,
+    /// Not 0: no more records.
+    pub(super) closed: Array<MapData, u32>,
     /// What is not seen because a program could not be attached.
     pub(super) blind_spots: Vec<String>,
     #[cfg(feature = "ebpf-log")]
     pub(super) log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Maps that forget what was not used for longest (`BPF_MAP_TYPE_LRU_HASH`), and their entries on a small machine.
+const CACHES: [(&str, u32); 5] = [
+    (map::DIGESTS, 16_384),
+    (map::WRITERS, 16_384),
+    (map::CALLS, 16_384),
+    (map::SENDERS, 8192),
+    (map::MAPPED, 4096),
+];
+/// Each processor takes so many elements of an LRU map for itself (`LOCAL_FREE_TARGET` in the kernel's bpf_lru_list.c, before 6.16), and
+/// those that find none left forget what they have just put in.
+const TAKEN_BY_CPU: u32 = 128;
+
+/// Maps with an entry for each call that is under way, which forget nothing; an entry is some 3 KB.
+const UNDER_WAY: [&str; 2] = [map::PENDING, map::DEEDS];
+/// Their entries on a small machine, and for each processor of a large one: more threads are in such calls when they wait for a disk.
+const UNDER_WAY_MIN: u32 = 1024;
+const UNDER_WAY_BY_CPU: u32 = 16;
+
+/// At least `entries`, and so many for each processor.
+fn entries(entries: u32, by_cpu: u32, cpus: usize) -> u32 {
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    entries.max(cpus.saturating_mul(by_cpu))
 }
 
 /// Loads and attaches every program of the flavour.
@@ -63,14 +90,28 @@ pub(super) fn load(
         .override_global(global::KERNEL_HASH_BYTES, &config.kernel_hash_bytes, true)
         .override_global(global::FLAVOUR, &hook, true)
         .map_max_entries(map::RING_EXEC, ring_size("exec_ring_bytes", config.exec_ring_bytes)?)
+        .map_max_entries(map::RING_LIBRARY, ring_size("library_ring_bytes", config.library_ring_bytes)?)
         .map_max_entries(map::RING_FILE, ring_size("file_ring_bytes", config.file_ring_bytes)?)
         .map_max_entries(map::RING_NET, ring_size("network_ring_bytes", config.network_ring_bytes)?);
+    let cpus = aya::util::nr_cpus().map_err(|(file, error)| SensorError::Cpus { file, error })?;
+    for (name, least) in CACHES {
+        // Half of the elements at least are for all.
+        loader.map_max_entries(name, entries(least, 2 * TAKEN_BY_CPU, cpus));
+    }
+    for name in UNDER_WAY {
+        loader.map_max_entries(name, entries(UNDER_WAY_MIN, UNDER_WAY_BY_CPU, cpus));
+    }
     let mut ebpf = loader.load(OBJECT).map_err(SensorError::Object)?;
 
     // The maps before the programs: once those are attached, nothing may fail that leaves their records unread.
-    let rings =
-        [take(&mut ebpf, map::RING_EXEC)?, take(&mut ebpf, map::RING_FILE)?, take(&mut ebpf, map::RING_NET)?];
+    let rings = [
+        take(&mut ebpf, map::RING_EXEC)?,
+        take(&mut ebpf, map::RING_LIBRARY)?,
+        take(&mut ebpf, map::RING_FILE)?,
+        take(&mut ebpf, map::RING_NET)?,
+    ];
     let (sent, lost) = (take(&mut ebpf, map::SENT)?, take(&mut ebpf, map::LOST)?);
+    let (losers, closed) = (take(&mut ebpf, map::LOST_OF)?, take(&mut ebpf, map::CLOSED)?);
     #[cfg(feature = "ebpf-log")]
     let log = aya_log::EbpfLogger::init(&mut ebpf)
         .inspect_err(|error| {
@@ -95,6 +136,8 @@ pub(super) fn load(
         rings,
         sent,
         lost,
+        losers,
+        closed,
         blind_spots,
         #[cfg(feature = "ebpf-log")]
         log,
@@ -277,6 +320,21 @@ mod tests {
             assert_eq!(exits, if is_at_exit(program.name) { points.len() } else { 0 }, "{}", program.name);
         }
         assert!(is_at_exit("name_exit") && is_at_exit("file_truncated") && !is_at_exit("rename_enter"));
+    }
+
+    #[test]
+    fn maps_grow_with_the_processors() {
+        for (least, cpus, size) in [
+            (16_384, 1, 16_384),
+            (16_384, 64, 16_384),
+            (16_384, 128, 32_768),
+            (4096, 16, 4096),
+            (4096, 64, 16_384),
+        ] {
+            assert_eq!(entries(least, 2 * TAKEN_BY_CPU, cpus), size, "{least} on {cpus}");
+        }
+        assert_eq!(entries(UNDER_WAY_MIN, UNDER_WAY_BY_CPU, 16), 1024);
+        assert_eq!(entries(UNDER_WAY_MIN, UNDER_WAY_BY_CPU, 256), 4096);
     }
 
     #[test]

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use aya::maps::{Array, MapData};
 use crossbeam_channel::Sender;
 use muster_common::hook;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::config;
 use crate::event::{Class, Event, Flavour, Kind};
 use crate::metrics::{KindCounts, Metrics};
 use btf::{Btf, KERNEL_BTF};
-use counters::{Counters, KINDS, Losses};
+use counters::{Counters, KINDS, Losers};
 use kernel::Kernel;
+use losses::Losses;
 use offsets::Offsets;
 
 pub mod btf;
@@ -23,12 +26,14 @@ mod drain;
 mod error;
 pub mod kernel;
 mod load;
+mod losses;
+mod merge;
 pub mod offsets;
 pub mod probe;
 
 pub use error::SensorError;
 
-/// Events in order of time. A batch holds every exec that is older than its newest other event.
+/// Events in order of time, whatever ring they came through: nothing comes later that led to one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The events.
@@ -39,13 +44,29 @@ pub struct Batch {
 /// stops as well. A killed process leaves nothing behind: nothing is pinned, so the kernel detaches the programs when
 /// it closes the process's descriptors.
 pub struct Sensor {
-    /// Gone once they are detached.
-    programs: Option<aya::Ebpf>,
+    /// Gone once the sensor has stopped.
+    programs: Option<Attached>,
+    closed: Array<MapData, u32>,
     thread: Option<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
     counters: Arc<Counters>,
     metrics: Arc<Metrics>,
     status: SensorStatus,
+}
+
+/// Programs that are attached and submit nothing any more. Dropped, they are detached, for which the kernel takes seconds: it waits for
+/// whatever may run in each of them (`synchronize_rcu_tasks()` in `ftrace_shutdown()`, `perf_trace_destroy()`).
+#[must_use = "detaching takes seconds, in which the rest of the end can go on"]
+pub struct Attached(Option<aya::Ebpf>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Some(programs) = self.0.take() {
+            let begun = Instant::now();
+            load::detach(programs);
+            info!(seconds = begun.elapsed().as_secs_f64(), "programs detached");
+        }
+    }
 }
 
 /// What the sensor runs on and what it has counted.
@@ -58,7 +79,7 @@ pub struct SensorStatus {
     /// What they cannot see on this kernel, in words.
     pub blind_spots: Vec<String>,
     /// Size of each ring in bytes.
-    pub rings: [(Class, u32); 3],
+    pub rings: [(Class, u32); Class::ALL.len()],
     /// Counts since the start for each kind that comes from the kernel.
     pub kinds: Vec<(Kind, KindCounts)>,
     /// Refused records of which not even the kind could be told.
@@ -113,10 +134,12 @@ impl Sensor {
         let drain = drain::Drain {
             rings: loaded.rings,
             counters: Arc::clone(&counters),
+            losers: Losers(loaded.losers),
             losses: Losses::new(flavour, drain::now_ns()),
             metrics: Arc::clone(&metrics),
             out,
             stopping: Arc::clone(&stopping),
+            merge: merge::Merge::new(),
             malformed: 0,
             #[cfg(feature = "ebpf-log")]
             log: loaded.log,
@@ -128,13 +151,22 @@ impl Sensor {
             blind_spots,
             rings: [
                 (Class::Exec, config.exec_ring_bytes),
+                (Class::Library, config.library_ring_bytes),
                 (Class::File, config.file_ring_bytes),
                 (Class::Network, config.network_ring_bytes),
             ],
             kinds: Vec::new(),
             malformed_unknown: 0,
         };
-        Ok(Self { programs: Some(loaded.ebpf), thread: Some(thread), stopping, counters, metrics, status })
+        Ok(Self {
+            programs: Some(Attached(Some(loaded.ebpf))),
+            closed: loaded.closed,
+            thread: Some(thread),
+            stopping,
+            counters,
+            metrics,
+            status,
+        })
     }
 
     /// Flavour, blind spots, and the counters as they are now.
@@ -147,17 +179,18 @@ impl Sensor {
         SensorStatus { kinds, malformed_unknown: self.metrics.malformed_unknown(), ..self.status.clone() }
     }
 
-    /// Detaches the programs, sends everything that is left in the rings and the last losses, and ends the thread.
+    /// Lets the programs submit nothing more, sends everything that is left in the rings and the last losses, and ends the thread.
     /// Somebody must go on taking batches meanwhile. Returns the final counters: for each kind
-    /// `submitted = received + malformed`, and `lost` is what never reached a ring.
-    pub fn stop(mut self) -> SensorStatus {
+    /// `submitted = received + malformed`, and `lost` is what never reached a ring. And the programs, still attached.
+    pub fn stop(mut self) -> (SensorStatus, Attached) {
         self.shut_down();
-        self.status()
+        (self.status(), self.programs.take().unwrap_or(Attached(None)))
     }
 
     fn shut_down(&mut self) {
-        if let Some(programs) = self.programs.take() {
-            load::detach(programs);
+        if let Err(error) = self.closed.set(0, 1, 0) {
+            error!(%error, "the programs cannot be told to stop; they are detached first");
+            self.programs = None;
         }
         self.stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take()

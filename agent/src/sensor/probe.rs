@@ -254,6 +254,7 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "a script that an interpreter is given as an argument or on its standard input (`sh x.sh`, `python3 x.py`): only the \
          interpreter is judged",
         "anonymous executable memory: code that a program makes or loads without mapping a file",
+        "code that is stored into a process from outside (ptrace, /proc/PID/mem, process_vm_writev)",
         "the content of files over 1 GiB where the agent reads them: these are `undetermined`",
         "changes made beneath an overlay, by whoever may write into its layers: they are of the layers' own file system, and \
          nothing says that a container sees them",
@@ -275,6 +276,11 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         Flavour::Lsm => {
             // `____sys_sendmsg` asks the security modules only when the address is another one than that of the message before.
             out.push("of several messages of one sendmmsg call to one address all but the first");
+            // `bpf_prog_check_recur()`: a program at a function's entry or exit does not run twice at once on a processor.
+            out.push(
+                "the close of a file while another thread of the same processor is stopped in the kernel program that sees closes, on a \
+                 kernel that stops its programs (`preempt=full`): what was written is judged when it is run, mapped or written again",
+            );
             if !kernel.has_ima_file_hash {
                 out.push("digests in the kernel: the agent hashes a file after the event, and says so when it changed");
             }
@@ -290,7 +296,7 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
             "messages of one sendmmsg call after the eighth",
             "the close of a descriptor that a child inherited, when the child writes after its parent has ended",
             "of more than 256 files that one process has open for write the oldest are judged before they are closed",
-            "of more than 16384 system calls under way at once those that began first",
+            "of more than some 8000 system calls under way at once those that began first",
             "names and addresses of a system call whose memory another thread changed before the look: what it says then \
              is what is reported",
             "a descriptor that another thread closed or replaced before the call that uses it came back",
@@ -466,7 +472,7 @@ mod tests {
             "itself a script",
             "a child inherited",
             "256 files",
-            "16384 system calls",
+            "8000 system calls",
             "another thread changed",
             "another thread closed",
             "by another mount",
@@ -481,6 +487,7 @@ mod tests {
             "FUSE",
             "block device",
             "anonymous",
+            "ptrace",
             "two last writers",
             "mounted over",
             "files_unread",

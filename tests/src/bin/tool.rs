@@ -2,10 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -45,8 +47,23 @@ enum Tool {
     MapBusy { file: PathBuf },
     /// Map FILE for reading, and then make the mapping executable.
     Mprotect { file: PathBuf },
+    /// Map FILE for reading and writing, privately; store into it; make the mapping executable.
+    MprotectStored { file: PathBuf },
+    /// Map FILE executable and writable at once, privately.
+    MapWritable { file: PathBuf },
+    /// Map FILE executable again and again in so many threads, until standard input closes; report how often.
+    MapLoop { file: PathBuf, threads: usize },
+    /// Begin to connect over TCP without waiting, and ask again.
+    TcpTwice { to: SocketAddrV4 },
+    /// Send a datagram to an address without a family, from an unconnected UDP socket.
+    UdpUnspecified { to: SocketAddrV4 },
+    /// Connect over SMC, which falls back to TCP; print `no smc` if the kernel has it not.
+    Smc { to: SocketAddrV4 },
     /// Run PROGRAM this many times, one after the other, and report how many ran.
     Execs { count: u64, program: PathBuf, args: Vec<String> },
+    /// Rename `f` in DIR on each processor, there and back. Then start a thread for each of DIRS on the last processor, which renames `f` there so
+    /// many times.
+    Renames { times: u64, dir: PathBuf, dirs: Vec<PathBuf> },
     /// Open, write and close this many different files in DIR, and remove them again.
     Writes { count: u64, dir: PathBuf },
 }
@@ -77,6 +94,12 @@ fn main() -> anyhow::Result<()> {
         Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
         Tool::MapBusy { file } => map_busy(&file),
         Tool::Mprotect { file } => mprotect(&file),
+        Tool::MprotectStored { file } => mprotect_stored(&file),
+        Tool::MapWritable { file } => map_writable(&file),
+        Tool::MapLoop { file, threads } => map_loop(&file, threads),
+        Tool::TcpTwice { to } => tcp_twice(to),
+        Tool::UdpUnspecified { to } => udp_unspecified(to),
+        Tool::Smc { to } => smc(to),
         Tool::Execs { count, program, args } => {
             for done in 0..count {
                 let status = Command::new(&program)
@@ -88,6 +111,7 @@ fn main() -> anyhow::Result<()> {
             println!("{count}");
             Ok(())
         }
+        Tool::Renames { times, dir, dirs } => renames(times, &dir, &dirs),
         Tool::Writes { count, dir } => {
             for n in 0..count {
                 let file = dir.join(format!("f{n}"));
@@ -121,7 +145,6 @@ fn copy_to_memfd(file: &std::path::Path) -> anyhow::Result<std::fs::File> {
 }
 
 fn memfd(file: &std::path::Path, args: &[String]) -> anyhow::Result<()> {
-    use std::os::fd::AsRawFd as _;
     use std::os::unix::process::CommandExt as _;
     let out = copy_to_memfd(file)?;
     let path = format!("/proc/self/fd/{}", out.as_raw_fd());
@@ -241,5 +264,169 @@ fn mprotect(file: &std::path::Path) -> anyhow::Result<()> {
         let map = mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &opened, 0)?;
         mprotect(map, length.get(), ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
     }
+    Ok(())
+}
+
+/// A page of the file, mapped privately with this protection.
+fn map_private(
+    file: &std::path::Path,
+    prot: nix::sys::mman::ProtFlags,
+) -> anyhow::Result<(std::ptr::NonNull<std::ffi::c_void>, usize)> {
+    use nix::sys::mman::{MapFlags, mmap};
+    let opened = std::fs::File::open(file)?;
+    let length = std::num::NonZeroUsize::new(4096).context("a page")?;
+    #[expect(unsafe_code, reason = "such mappings are what some subcommands are for")]
+    // SAFETY: a new private mapping at an address of the kernel's choice, of which nothing is run.
+    let map = unsafe { mmap(None, length, prot, MapFlags::MAP_PRIVATE, &opened, 0)? };
+    Ok((map, length.get()))
+}
+
+fn mprotect_stored(file: &std::path::Path) -> anyhow::Result<()> {
+    use nix::sys::mman::{ProtFlags, mprotect};
+    let (map, length) = map_private(file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+    #[expect(
+        unsafe_code,
+        reason = "a store into a private mapping that becomes executable is what this subcommand is for"
+    )]
+    // SAFETY: the mapping is ours, of one page, and writable; nothing of it is run.
+    unsafe {
+        map.as_ptr().cast::<u8>().add(PADDING).write_volatile(1);
+        mprotect(map, length, ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
+    }
+    Ok(())
+}
+
+fn map_writable(file: &std::path::Path) -> anyhow::Result<()> {
+    use nix::sys::mman::ProtFlags;
+    map_private(file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC)?;
+    Ok(())
+}
+
+fn map_loop(file: &std::path::Path, threads: usize) -> anyhow::Result<()> {
+    let opened = std::fs::File::open(file)?;
+    let (ended, times) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let again = || -> anyhow::Result<()> {
+            while !ended.load(Ordering::Relaxed) {
+                drop(map_executable(&opened)?);
+                times.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(again)).collect();
+        let waited = wait();
+        ended.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        }
+        waited
+    })?;
+    println!("{}", times.into_inner());
+    Ok(())
+}
+
+/// A socket of any family that the kernel has.
+fn socket(family: i32, kind: i32, protocol: i32) -> std::io::Result<OwnedFd> {
+    #[expect(unsafe_code, reason = "families that no library knows")]
+    // SAFETY: three integers; what comes back is a new descriptor, or an error.
+    unsafe {
+        match nix::libc::socket(family, kind | nix::libc::SOCK_CLOEXEC, protocol) {
+            -1 => Err(std::io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// The address, with this family.
+fn address(to: SocketAddrV4, family: i32) -> anyhow::Result<nix::libc::sockaddr_in> {
+    Ok(nix::libc::sockaddr_in {
+        sin_family: u16::try_from(family)?,
+        sin_port: to.port().to_be(),
+        sin_addr: nix::libc::in_addr { s_addr: u32::from(*to.ip()).to_be() },
+        sin_zero: [0; 8],
+    })
+}
+
+/// Size of a `struct sockaddr_in`.
+const ADDRESS: u32 = 16;
+const _: () = assert!(size_of::<nix::libc::sockaddr_in>() == ADDRESS as usize);
+
+fn connect(socket: &OwnedFd, to: SocketAddrV4) -> anyhow::Result<()> {
+    let to = address(to, nix::libc::AF_INET)?;
+    #[expect(unsafe_code, reason = "an address for a socket that no library knows")]
+    // SAFETY: the address lives until the call has ended. Refused is as good as accepted.
+    unsafe {
+        nix::libc::connect(socket.as_raw_fd(), (&raw const to).cast(), ADDRESS);
+    }
+    Ok(())
+}
+
+fn tcp_twice(to: SocketAddrV4) -> anyhow::Result<()> {
+    let socket = socket(nix::libc::AF_INET, nix::libc::SOCK_STREAM | nix::libc::SOCK_NONBLOCK, 0)?;
+    connect(&socket, to)?;
+    connect(&socket, to)
+}
+
+fn udp_unspecified(to: SocketAddrV4) -> anyhow::Result<()> {
+    let socket = socket(nix::libc::AF_INET, nix::libc::SOCK_DGRAM, 0)?;
+    let to = address(to, nix::libc::AF_UNSPEC)?;
+    #[expect(unsafe_code, reason = "no library makes such an address")]
+    // SAFETY: data and address live until the call has ended.
+    let sent = unsafe {
+        let data = b"muster";
+        nix::libc::sendto(
+            socket.as_raw_fd(),
+            data.as_ptr().cast(),
+            data.len(),
+            0,
+            (&raw const to).cast(),
+            ADDRESS,
+        )
+    };
+    ensure!(sent == 6, "sent {sent}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+fn smc(to: SocketAddrV4) -> anyhow::Result<()> {
+    const AF_SMC: i32 = 43;
+    match socket(AF_SMC, nix::libc::SOCK_STREAM, 0) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {
+            println!("no smc");
+            Ok(())
+        }
+        socket => connect(&socket?, to),
+    }
+}
+
+/// Renames `f` there and back.
+fn rename(dir: &std::path::Path, times: u64) -> anyhow::Result<()> {
+    let names = [dir.join("f"), dir.join("g")];
+    for n in 0..times {
+        let at = usize::from(n % 2 == 1);
+        std::fs::rename(&names[at], &names[1 - at]).with_context(|| dir.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn renames(times: u64, dir: &std::path::Path, dirs: &[PathBuf]) -> anyhow::Result<()> {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    let processors = std::thread::available_parallelism()?.get();
+    let on = |processor: usize| -> anyhow::Result<()> {
+        let mut set = CpuSet::new();
+        set.set(processor)?;
+        Ok(sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
+    };
+    for processor in 0..processors {
+        on(processor)?;
+        rename(dir, 2)?;
+    }
+    // Threads stay where the one that starts them is.
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| rename(dir, times))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+    })?;
+    println!("{processors}");
     Ok(())
 }

@@ -8,6 +8,8 @@ mod hour;
 pub(crate) mod identity;
 mod load;
 mod names;
+mod rings;
+mod socket;
 mod update;
 
 use std::path::PathBuf;
@@ -53,13 +55,22 @@ pub fn of_kernels() -> Vec<Scenario> {
         names::scenarios(),
         connect::scenarios(),
         identity::scenarios(),
+        socket::scenarios(),
     ]
     .concat()
 }
 
 /// Those that can come out differently with each flavour, and not with each kernel of one; they run after the others.
 pub fn of_flavours() -> Vec<Scenario> {
-    [update::scenarios(), attestation::scenarios(), hour::scenarios(), load::scenarios()].concat()
+    [
+        update::scenarios(),
+        attestation::scenarios(),
+        hour::scenarios(),
+        rings::scenarios(),
+        // At its end it looks at what all of them left in memory.
+        load::scenarios(),
+    ]
+    .concat()
 }
 
 impl Stage {
@@ -144,6 +155,26 @@ impl Stage {
             ensure!(Instant::now() < deadline, "lost: {lost}; told by findings: {told}");
             // A loss is told when its counter is read, which may be after the mark.
             came.extend(self.settle()?);
+        }
+    }
+
+    /// Waits until the agent has received all that the kernel programs submitted by now.
+    ///
+    /// # Errors
+    /// It did not within [`PATIENCE`].
+    fn settle_records(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.agent.status()?;
+            if status.kinds.iter().all(|k| k.received + k.malformed >= k.submitted) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the agent does not receive what was submitted: {:?}",
+                status.kinds
+            );
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
     }
 

@@ -53,7 +53,7 @@ impl Cost {
 pub(crate) fn measure(series: &Series) -> anyhow::Result<Costs> {
     let script = paths::root().join("tests/cost.py");
     let line = "python3 /muster/cost.py".to_owned();
-    let job = Job { name: "cost", line, files: &[script], count_instructions: true };
+    let job = Job { name: "cost", line, files: &[script], count_instructions: true, cpus: 1 };
     let outcome = job.run(series, &Image::get()?, &mut |_| {})?;
     ensure!(outcome.status == 0, "tests/cost.py ended with {}; {}", outcome.status, tail(&outcome.console)?);
     let mut costs = Costs::default();

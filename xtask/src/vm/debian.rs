@@ -27,6 +27,8 @@ pub(super) struct Job<'a> {
     pub(super) files: &'a [PathBuf],
     /// See [`Machine::count_instructions`].
     pub(super) count_instructions: bool,
+    /// See [`Machine::cpus`].
+    pub(super) cpus: u32,
 }
 
 impl Job<'_> {
@@ -45,6 +47,7 @@ impl Job<'_> {
             directory: super::directory(),
             limit: Duration::from_secs(1500),
             count_instructions: self.count_instructions,
+            cpus: self.cpus,
             memory: 2048,
         };
         machine.run(line)

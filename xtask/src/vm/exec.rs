@@ -34,15 +34,15 @@ impl Args {
     }
 
     /// Runs the program on each kernel. True: it always ended with status 0.
-    pub(super) fn run(&self, program: &Path, series: &[&Series]) -> anyhow::Result<bool> {
+    pub(super) fn run(&self, program: &Path, series: &[&Series], cpus: u32) -> anyhow::Result<bool> {
         let mut passed = true;
         for series in series {
-            passed &= self.on(program, series)? == 0;
+            passed &= self.on(program, series, cpus)? == 0;
         }
         Ok(passed)
     }
 
-    fn on(&self, program: &Path, series: &Series) -> anyhow::Result<i32> {
+    fn on(&self, program: &Path, series: &Series, cpus: u32) -> anyhow::Result<i32> {
         let words: Vec<_> = self.args.iter().map(|a| quoted(a)).collect();
         let line = format!(
             "cd /files\n/bin/program {} >/dev/ttyS1 2>&1\necho \"{EXIT}$?\" >/dev/ttyS1\n",
@@ -64,6 +64,7 @@ impl Args {
             directory: super::directory(),
             limit: Duration::from_secs(600),
             count_instructions: self.count_instructions,
+            cpus,
             memory: 1024,
         };
         let outcome = machine.run(&mut |line| println!("  {line}"))?;

@@ -8,7 +8,7 @@ use crate::setup::kernels::Series;
 use crate::shell;
 
 /// Modules that a guest may need, dependencies first; those that a kernel has built in are left out.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 10] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -17,6 +17,9 @@ const MODULES: [&str; 8] = [
     "virtio_blk",
     "overlay",
     "veth",
+    // For `smc`.
+    "ib_core",
+    "smc",
 ];
 
 /// An initramfs for this kernel; its first process runs `script` when everything is in place.

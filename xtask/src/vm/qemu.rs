@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) limit: Duration,
     /// The guest's clock advances one nanosecond per instruction: for measuring costs.
     pub(crate) count_instructions: bool,
+    /// Processors, if instructions are not counted: then it has one.
+    pub(crate) cpus: u32,
     /// Memory, MiB.
     pub(crate) memory: u32,
 }
@@ -87,7 +89,7 @@ impl Machine {
         if self.count_instructions {
             command.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]);
         } else {
-            command.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+            command.args(["-accel", "tcg,thread=multi", "-smp", &self.cpus.to_string()]);
         }
         command
             .args(["-nodefaults", "-m", &self.memory.to_string()])

@@ -37,13 +37,23 @@ struct Run {
 /// Machines at once. Software emulation keeps about one core busy with each.
 const MACHINES: usize = 2;
 
+/// What of the suite is run, and where.
+pub(super) struct Selection<'a> {
+    /// Only the scenarios whose name contains this.
+    pub(super) only: Option<&'a str>,
+    /// Each kind of scenario only on the kernels where it can come out differently.
+    pub(super) each_kind: bool,
+    /// Virtual processors.
+    pub(super) cpus: u32,
+}
+
 /// Runs the suite on each kernel and prints a table. True: every scenario passed on every kernel.
-pub(super) fn run(series: &[&'static Series], only: Option<&str>, each_kind: bool) -> anyhow::Result<bool> {
+pub(super) fn run(series: &[&'static Series], selection: &Selection<'_>) -> anyhow::Result<bool> {
     build::release(&["muster", "suite", "tool"])?;
     let image = Image::get()?;
     let answered = answers::print(&image);
     let mut runs = Vec::new();
-    for result in on_each(series, |series| on(series, &image, only, each_kind)) {
+    for result in on_each(series, |series| on(series, &image, selection)) {
         runs.push(result?);
     }
     let results = super::directory().join("results.json");
@@ -79,8 +89,9 @@ fn on_each(
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
-fn on(series: &'static Series, image: &Image, only: Option<&str>, each_kind: bool) -> anyhow::Result<Run> {
-    println!("kernel {} ({})", series.name, series.flavour);
+fn on(series: &'static Series, image: &Image, selection: &Selection<'_>) -> anyhow::Result<Run> {
+    let Selection { only, each_kind, cpus } = *selection;
+    println!("kernel {} ({}), {cpus} processors", series.name, series.flavour);
     let mut line = format!("/muster/suite --flavour {}", series.flavour);
     if let Some(only) = only {
         line += &format!(" --only {}", quoted(only));
@@ -88,7 +99,11 @@ fn on(series: &'static Series, image: &Image, only: Option<&str>, each_kind: boo
     if each_kind && !series.stands_for_flavour {
         line += " --of-kernels";
     }
-    let job = Job { name: "suite", line, files: &[], count_instructions: false };
+    // The kernel takes long to detach programs where there are more virtual processors than real ones.
+    if cpus > super::CPUS {
+        line += " --scenarios-only";
+    }
+    let job = Job { name: "suite", line, files: &[], count_instructions: false, cpus };
     let outcome = job.run(series, image, &mut |line| match serde_json::from_str::<Scenario>(line) {
         Ok(s) => println!(
             "  {:<5} {} {:6.1} s  {}{}",
