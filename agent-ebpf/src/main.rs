@@ -9,6 +9,7 @@
 
 mod common;
 mod connect;
+mod device;
 mod digest;
 mod emit;
 mod exec;
@@ -18,10 +19,12 @@ mod hash_limit;
 mod layout;
 mod library;
 mod lsm;
+mod overlay;
 mod path;
 mod process;
 mod task;
 mod tracepoint;
+mod writers;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -129,6 +129,32 @@ impl Agent {
         Ok(kib.trim().parse::<u64>()? << 10)
     }
 
+    /// Stops it as a debugger would, and returns when it stands still.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGSTOP)?;
+        let threads = format!("/proc/{}/task", self.child.id());
+        let runs = |thread: &std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // proc(5): the state comes behind the name, which is in parentheses.
+            stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('T'))
+        };
+        while std::fs::read_dir(&threads)?.flatten().any(|thread| runs(&thread)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGCONT)
+    }
+
     fn signal(&self, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
         Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }

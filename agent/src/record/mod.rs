@@ -37,7 +37,7 @@ pub use write::{Recorder, Recording, Written};
 /// First bytes of a recording.
 pub const MAGIC: &[u8; 16] = b"muster recording";
 /// Format of what follows, little-endian behind [`MAGIC`]. Raise it with every change of [`Frame`] or of what it holds.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 /// Largest body of a frame. An event with its answers needs a few KiB.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -84,6 +84,8 @@ pub enum Answer {
     Owner(FilePath, Option<Owner>),
     /// The task sees the host's own root directory.
     InHostRoot(bool),
+    /// Where the file systems are mounted that lie on a block device.
+    DeviceWritten(Option<Vec<FilePath>>),
     /// What became of files that the package manager wrote.
     Settled(Vec<Settled>),
     /// The host's own workload.

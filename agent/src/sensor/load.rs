@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramError;
 use aya::programs::trace_point::TracePointError;
 use aya::{Ebpf, EbpfLoader};
@@ -15,6 +15,7 @@ use super::error::{SensorError, chain};
 use super::hook_code;
 use super::kernel::Kernel;
 use super::offsets::Offsets;
+use super::{changes, overlay};
 use crate::config;
 use crate::event::Flavour;
 
@@ -28,6 +29,12 @@ pub(super) struct Loaded {
     pub(super) rings: [RingBuf<MapData>; 3],
     pub(super) sent: PerCpuArray<MapData, u64>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    /// When inodes were last written.
+    pub(super) writers: HashMap<MapData, changes::Number, changes::Writer>,
+    /// Block devices that were opened for write.
+    pub(super) devices: HashMap<MapData, u32, u64>,
+    /// Where overlayfs keeps its layers, to be filled in.
+    pub(super) overlay: Array<MapData, overlay::Words>,
     /// What is not seen because a program could not be attached.
     pub(super) blind_spots: Vec<String>,
     #[cfg(feature = "ebpf-log")]
@@ -71,6 +78,8 @@ pub(super) fn load(
     let rings =
         [take(&mut ebpf, map::RING_EXEC)?, take(&mut ebpf, map::RING_FILE)?, take(&mut ebpf, map::RING_NET)?];
     let (sent, lost) = (take(&mut ebpf, map::SENT)?, take(&mut ebpf, map::LOST)?);
+    let devices = take(&mut ebpf, map::DEVICES)?;
+    let (writers, overlay) = (take(&mut ebpf, map::WRITERS)?, take(&mut ebpf, map::OVERLAY)?);
     #[cfg(feature = "ebpf-log")]
     let log = aya_log::EbpfLogger::init(&mut ebpf)
         .inspect_err(|error| {
@@ -95,6 +104,9 @@ pub(super) fn load(
         rings,
         sent,
         lost,
+        writers,
+        devices,
+        overlay,
         blind_spots,
         #[cfg(feature = "ebpf-log")]
         log,

@@ -11,12 +11,14 @@ use tracing::{error, warn};
 use crate::config;
 use crate::event::{Class, Event, Flavour, Kind};
 use crate::metrics::{KindCounts, Metrics};
+use crate::order::Order;
 use btf::{Btf, KERNEL_BTF};
 use counters::{Counters, KINDS, Losses};
 use kernel::Kernel;
 use offsets::Offsets;
 
 pub mod btf;
+mod changes;
 mod counters;
 pub mod decode;
 mod drain;
@@ -24,6 +26,7 @@ mod error;
 pub mod kernel;
 mod load;
 pub mod offsets;
+mod overlay;
 pub mod probe;
 
 pub use error::SensorError;
@@ -46,6 +49,9 @@ pub struct Sensor {
     counters: Arc<Counters>,
     metrics: Arc<Metrics>,
     status: SensorStatus,
+    overlay: overlay::Watch,
+    order: Option<Order>,
+    devices: Option<aya::maps::HashMap<aya::maps::MapData, u32, u64>>,
 }
 
 /// What the sensor runs on and what it has counted.
@@ -106,6 +112,8 @@ impl Sensor {
             Offsets::resolve(&Btf::parse(&bytes).map_err(offsets::OffsetsError::from)?)?
         };
         let loaded = load::load(config, flavour, &kernel, &offsets)?;
+        let overlay = overlay::Watch::start(loaded.overlay, kernel.version)?;
+        let order = Some(changes::order(loaded.writers));
         let mut blind_spots = probe::blind_spots(flavour, &kernel);
         blind_spots.extend(loaded.blind_spots);
         let counters = Arc::new(Counters { sent: loaded.sent, lost: loaded.lost });
@@ -134,7 +142,17 @@ impl Sensor {
             kinds: Vec::new(),
             malformed_unknown: 0,
         };
-        Ok(Self { programs: Some(loaded.ebpf), thread: Some(thread), stopping, counters, metrics, status })
+        Ok(Self {
+            programs: Some(loaded.ebpf),
+            thread: Some(thread),
+            stopping,
+            counters,
+            metrics,
+            status,
+            overlay,
+            order,
+            devices: Some(loaded.devices),
+        })
     }
 
     /// Flavour, blind spots, and the counters as they are now.
@@ -155,7 +173,18 @@ impl Sensor {
         self.status()
     }
 
+    /// Who is to be asked when files were last written. Only the first caller gets it.
+    pub fn order(&mut self) -> Option<Order> {
+        self.order.take()
+    }
+
+    /// Who is to be told which devices with file systems are written to. Only the first caller gets it.
+    pub fn devices(&mut self) -> Option<impl Fn(u32, bool) + Send + 'static> {
+        self.devices.take().map(changes::devices)
+    }
+
     fn shut_down(&mut self) {
+        self.overlay.stop();
         if let Some(programs) = self.programs.take() {
             load::detach(programs);
         }

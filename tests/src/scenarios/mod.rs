@@ -2,6 +2,7 @@
 
 pub mod attestation;
 mod connect;
+mod content;
 mod exec;
 mod file;
 mod hour;
@@ -52,6 +53,7 @@ pub fn of_kernels() -> Vec<Scenario> {
         file::scenarios(),
         names::scenarios(),
         connect::scenarios(),
+        content::scenarios(),
         identity::scenarios(),
     ]
     .concat()
