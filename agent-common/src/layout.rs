@@ -72,6 +72,7 @@ macro_rules! with_kernel_fields {
             OFF_INODE_CTIME_SPLIT, "inode", "__i_ctime", Offset, true;
             OFF_INODE_CTIME_SEC, "inode", "i_ctime_sec", Offset, true;
             OFF_INODE_CTIME_NSEC, "inode", "i_ctime_nsec", Offset, true;
+            OFF_INODE_RDEV, "inode", "i_rdev", Offset, false;
             OFF_INODE_MAPPING, "inode", "i_mapping", Offset, false;
             SIZE_INODE, "inode", "", Size, false;
             OFF_MAPPING_WRITABLE, "address_space", "i_mmap_writable", Offset, false;
@@ -80,6 +81,7 @@ macro_rules! with_kernel_fields {
             OFF_RENAME_FLAGS, "renamedata", "flags", Offset, true;
             OFF_SB_DEV, "super_block", "s_dev", Offset, false;
             OFF_SB_MAGIC, "super_block", "s_magic", Offset, false;
+            OFF_SB_FLAGS, "super_block", "s_flags", Offset, false;
             OFF_SB_IFLAGS, "super_block", "s_iflags", Offset, false;
             OFF_TASK_PID, "task_struct", "pid", Offset, false;
             OFF_TASK_TGID, "task_struct", "tgid", Offset, false;

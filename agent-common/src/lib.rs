@@ -61,8 +61,12 @@ pub mod map {
     pub const SENDERS: &str = "SENDERS";
     /// LRU hash: executable mappings that were reported; see `agent-ebpf/src/mapped.rs`.
     pub const MAPPED: &str = "MAPPED";
-    /// LRU hash: inodes whose open for write was already reported.
+    /// LRU hash: when anything was last written under an inode's number; see `agent-ebpf/src/writers.rs`.
     pub const WRITERS: &str = "WRITERS";
+    /// Array of one [`OverlayLayout`](crate::OverlayLayout), which the agent fills in as soon as it is known.
+    pub const OVERLAY: &str = "OVERLAY";
+    /// Hash: block devices that were opened for write; see `agent-ebpf/src/device.rs`.
+    pub const DEVICES: &str = "DEVICES";
 }
 
 /// `.rodata` globals that the agent sets before it loads the programs, beside the offsets of [`layout`].
@@ -71,7 +75,7 @@ pub mod global {
     pub const OWN_TGID: &str = "OWN_TGID";
     /// `u32`, 0 or 1: `bpf_ima_file_hash` exists (≥ 5.18) and may be called.
     pub const HAS_IMA_FILE_HASH: &str = "HAS_IMA_FILE_HASH";
-    /// `u32`: largest file that the kernel may be asked to hash while a task waits, bytes.
+    /// `u32`: largest file that the kernel hashes while a task waits, bytes.
     pub const KERNEL_HASH_BYTES: &str = "KERNEL_HASH_BYTES";
     /// `u32`: which [`hook`](crate::hook) flavour is loaded.
     pub const FLAVOUR: &str = "FLAVOUR";
@@ -155,6 +159,14 @@ pub mod file_flag {
     pub const BENEATH: u32 = 64;
     /// Of a mapping: its pages may be the process's own and not the file's, for it is or was private and writable.
     pub const ALTERED: u32 = 1 << 16;
+    /// Overlayfs, and which inode of which layer has the content is not known, so nothing says whether that changed.
+    pub const LAYER_UNKNOWN: u32 = 128;
+    /// The content lies in memory, whatever is mounted over it.
+    pub const IN_MEMORY: u32 = 256;
+    /// It was mapped shared and writable since the agent started: pages that were pinned then may be stored into at any time.
+    pub const MAPPED: u32 = 512;
+    /// The block device that its file system lies on was opened for write since the agent started.
+    pub const DEVICE_WRITTEN: u32 = 1024;
 }
 
 /// Values of [`Digest::origin`].
@@ -167,12 +179,14 @@ pub mod digest_origin {
     pub const CACHE: u8 = 2;
 }
 
-/// Values of [`Digest::error`] that are not the helper's: why it was not called.
+/// Values of [`Digest::error`] for a file that the kernel programs do not hash, so that the agent has to.
 pub mod digest_error {
-    /// `-EFBIG`: the file is larger than what the kernel may be asked to hash.
+    /// `-EFBIG`: larger than what is read while a task waits.
     pub const TOO_LARGE: i32 = -27;
-    /// `-EREMOTE`: the file lies on a network file system.
+    /// `-EREMOTE`: it lies on a network file system, whose server may never answer.
     pub const REMOTE: i32 = -66;
+    /// `-EDQUOT`: the workload had more hashed in the last second than it may.
+    pub const OVER_BUDGET: i32 = -122;
 }
 
 /// Values of [`FileRecord::op`].
@@ -195,6 +209,8 @@ pub mod file_op {
     pub const CLOSE_WRITE: u8 = 8;
     /// Mapped shared and writable: content can change without a further write call.
     pub const MAP_WRITE: u8 = 9;
+    /// A block device was opened for write; `arg` is its number, in the kernel's encoding.
+    pub const BLOCK_WRITE: u8 = 10;
     /// As `RENAME`, and what was at `target` has the old name now (`RENAME_EXCHANGE`): it has a record of its own, unless these names
     /// are the caller's ([`path_flag::BY_NAME`](crate::path_flag::BY_NAME)).
     pub const EXCHANGE: u8 = 11;
@@ -264,13 +280,20 @@ pub struct FileInfo {
     pub ino: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Change time, nanoseconds since 1970.
+    /// Change time, nanoseconds since 1970; on overlayfs that of the layer's inode that `stat` shows.
     pub ctime_ns: u64,
-    /// `inode.i_version` (raw; its lowest bit is the "queried" mark).
+    /// `inode.i_version` (raw; its lowest bit is the "queried" mark) of the inode that has the content; where `ctime_ns` is another
+    /// inode's, mixed with the change time of this one.
     pub i_version: u64,
+    /// Number of the inode that has the content: on overlayfs one of a layer, else `ino`.
+    pub real_ino: u64,
+    /// Its device.
+    pub real_dev: u32,
+    /// Its generation.
+    pub real_generation: u32,
     /// Device of the superblock in the kernel's encoding: `major << 20 | minor`.
     pub dev: u32,
-    /// Inode generation; on file systems with subvolumes mixed with what tells these apart.
+    /// Inode generation; on file systems with subvolumes mixed with what tells these apart; on overlayfs that of the first layer's inode.
     pub generation: u32,
     /// Type and permissions (`S_IF*`, `S_I*`).
     pub mode: u32,
@@ -280,12 +303,43 @@ pub struct FileInfo {
     pub uid: u32,
     /// Bits of [`file_flag`].
     pub flags: u32,
-    /// `super_block.s_magic`, lower 32 bits.
+    /// `super_block.s_magic`, lower 32 bits, of the file system that has the content: on overlayfs a layer's.
     pub fs_magic: u32,
     /// Bytes used in the path buffer that belongs to this file.
     pub path_len: u16,
     /// Bits of [`path_flag`].
     pub path_flags: u16,
+}
+
+/// Where overlayfs keeps what it knows of a file: byte offsets, from the type information of its module, which may be loaded
+/// after the kernel programs. A member that this kernel lacks is [`layout::ABSENT`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct OverlayLayout {
+    /// 1 when the rest is filled in.
+    pub known: u32,
+    /// `ovl_inode.vfs_inode`
+    pub vfs_inode: u32,
+    /// `ovl_inode.__upperdentry`
+    pub upper: u32,
+    /// `ovl_inode.flags`
+    pub flags: u32,
+    /// `ovl_inode.lower`, `struct inode *`: up to 5.19.
+    pub lower: u32,
+    /// `ovl_inode.lowerpath.dentry`: 6.0 to 6.4.
+    pub lower_dentry: u32,
+    /// `ovl_inode.lowerdata`, `struct inode *`, of regular files: up to 6.4.
+    pub lower_data: u32,
+    /// `ovl_inode.oe`, `struct ovl_entry *`: since 6.5.
+    pub entry: u32,
+    /// `ovl_entry.__numlower`
+    pub count: u32,
+    /// `ovl_entry.__lowerstack`
+    pub stack: u32,
+    /// Size of `struct ovl_path`.
+    pub path_size: u32,
+    /// `ovl_path.dentry`
+    pub path_dentry: u32,
 }
 
 /// A content digest that the kernel found.
@@ -298,7 +352,7 @@ pub struct Digest {
     pub origin: u8,
     /// Zero.
     pub reserved: [u8; 3],
-    /// What the helper returned, when it failed (negative errno); one of [`digest_error`] when it was not called; else 0.
+    /// What the helper returned when it failed (negative errno), or one of [`digest_error`]; else 0.
     pub error: i32,
 }
 
@@ -434,16 +488,17 @@ const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<Task>() == 64);
-    assert!(size_of::<FileInfo>() == 64);
+    assert!(size_of::<FileInfo>() == 80);
+    assert!(size_of::<OverlayLayout>() == 48);
     assert!(size_of::<Digest>() == 40);
     assert!(offset_of!(ExecRecord, exe) == 80);
-    assert!(offset_of!(ExecRecord, exe_digest) == 208);
-    assert!(offset_of!(ExecRecord, exe_path) == 288);
-    assert!(size_of::<ExecRecord>() == 288 + 2 * PATH_BUF);
-    assert!(offset_of!(LibraryRecord, path) == 200);
-    assert!(size_of::<LibraryRecord>() == 200 + PATH_BUF);
-    assert!(offset_of!(FileRecord, path) == 168);
-    assert!(size_of::<FileRecord>() == 168 + 2 * PATH_BUF);
+    assert!(offset_of!(ExecRecord, exe_digest) == 240);
+    assert!(offset_of!(ExecRecord, exe_path) == 320);
+    assert!(size_of::<ExecRecord>() == 320 + 2 * PATH_BUF);
+    assert!(offset_of!(LibraryRecord, path) == 216);
+    assert!(size_of::<LibraryRecord>() == 216 + PATH_BUF);
+    assert!(offset_of!(FileRecord, path) == 184);
+    assert!(size_of::<FileRecord>() == 184 + 2 * PATH_BUF);
     assert!(size_of::<ConnectRecord>() == 104);
     assert!(size_of::<ForkRecord>() == 88);
     assert!(size_of::<ExitRecord>() == 88);

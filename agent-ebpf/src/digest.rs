@@ -1,9 +1,10 @@
 //! SHA-256 of a file, by the kernel, computed once per unchanged file.
 //!
 //! `bpf_ima_file_hash` keeps nothing without an IMA policy: it reads the whole file at every call. So digests are kept
-//! here by the identity of the content. Three things keep an entry honest: ctime, size and `i_version` are part of
-//! the key; every open for write, truncate and writable mapping that the hooks see drops the entry and leaves the time
-//! in `WRITERS` (ctime alone has the grain of a timer tick); and a file that some writer has open, or whose content can
+//! here by the identity of the content. Three things keep an entry honest: the inode that has the content (on overlayfs that of
+//! a layer, so containers that share a layer share its digests), with its generation, ctime, size and `i_version`, is the
+//! key; every open for write, truncate and writable mapping that the hooks see drops the entry and leaves the time
+//! in `writers.rs` (ctime alone has the grain of a timer tick); and a file that some writer has open, or whose content can
 //! change without its inode ([`UNSTEADY`]), is neither looked up nor kept.
 
 use core::ffi::c_void;
@@ -12,35 +13,21 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::{bpf_ima_file_hash, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use muster_common::{Digest, FileInfo, SHA256_LEN, digest_origin, file_flag, hook};
+use muster_common::{Digest, FileInfo, SHA256_LEN, digest_origin, file_flag};
 
+use crate::device;
 use crate::file_info;
 use crate::hash_limit;
-use crate::layout::{FLAVOUR, HAS_IMA_FILE_HASH, global};
-use crate::task;
-
-/// Identity of an inode.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Inode {
-    ino: u64,
-    dev: u32,
-    generation: u32,
-}
-
-impl Inode {
-    /// Of a file that is filled in.
-    #[inline(always)]
-    pub fn of(info: &FileInfo) -> Self {
-        Self { ino: info.ino, dev: info.dev, generation: info.generation }
-    }
-}
+use crate::layout::{HAS_IMA_FILE_HASH, global};
+use crate::writers;
 
 /// Identity of a content.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ContentKey {
-    inode: Inode,
+    ino: u64,
+    dev: u32,
+    generation: u32,
     size: u64,
     ctime_ns: u64,
     i_version: u64,
@@ -51,7 +38,9 @@ impl ContentKey {
     #[inline(always)]
     pub fn of(info: &FileInfo) -> Self {
         Self {
-            inode: Inode::of(info),
+            ino: info.real_ino,
+            dev: info.real_dev,
+            generation: info.real_generation,
             size: info.size,
             ctime_ns: info.ctime_ns,
             // The lowest bit says that someone asked for the version, not that the content changed.
@@ -60,30 +49,19 @@ impl ContentKey {
     }
 }
 
-/// When an inode was opened for write.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Writer {
-    /// Last open, truncate or writable mapping, nanoseconds since boot.
-    pub at_ns: u64,
-    /// Who opened it when that was reported last, and 0 once the last writer has closed it ([`opener`]). No hook of the tracepoint
-    /// flavour sees a file closed by an exit or an exec, so this alone does not say that a writer has it open.
-    pub opener: u64,
-}
-
 /// Digests by content.
 #[map]
 static DIGESTS: LruHashMap<ContentKey, [u8; SHA256_LEN]> = LruHashMap::with_max_entries(16_384, 0);
-/// Inodes that were opened for write.
-#[map]
-static WRITERS: LruHashMap<Inode, Writer> = LruHashMap::with_max_entries(16_384, 0);
-
 /// No digest.
 pub const NONE: Digest =
     Digest { sha256: [0; SHA256_LEN], origin: digest_origin::NONE, reserved: [0; 3], error: 0 };
 
 /// What keeps an inode's identity from meaning its content.
-const UNSTEADY: u32 = file_flag::WRITERS | file_flag::BENEATH;
+const UNSTEADY: u32 = file_flag::WRITERS
+    | file_flag::BENEATH
+    | file_flag::LAYER_UNKNOWN
+    | file_flag::MAPPED
+    | file_flag::DEVICE_WRITTEN;
 
 /// `-EOPNOTSUPP`: the helper hashed with another algorithm.
 const OTHER_ALGORITHM: i32 = -95;
@@ -137,26 +115,9 @@ pub unsafe fn of(file: *mut c_void, inode: u64, info: &FileInfo, out: &mut Diges
     }
     out.origin = digest_origin::IMA;
     let unwritten = info.flags & UNSTEADY == 0 && file_info::writers(inode) <= 0;
-    if unwritten && !written_since(info, began) {
+    if unwritten && !writers::written_since(info, began) && !device::was_written(info) {
         let _ = DIGESTS.insert(ContentKey::of(info), &out.sha256, u64::from(BPF_ANY));
     }
-}
-
-/// The content may have changed since that time.
-#[inline(always)]
-pub fn written_since(info: &FileInfo, began: u64) -> bool {
-    match WRITERS.get_ptr(Inode::of(info)) {
-        // SAFETY: a map value.
-        Some(writer) => unsafe { (*writer).at_ns >= began },
-        None => false,
-    }
-}
-
-/// Who opens a file, as far as it matters: the `lsm` flavour sees every last close, whoever's it is. The tracepoint flavour takes
-/// the exit of a process for its closes, so each process's opening has to be reported.
-#[inline(always)]
-fn opener() -> u64 {
-    if global(&FLAVOUR) == u32::from(hook::LSM) { 1 } else { task::current_id() >> 32 }
 }
 
 /// The content is about to change: forgets its digest, and says whether this opening of the inode was reported before. The writer
@@ -164,54 +125,26 @@ fn opener() -> u64 {
 #[inline(always)]
 pub fn opened_for_write(info: &FileInfo, writers: i32) -> bool {
     let _ = DIGESTS.remove(ContentKey::of(info));
-    // SAFETY: no arguments.
-    let at_ns = unsafe { bpf_ktime_get_boot_ns() };
-    let inode = Inode::of(info);
-    if let Some(writer) = WRITERS.get_ptr_mut(inode) {
-        // SAFETY: a map value.
-        let writer = unsafe { &mut *writer };
-        writer.at_ns = at_ns;
-        return core::mem::replace(&mut writer.opener, opener()) == opener() && writers > 1;
-    }
-    let _ = WRITERS.insert(inode, &Writer { at_ns, opener: opener() }, u64::from(BPF_ANY));
-    false
+    writers::opened(info, writers)
 }
 
 /// The content is set, or about to be, without an open for write of its own.
 #[inline(always)]
 pub fn changed(info: &FileInfo) {
     let _ = DIGESTS.remove(ContentKey::of(info));
-    // SAFETY: no arguments.
-    let at_ns = unsafe { bpf_ktime_get_boot_ns() };
-    let inode = Inode::of(info);
-    if let Some(writer) = WRITERS.get_ptr_mut(inode) {
-        // SAFETY: a map value.
-        let writer = unsafe { &mut *writer };
-        writer.at_ns = at_ns;
-        return;
-    }
-    let _ = WRITERS.insert(inode, &Writer { at_ns, opener: 0 }, u64::from(BPF_ANY));
+    writers::changed(info);
 }
 
-/// The inode was opened for write, and its last writer has not closed it.
+/// The file is mapped shared and writable.
 #[inline(always)]
-pub fn is_open(info: &FileInfo) -> bool {
-    match WRITERS.get_ptr(Inode::of(info)) {
-        // SAFETY: a map value.
-        Some(writer) => unsafe { (*writer).opener != 0 },
-        None => false,
-    }
+pub fn mapped(info: &FileInfo) {
+    let _ = DIGESTS.remove(ContentKey::of(info));
+    writers::mapped(info);
 }
 
 /// The last writer closed the file: the next open is reported again.
 #[inline(always)]
 pub fn closed(info: &FileInfo) {
     let _ = DIGESTS.remove(ContentKey::of(info));
-    if let Some(writer) = WRITERS.get_ptr_mut(Inode::of(info)) {
-        // SAFETY: a map value; no arguments.
-        unsafe {
-            (*writer).at_ns = bpf_ktime_get_boot_ns();
-            (*writer).opener = 0;
-        }
-    }
+    writers::closed(info);
 }

@@ -6,12 +6,14 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use muster_common::{FileInfo, FileRecord, PATH_BUF, cause, file_flag, file_op, hook, kind, path_flag};
 
+use crate::device;
 use crate::digest;
 use crate::emit::{emit, lost};
-use crate::file_info::{self, S_IFLNK, S_IFREG};
+use crate::file_info::{self, S_IFBLK, S_IFLNK, S_IFREG};
 use crate::layout::*;
 use crate::path::{self, Path, Spelling};
 use crate::task;
+use crate::writers;
 
 /// `FMODE_WRITE`
 const WRITE: u32 = 1 << 1;
@@ -36,13 +38,13 @@ const TRUNC: u32 = 0o1000;
 /// A content that can be judged: a regular file outside the kernel's own file systems.
 #[inline(always)]
 fn is_content(inode: u64) -> bool {
-    file_info::kind(inode) == S_IFREG && !file_info::is_pseudo(file_info::magic(inode))
+    file_info::kind(inode) == S_IFREG && !file_info::is_pseudo(inode)
 }
 
 /// A name that matters, whatever has it: a FIFO in a file's place is a change, too.
 #[inline(always)]
 fn is_name(inode: u64) -> bool {
-    !file_info::is_pseudo(file_info::magic(inode))
+    !file_info::is_pseudo(inode)
 }
 
 #[inline(always)]
@@ -171,7 +173,7 @@ fn announced(dentry: u64, op: u8) -> Option<*const FileRecord> {
 pub fn done(dentry: u64, op: u8, result: i32) {
     let Some(kept) = announced(dentry, op) else { return };
     if result == 0 {
-        copy(kept, op);
+        copy(kept, dentry, op);
     }
     let _ = DEEDS.remove(task::current_id());
 }
@@ -193,9 +195,9 @@ pub fn forget(id: u64) {
     }
 }
 
-/// Sends what was kept.
+/// Sends what was kept of a deed that has this dentry.
 #[inline(always)]
-fn copy(kept: *const FileRecord, op: u8) {
+fn copy(kept: *const FileRecord, dentry: u64, op: u8) {
     const HEAD: usize = core::mem::offset_of!(FileRecord, file);
     emit::<FileRecord>(task::current(), |record| {
         // SAFETY: the record is reserved, and `kept` a map value, of the same size.
@@ -203,6 +205,7 @@ fn copy(kept: *const FileRecord, op: u8) {
             let (to, from) = (record.cast::<u8>().add(HEAD), kept.cast::<u8>().add(HEAD));
             bpf_probe_read_kernel(to.cast(), (size_of::<FileRecord>() - HEAD) as u32, from.cast());
             (*record).op = op;
+            now_is(dentry, op, &raw mut (*record).file);
         }
     });
 }
@@ -215,15 +218,15 @@ pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {
         done(old, file_op::RENAME, result);
         return;
     }
-    let (kept, other) = match announced(old, file_op::RENAME) {
-        Some(kept) => (kept, new),
+    let (kept, dentry, other) = match announced(old, file_op::RENAME) {
+        Some(kept) => (kept, old, new),
         None => match announced(new, file_op::RENAME) {
-            Some(kept) => (kept, old),
+            Some(kept) => (kept, new, old),
             None => return,
         },
     };
     if result == 0 {
-        copy(kept, file_op::EXCHANGE);
+        copy(kept, dentry, file_op::EXCHANGE);
         // Each dentry has kept its inode, and taken the other's name.
         swap(kept, pointer(other, &OFF_DENTRY_INODE));
     }
@@ -253,6 +256,28 @@ fn swap(kept: *const FileRecord, inode: u64) {
             bpf_probe_read_kernel(target.cast(), PATH_BUF as u32, was.cast());
         }
     });
+}
+
+/// What was done sets the change time, and on overlayfs it may have copied the file up: whoever reads it must find what the record has.
+///
+/// # Safety
+/// `file` is valid for writes.
+#[inline(always)]
+unsafe fn now_is(dentry: u64, op: u8, file: *mut FileInfo) {
+    let inode = pointer(dentry, &OFF_DENTRY_INODE);
+    // A name that was removed may have none any more.
+    if op == file_op::UNLINK || inode == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (len, flags, mode) = ((*file).path_len, (*file).path_flags, (*file).flags & file_flag::MEMFD);
+        let settled = (*file).flags & file_flag::WRITERS;
+        file_info::fill(inode, 0, file);
+        (*file).flags = (*file).flags & !file_flag::WRITERS | settled | mode;
+        (*file).path_len = len;
+        (*file).path_flags = flags;
+    }
 }
 
 #[inline(always)]
@@ -341,6 +366,10 @@ pub fn opened(file: u64) {
         return;
     }
     let inode = file_info::inode(file);
+    if mode & WRITE != 0 && file_info::kind(inode) == S_IFBLK {
+        device_opened(inode, Path::of_file(file), read(file, &OFF_FILE_FLAGS));
+        return;
+    }
     if !is_content(inode) {
         return;
     }
@@ -353,6 +382,14 @@ pub fn opened(file: u64) {
     }
     let op = if created { file_op::CREATE } else { file_op::OPEN_WRITE };
     report(&info, path, op, 0, read(file, &OFF_FILE_FLAGS));
+}
+
+/// A block device was opened for write. The agent knows whether a file system lies on it.
+#[inline(always)]
+fn device_opened(inode: u64, path: Path, flags: u32) {
+    let number: u32 = read(inode, &OFF_INODE_RDEV);
+    device::opened(number);
+    report(&info(inode, path.mnt), path, file_op::BLOCK_WRITE, number, flags);
 }
 
 /// The last reference to a file goes. Reported with [`file_flag::WRITERS`] when others have the inode open for write still: they may
@@ -378,7 +415,7 @@ pub fn closing(file: u64) {
         return;
     }
     let mut info = info(inode, path.mnt);
-    if of_layer && (file_info::writers(inode) > 0 || !digest::is_open(&info)) {
+    if of_layer && (file_info::writers(inode) > 0 || !writers::is_open(&info)) {
         return;
     }
     if writers == 1 {
@@ -418,7 +455,7 @@ pub fn mapped_writable(file: u64) {
     }
     let path = Path::of_file(file);
     let info = info(inode, path.mnt);
-    digest::changed(&info);
+    digest::mapped(&info);
     report(&info, path, file_op::MAP_WRITE, 0, read(file, &OFF_FILE_FLAGS));
 }
 

@@ -2,8 +2,11 @@
 
 use muster_common::{FileInfo, PATH_BUF, file_flag};
 
+use crate::device;
 use crate::layout::*;
+use crate::overlay;
 use crate::path::{self, Path, Walked};
+use crate::writers;
 
 const OVERLAYFS: u64 = 0x794c_7630;
 const TMPFS: u64 = 0x0102_1994;
@@ -17,6 +20,10 @@ const SPREAD: u64 = 0x9e37_79b9;
 /// `SB_I_NODEV`: alloc_super() sets it for what is mounted from a user namespace; of the file systems that have it for another
 /// reason, none is an overlay.
 const NODEV: u64 = 4;
+/// `SB_I_NOEXEC`.
+const NOEXEC: u64 = 2;
+/// `SB_NOUSER`.
+const NOUSER: u64 = 1 << 31;
 /// `MNT_NS_INTERNAL`, `ERR_PTR(-EINVAL)`: the kernel's own mounts.
 pub const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
 
@@ -25,6 +32,8 @@ const S_IFMT: u32 = 0o170_000;
 pub const S_IFREG: u32 = 0o100_000;
 /// A symbolic link.
 pub const S_IFLNK: u32 = 0o120_000;
+/// A block device.
+pub const S_IFBLK: u32 = 0o060_000;
 /// A socket.
 pub const S_IFSOCK: u32 = 0o140_000;
 
@@ -34,6 +43,9 @@ pub const NONE: FileInfo = FileInfo {
     size: 0,
     ctime_ns: 0,
     i_version: 0,
+    real_ino: 0,
+    real_dev: 0,
+    real_generation: 0,
     dev: 0,
     generation: 0,
     mode: 0,
@@ -69,12 +81,17 @@ pub fn is_served(magic: u64) -> bool {
     magic == FUSE
 }
 
-/// The content may change beneath the inode, whose times and version stay as they are: by a FUSE server, or by whoever mounted an
-/// overlay over directories of their own. (Only root can change the layers of the other overlays.)
+/// An overlay that was mounted from a user namespace: whoever did it may change the layers beneath it. (Only root can change those of
+/// the other overlays.)
 #[inline(always)]
-fn changes_beneath(sb: u64, magic: u64) -> bool {
-    let foreign = magic == OVERLAYFS && u64::from(read::<u32>(sb, &OFF_SB_IFLAGS)) & NODEV != 0;
-    is_served(magic) || foreign
+fn is_foreign(sb: u64, magic: u64) -> bool {
+    magic == OVERLAYFS && u64::from(read::<u32>(sb, &OFF_SB_IFLAGS)) & NODEV != 0
+}
+
+/// In a file system in memory stores through a mapping leave no sign.
+#[inline(always)]
+fn is_in_memory(magic: u64) -> bool {
+    magic == TMPFS || magic == RAMFS || magic == HUGETLBFS
 }
 
 /// `i_writecount`: opens for write, or below zero while something forbids them.
@@ -83,24 +100,13 @@ pub fn writers(inode: u64) -> i32 {
     read(inode, &OFF_INODE_WRITECOUNT)
 }
 
-/// The inode of the upper layer that holds the content of an inode of overlayfs; 0 when it is in a lower layer.
-///
-/// ovl_mmap() moves the mapping from the overlay's file to that of the layer, and with it what counts as a writer: when the
-/// descriptor is closed the overlay's inode has none left.
-#[inline(always)]
-fn upper(inode: u64) -> u64 {
-    // struct ovl_inode: `struct inode vfs_inode; struct dentry *__upperdentry;`
-    let dentry: u64 = read_at(inode + off(&SIZE_INODE));
-    // Of nothing the walk reads zero.
-    pointer(dentry, &OFF_DENTRY_INODE)
-}
-
 /// A file of overlayfs that is mapped shared and writable, by whomever. With other file systems the mapping holds the file that was
-/// opened.
+/// opened. ovl_mmap() moves the mapping from the overlay's file to that of the layer, and with it what counts as a writer: when the
+/// descriptor is closed the overlay's inode has none left.
 #[inline(always)]
 pub fn is_mapped_beneath(inode: u64) -> bool {
     // Behind another file system's inode is no pointer: reading through what is there would fault, at each close.
-    magic(inode) == OVERLAYFS && is_mapped_writable(upper(inode))
+    magic(inode) == OVERLAYFS && is_mapped_writable(overlay::upper(inode))
 }
 
 /// Somebody has it mapped shared and writable.
@@ -109,9 +115,24 @@ fn is_mapped_writable(inode: u64) -> bool {
     read::<i32>(pointer(inode, &OFF_INODE_MAPPING), &OFF_MAPPING_WRITABLE) > 0
 }
 
-/// The kernel's own file systems hold settings and not content: nothing there is a change of a file.
+/// The kernel's own file systems hold settings and objects, and no content: nothing there is a change of a file.
+///
+/// Most say so by themselves. `SB_NOUSER`: no user can mount it (init_pseudo(): pipes, sockets, pidfs, nsfs, secretmem and all that
+/// has no mount of its own); the kernel's own mount of tmpfs and of hugetlbfs has memfds and is none. `SB_I_NOEXEC`: nothing there
+/// can be run or mapped executable, whoever mounts it (proc, sysfs, mqueue, and since 6.7 binfmt_misc). The rest is a list.
 #[inline(always)]
-pub fn is_pseudo(magic: u64) -> bool {
+pub fn is_pseudo(inode: u64) -> bool {
+    let sb = pointer(inode, &OFF_INODE_SB);
+    let magic: u64 = read(sb, &OFF_SB_MAGIC);
+    if is_in_memory(magic) {
+        return false;
+    }
+    let internal = read::<u64>(sb, &OFF_SB_FLAGS) & NOUSER != 0;
+    internal || u64::from(read::<u32>(sb, &OFF_SB_IFLAGS)) & NOEXEC != 0 || is_listed(magic)
+}
+
+#[inline(always)]
+fn is_listed(magic: u64) -> bool {
     matches!(
         magic as u32,
         0x9fa0 // proc
@@ -129,6 +150,20 @@ pub fn is_pseudo(magic: u64) -> bool {
             | 0x0904_1934 // anon_inode
             | 0x6165_676c // pstore
             | 0xde5e_81e4 // efivarfs
+            | 0x1980_0202 // mqueue
+            | 0x4249_4e4d // binfmt_misc
+            | 0x6573_5543 // fusectl
+            | 0xf97c_ff8c // selinuxfs
+            | 0x4341_5d53 // smackfs
+            | 0x5a3c_69f0 // apparmorfs
+            | 0x6e73_6673 // nsfs
+            | 0x5049_4446 // pidfs, which has SB_NOUSER as well
+            | 0x5345_434d // secretmem
+            | 0x0765_5821 // resctrl
+            | 0x6759_6969 // rpc_pipefs
+            | 0x6e66_7364 // nfsd
+            | 0xabba_1974 // xenfs
+            | 0x0a64_7361 // functionfs
     )
 }
 
@@ -157,24 +192,80 @@ fn generation(inode: u64, magic: u64) -> u32 {
     opaque(generation ^ place as u32)
 }
 
-/// Fills in what the inode says. The path members are left for [`set_path`]. A function of its own: a program has 512 bytes of stack.
+/// The inodes that make up a file.
+#[derive(Clone, Copy)]
+struct Real {
+    /// Has the content.
+    data: u64,
+    /// Has the attributes that `stat` shows.
+    shown: u64,
+    /// Stays the same when the file is copied up.
+    first: u64,
+    /// Of the upper layer.
+    upper: u64,
+    /// One of them, or of the layers beneath, is open for write.
+    writing: bool,
+}
+
+/// An overlay's layer may be one of another overlay, and no deeper (`FILESYSTEM_MAX_STACK_DEPTH`).
+#[inline(always)]
+fn real(inode: u64, magic: u64) -> Real {
+    let own = Real { data: inode, shown: inode, first: inode, upper: 0, writing: writers(inode) > 0 };
+    if magic != OVERLAYFS {
+        return own;
+    }
+    let outer = beneath(own);
+    if outer.data == 0 || self::magic(outer.data) != OVERLAYFS {
+        return outer;
+    }
+    let inner = beneath(Real { data: outer.data, ..own });
+    let shown = if outer.shown == outer.data { inner.shown } else { outer.shown };
+    Real { shown, first: outer.first, upper: outer.upper, writing: outer.writing || inner.writing, ..inner }
+}
+
+#[inline(always)]
+fn beneath(of: Real) -> Real {
+    let layers = overlay::layers(of.data);
+    let shown = if layers.upper != 0 { layers.upper } else { layers.lower };
+    let first = if layers.lower != 0 { layers.lower } else { layers.upper };
+    // Before 5.15 each mapping of the running program takes one from the layer's writers (__vma_link_file(), VM_DENYWRITE), so that a
+    // writer does not show in their number.
+    let is_written = |inode| writers(inode) > 0 || is_mapped_writable(inode);
+    let writing = of.writing || is_written(layers.data) || is_written(layers.upper);
+    Real { data: layers.data, shown, first, upper: layers.upper, writing }
+}
+
+/// Fills in what the inode says. The path members are left for [`set_path`].
+///
+/// A function of its own, as the verifier then forgets on return by which of its many ways it came. Else older ones follow what comes
+/// after it once for each.
 ///
 /// # Safety
 /// `out` is valid for writes.
 #[inline(never)]
 pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
     let sb = pointer(inode, &OFF_INODE_SB);
-    let magic: u64 = read(sb, &OFF_SB_MAGIC);
+    let own_magic: u64 = read(sb, &OFF_SB_MAGIC);
     let mut flags = file_flag::PRESENT;
-    let mut writing = writers(inode) > 0;
-    if magic == OVERLAYFS {
-        let upper = upper(inode);
-        flags |= if upper != 0 { file_flag::OVERLAY_UPPER } else { file_flag::OVERLAY_LOWER };
-        // Before 5.15 each mapping of the running program takes one from the layer's writers (__vma_link_file(), VM_DENYWRITE), so
-        // that a writer does not show in their number.
-        writing |= writers(upper) > 0 || is_mapped_writable(upper);
+    // Of directories overlayfs has other members.
+    let is_file = kind(inode) == S_IFREG;
+    let real = real(inode, if is_file { own_magic } else { 0 });
+    if own_magic == OVERLAYFS {
+        flags |= if real.upper != 0 || !is_file && overlay::upper(inode) != 0 {
+            file_flag::OVERLAY_UPPER
+        } else {
+            file_flag::OVERLAY_LOWER
+        };
     }
-    if magic == TMPFS || magic == RAMFS || magic == HUGETLBFS {
+    let known = real.data != 0;
+    if !known {
+        flags |= file_flag::LAYER_UNKNOWN;
+    }
+    let (data, shown) = if known { (real.data, real.shown) } else { (inode, inode) };
+    let first = if known { real.first } else { inode };
+    let data_sb = pointer(data, &OFF_INODE_SB);
+    let magic: u64 = read(data_sb, &OFF_SB_MAGIC);
+    if is_in_memory(own_magic) {
         flags |= file_flag::TMPFS;
         let mount = mnt.wrapping_sub(off(&OFF_MOUNT_MNT));
         // overlayfs has internal mounts of its layers too, but a memfd never had a name.
@@ -183,27 +274,44 @@ pub unsafe fn fill(inode: u64, mnt: u64, out: *mut FileInfo) {
             flags |= file_flag::MEMFD;
         }
     }
-    if writing {
+    if is_in_memory(magic) {
+        flags |= file_flag::IN_MEMORY;
+    }
+    if real.writing {
         flags |= file_flag::WRITERS;
     }
-    if changes_beneath(sb, magic) {
+    if is_foreign(sb, own_magic) || is_served(magic) {
         flags |= file_flag::BENEATH;
+    }
+    let mut version: u64 = read(data, &OFF_INODE_VERSION);
+    if data != shown {
+        // The lowest bit is not part of a version.
+        version ^= ctime_ns(data) << 1;
     }
     // SAFETY: the caller's promise.
     unsafe {
         (*out).ino = read(inode, &OFF_INODE_INO);
-        (*out).size = read(inode, &OFF_INODE_SIZE);
-        (*out).ctime_ns = ctime_ns(inode);
-        (*out).i_version = read(inode, &OFF_INODE_VERSION);
+        (*out).size = read(data, &OFF_INODE_SIZE);
+        (*out).ctime_ns = ctime_ns(shown);
+        (*out).i_version = version;
+        (*out).real_ino = read(data, &OFF_INODE_INO);
+        (*out).real_dev = read(data_sb, &OFF_SB_DEV);
+        (*out).real_generation = generation(data, magic);
         (*out).dev = read(sb, &OFF_SB_DEV);
-        (*out).generation = generation(inode, magic);
+        (*out).generation = generation(first, self::magic(first));
         (*out).mode = u32::from(read::<u16>(inode, &OFF_INODE_MODE));
         (*out).nlink = read(inode, &OFF_INODE_NLINK);
         (*out).uid = read(inode, &OFF_INODE_UID);
-        (*out).flags = opaque(flags);
         (*out).fs_magic = magic as u32;
         (*out).path_len = 0;
         (*out).path_flags = 0;
+        if writers::was_mapped(&*out) {
+            flags |= file_flag::MAPPED;
+        }
+        if device::was_written(&*out) {
+            flags |= file_flag::DEVICE_WRITTEN;
+        }
+        (*out).flags = opaque(flags);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod common;
 mod connect;
+mod device;
 mod digest;
 mod emit;
 mod exec;
@@ -19,10 +20,12 @@ mod layout;
 mod library;
 mod lsm;
 mod mapped;
+mod overlay;
 mod path;
 mod process;
 mod task;
 mod tracepoint;
+mod writers;
 
 #[cfg(not(test))]
 #[panic_handler]

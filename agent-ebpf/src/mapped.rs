@@ -11,6 +11,7 @@ use muster_common::{FileInfo, file_flag};
 use crate::digest::{self, ContentKey};
 use crate::layout::{OFF_CRED_EUID, OFF_TASK_CRED, OFF_TASK_EXEC_ID, pointer, read};
 use crate::task;
+use crate::writers;
 
 /// A program that has a file mapped. Another exec is another program; and who it runs as is part of what is said of it.
 #[repr(C)]
@@ -31,8 +32,8 @@ pub struct Mapped {
 #[map]
 static MAPPED: LruHashMap<Mapped, u64> = LruHashMap::with_max_entries(4096, 0);
 
-/// In a file system in memory.
-const IN_MEMORY: u32 = file_flag::TMPFS | file_flag::MEMFD;
+/// In memory, itself or by its layer.
+const IN_MEMORY: u32 = file_flag::TMPFS | file_flag::MEMFD | file_flag::IN_MEMORY;
 
 /// Otherwise each mapping of this file is reported.
 #[inline(always)]
@@ -64,7 +65,7 @@ impl Mapped {
     pub fn is_known(&self, info: &FileInfo) -> bool {
         match MAPPED.get_ptr(self) {
             // SAFETY: a map value.
-            Some(at_ns) => !digest::written_since(info, unsafe { *at_ns }),
+            Some(at_ns) => !writers::written_since(info, unsafe { *at_ns }),
             None => false,
         }
     }

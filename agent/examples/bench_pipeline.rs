@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use muster::config::{self, Config};
-use muster::event::{Action, Content, DigestOrigin, Event, FileRef, Owner, Start, Task};
+use muster::event::{Action, Content, DigestOrigin, Event, FilePath, FileRef, Owner, Start, Task};
 use muster::finding::{Sha256, WorkloadInfo};
 use muster::images::{Digests, Image, ImageState, Images};
 use muster::judge::{Ancestry, Facts, Judge, Settled, Unsettled};
@@ -99,6 +99,9 @@ impl Facts for World {
     }
     fn in_host_root(&mut self, _: &Task) -> bool {
         true
+    }
+    fn device_written(&mut self, _: u32) -> Option<Vec<FilePath>> {
+        None
     }
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         vec![Settled::default(); files.len()]
@@ -334,6 +337,7 @@ fn file_info(info: &mut muster_common::FileInfo, buffer: &mut [u8], path: &str, 
         length += 1;
     }
     (info.ino, info.size, info.dev, info.mode) = (u64::from(ino) + 100, 4096, 8 << 20, 0o100_755);
+    (info.real_ino, info.real_dev) = (info.ino, info.dev);
     (info.ctime_ns, info.nlink) = (1_700_000_000_000_000_000, 1);
     (info.flags, info.path_len) = (file_flag::PRESENT, length);
 }

@@ -171,12 +171,20 @@ pub struct FileIdentity {
     pub ctime_ns: u64,
     /// `i_version`.
     pub i_version: u64,
+    /// The inode that has the content: on overlayfs one of a layer, else the file's own. Of a block device that was opened, the device.
+    pub real: Inode,
 }
 
 impl FileIdentity {
     /// Which file it is, whatever it holds.
     pub fn inode(&self) -> Inode {
         Inode { dev: self.dev, generation: self.generation, ino: self.ino }
+    }
+
+    /// The content is the same, whichever overlay shows it.
+    pub fn has_content_of(&self, other: &Self) -> bool {
+        let content = |i: &Self| (i.real, i.size, i.ctime_ns, i.i_version);
+        content(self) == content(other)
     }
 }
 
@@ -276,13 +284,36 @@ pub struct FileRef {
     pub has_writers: bool,
     /// Of a mapping: its pages may be the process's own and not the file's, for it is or was private and writable.
     pub altered: bool,
-    /// Its content may change without its identity: it lies on FUSE, or on an overlay that was mounted from a user namespace.
+    /// Its content may change without its identity: it lies on FUSE, on an overlay that was mounted from a user namespace or whose layers
+    /// are not known, on a block device that somebody opened for write, or it was mapped shared and writable.
     pub changes_beneath: bool,
+    /// It lies on an overlay that was mounted from a user namespace: its path says where that user wants it to be.
+    #[serde(default)]
+    pub foreign: bool,
+    /// Its content lies in memory, whatever is mounted over it.
+    #[serde(default)]
+    pub in_memory: bool,
     /// Its content comes from a program (FUSE), which may give each reader another, and may never answer.
     #[serde(skip)]
     pub served: bool,
     /// Digest from the kernel.
     pub digest: Option<KernelDigest>,
+    /// Why there is none, where the kernel could have made it.
+    #[serde(skip)]
+    pub unhashed: Option<Unhashed>,
+}
+
+/// Why the kernel did not hash a file while its task waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unhashed {
+    /// It is larger than `sensor.kernel_hash_bytes`, or than what is hashed in memory.
+    TooLarge,
+    /// It lies on a network file system.
+    Remote,
+    /// Its workload had too many bytes hashed in a second.
+    OverBudget,
+    /// The kernel could not.
+    Failed,
 }
 
 /// What was done to a file.
@@ -310,6 +341,8 @@ pub enum FileOp {
     MapWrite,
     /// Given capabilities (`security.capability`).
     Capability,
+    /// The file is a block device, and was opened for write.
+    BlockWrite,
 }
 
 impl FileOp {
@@ -327,6 +360,7 @@ impl FileOp {
             Self::CloseWrite => "close_write",
             Self::MapWrite => "map_write",
             Self::Capability => "capability",
+            Self::BlockWrite => "block_write",
         }
     }
 }

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::event::{Class, Flavour, Kind};
+use crate::event::{Class, Flavour, Kind, Unhashed};
 use crate::finding::{Finding, Severity, Verdict};
 use family::{Labels, counter, counters, gauge, gauges, histogram, histograms};
 
@@ -185,6 +185,7 @@ pub struct Metrics {
     digest_misses: Counter,
     digest_read: Counter,
     digest_undetermined: [Counter; 7],
+    digest_left: [Counter; 4],
     documents: [Counter; 2],
     askings: [Counter; 3],
     images: [Gauge; 5],
@@ -262,6 +263,12 @@ impl Metrics {
                 "Files whose content could not be determined",
                 ["gone", "changed", "denied", "too_large", "over_budget", "served", "error"]
                     .map(|reason| [("reason", reason)]),
+            ),
+            digest_left: counters(
+                r,
+                "digest_left_to_agent",
+                "Files that the kernel did not hash while their task waited, so that the agent had to",
+                ["too_large", "remote", "over_budget", "failed"].map(|reason| [("reason", reason)]),
             ),
             documents: counters(
                 r,
@@ -432,6 +439,17 @@ impl Metrics {
     /// A digest came from the kernel.
     pub fn digest_from_kernel(&self) {
         self.digest_hits[0].inc();
+    }
+
+    /// The kernel did not hash a file.
+    pub fn digest_left_to_agent(&self, why: Unhashed) {
+        self.digest_left[match why {
+            Unhashed::TooLarge => 0,
+            Unhashed::Remote => 1,
+            Unhashed::OverBudget => 2,
+            Unhashed::Failed => 3,
+        }]
+        .inc();
     }
 
     /// A digest came from the agent's cache.

@@ -469,8 +469,10 @@ fn in_words(why: &str) -> &str {
         "gone" => "it was gone before it could be read",
         "replaced" => "another file had taken its place, or it had changed, before it could be read",
         "changed_while_read" => "it changed while it was read",
-        "too_large" => "it is larger than what the agent reads",
-        "over_budget" => "more bytes changed than are read in time",
+        "too_large" => "it is larger than what the agent reads, or mostly hole",
+        "over_budget" => {
+            "so much else was changed, or run by its workload, that there was no time to read it"
+        }
         "served" => "its content is served by a program, which may give each reader another",
         "permission" => "the agent may not read it",
         "not_regular" => "it is no regular file",

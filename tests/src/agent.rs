@@ -135,6 +135,15 @@ impl Agent {
     /// It is not there, or the something went wrong.
     pub fn paused<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.signal(nix::sys::signal::Signal::SIGSTOP)?;
+        let threads = format!("/proc/{}/task", self.child.id());
+        let runs = |thread: &std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // proc(5): the state comes behind the name, which is in parentheses.
+            stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('T'))
+        };
+        while std::fs::read_dir(&threads)?.flatten().any(|thread| runs(&thread)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let done = work();
         self.signal(nix::sys::signal::Signal::SIGCONT)?;
         done

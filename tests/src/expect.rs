@@ -42,6 +42,12 @@ impl Expect {
         }
     }
 
+    /// The path by which it is told.
+    #[must_use]
+    pub fn at(self, path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..self }
+    }
+
     /// Its severity.
     #[must_use]
     pub fn severity(self, severity: v1::Severity) -> Self {

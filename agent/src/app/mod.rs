@@ -214,7 +214,13 @@ impl Agent {
             ),
         };
         let (batches, incoming) = crossbeam_channel::bounded(crate::judge::QUEUE);
-        let sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
+        let mut sensor = Sensor::start(&config.sensor, Arc::clone(&metrics), batches)?;
+        if let Some(order) = sensor.order() {
+            live.ask(order);
+        }
+        if let Some(devices) = sensor.devices() {
+            live.tell(devices);
+        }
         // After the hooks are attached: what starts from now on comes as an event, and waits in the queue and the rings while the
         // documents are verified, which may take minutes.
         let running = live.seed(sensor.status().flavour);

@@ -44,34 +44,41 @@ pub(super) fn doubt(
     if (end.st_dev, end.st_ino) != (found.st_dev, found.st_ino) {
         return Ok(Some("it was changed while it was looked at"));
     }
-    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(judge(&steps, u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)))
+    Ok(judge(&steps, since_1970(at), since_1970(SystemTime::now())))
+}
+
+fn since_1970(at: SystemTime) -> u64 {
+    let passed = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Without links the name is the file's own path: another file there was renamed or linked to it since, and its ctime says so.
 /// That it changed just before is no sign of that: dpkg sets the mode of its scripts right before it runs them.
 /// A link lets any user name any file, so there the ticks of the kernel's clock count as well, and directories on the way in which
 /// anything changed.
-fn judge(steps: &[Step], at_ns: u64) -> Option<&'static str> {
+///
+/// What changes between the event and now has a time between the two. A time in the future is that of an earlier clock (a machine that
+/// began with a wrong one): it says that nothing changed since the clock was set.
+fn judge(steps: &[Step], at_ns: u64, now_ns: u64) -> Option<&'static str> {
     let settled = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
     let safe_ns = at_ns.saturating_sub(settled);
+    let last_ns = now_ns.saturating_add(settled);
     // Those of a merged `/usr` are as good as directories.
     let linked = steps.iter().any(|step| match step {
-        Step::Link { ctime_ns, of_system } => !of_system || *ctime_ns >= safe_ns,
+        Step::Link { ctime_ns, of_system } => !of_system || (safe_ns..=last_ns).contains(ctime_ns),
         _ => false,
     });
     let limit_ns = if linked { safe_ns } else { at_ns };
+    let is_late = |ctime_ns: u64| (limit_ns..=last_ns).contains(&ctime_ns);
     steps.iter().find_map(|step| match *step {
-        Step::Link { ctime_ns, .. } if ctime_ns >= limit_ns => {
+        Step::Link { ctime_ns, .. } if is_late(ctime_ns) => {
             Some("a symbolic link on the way was changed since, or just before")
         }
         // What changes in a directory sets both times, a rename of it only one.
-        Step::Directory { ctime_ns, mtime_ns }
-            if ctime_ns >= limit_ns && (linked || mtime_ns != ctime_ns) =>
-        {
+        Step::Directory { ctime_ns, mtime_ns } if is_late(ctime_ns) && (linked || mtime_ns != ctime_ns) => {
             Some("a directory on the way was changed since, or just before")
         }
-        Step::End { ctime_ns } if ctime_ns >= limit_ns => {
+        Step::End { ctime_ns } if is_late(ctime_ns) => {
             Some("what is there now was changed, or put there, since or just before")
         }
         _ => None,
@@ -142,6 +149,9 @@ mod tests {
     const AT: u64 = 1_000_000_000_000;
     const OLD: u64 = AT - 10_000_000_000;
     const JUST_BEFORE: u64 = AT - 1_000_000;
+    const NOW: u64 = AT + 30_000_000;
+    /// By a clock that was an hour ahead.
+    const AHEAD: u64 = AT + 3_600_000_000_000;
 
     fn directory(ctime_ns: u64) -> Step {
         Step::Directory { ctime_ns, mtime_ns: ctime_ns }
@@ -165,9 +175,20 @@ mod tests {
             ("behind a link", vec![link(OLD), directory(JUST_BEFORE), end(OLD)], Some("a directory")),
             ("at a link's end", vec![link(OLD), end(JUST_BEFORE)], Some("what is there")),
             ("merged /usr", vec![usr(OLD), directory(AT), end(JUST_BEFORE)], None),
+            (
+                "a clock behind the files",
+                vec![directory(AHEAD), link(AHEAD), directory(AHEAD), end(AHEAD)],
+                None,
+            ),
+            (
+                "behind old files, a new link",
+                vec![directory(AHEAD), link(AT + 1), end(AHEAD)],
+                Some("a symbolic link"),
+            ),
+            ("behind old files, another one", vec![directory(AHEAD), end(NOW)], Some("what is there")),
             ("merged just now", vec![usr(JUST_BEFORE), directory(OLD), end(OLD)], Some("a symbolic link")),
         ] {
-            let found = judge(&steps, AT);
+            let found = judge(&steps, AT, NOW);
             assert_eq!(found.is_some(), expected.is_some(), "{what}: {found:?}");
             assert!(found.unwrap_or_default().starts_with(expected.unwrap_or_default()), "{what}: {found:?}");
         }

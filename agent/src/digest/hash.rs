@@ -8,6 +8,7 @@ use md5::{Digest as _, Md5};
 use nix::sys::stat::{FileStat, fstat};
 
 use super::Reason;
+use super::holes::is_hollow;
 use super::open::{ctime_ns, mtime_ns, size};
 use crate::event::WeakDigests;
 use crate::finding::Sha256;
@@ -30,6 +31,9 @@ pub(super) fn hash(
     metrics: &Metrics,
 ) -> Result<(Sha256, Option<WeakDigests>), Reason> {
     if size(before) > MAX_FILE_BYTES {
+        return Err(Reason::TooLarge);
+    }
+    if is_hollow(file, before) {
         return Err(Reason::TooLarge);
     }
     let mut sha256 = Context::new(&SHA256);

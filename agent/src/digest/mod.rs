@@ -6,22 +6,26 @@
 //! * A running program opened through `/proc/<pid>/exe` may have another ctime, if its size is the same and its mtime is not
 //!   newer than the event: unlinking it or giving it a further name changes the ctime, and while it runs the
 //!   kernel refuses writers. It may have run something else since, so that is a [`Doubt`].
-//! * For a changed file ([`Action::Change`]) its content now is asked for, so the inode must be the same, but size
-//!   and ctime may have moved on (a rename sets it).
+//! * A changed file ([`Action::Change`]) is read later than it was changed, and may have been changed again. File times cannot tell,
+//!   for two changes in one tick of the kernel's clock have the same, and whoever changes a file can set most of them. The kernel
+//!   programs can ([`Order`]): they know when anything was last written under the inode's number. Unless that was after the event, the
+//!   content is the event's, whatever became of its name, links and mode.
 //!
 //! Nothing is cached for a file that a writer has open (a shared mapping changes it without a sign), nor for one
 //! that changed within the last [`SETTLED`] (time stamps move in ticks of the kernel's clock: a second change in the
 //! same tick would not show), nor in file systems in memory, whose times stores through a mapping do not move.
-//! What the agent reads of a file is doubted as well if the event was within [`TICKS`] of a change.
+//! What the agent reads of a file is doubted as well if the event was within [`TICKS`] of a change. A time that lies in the
+//! clock's future is an earlier clock's: what changes now gets another one, so it says as much as one in the past.
 //!
 //! What a program serves (FUSE) is never read. NFS and other network file systems are: a server that does not answer
 //! holds up the judge for as long as the mount lets it.
 //!
-//! Of changed files no more is read than a [`budget`] allows; what runs or is mapped is always read.
+//! No more is read and looked for than a [`budget`] allows: of changed files in all, of what runs or is mapped for each workload.
 
 mod budget;
 mod certain;
 mod hash;
+mod holes;
 mod linked;
 mod name;
 mod open;
@@ -40,11 +44,12 @@ pub use self::hash::MAX_FILE_BYTES;
 use self::linked::Linked;
 use self::open::{Found, Sameness, Ways, size};
 use crate::event::{
-    Action, Content, DigestOrigin, Doubt, FileIdentity, FileOp, FilePath, FileRef, Place, ProcessId, Start,
-    Task, WeakDigests,
+    Action, Content, DigestOrigin, Doubt, FileIdentity, FileOp, FilePath, FileRef, Inode, Place, ProcessId,
+    Start, Task, WeakDigests,
 };
 use crate::finding::Sha256;
 use crate::metrics::{Metrics, Undetermined};
+use crate::order::Order;
 use crate::proc::Proc;
 use crate::recent::Recent;
 use crate::sbom::ImageIndex;
@@ -65,9 +70,9 @@ pub enum Reason {
     Replaced,
     /// It changed while it was read.
     ChangedWhileRead,
-    /// Larger than [`MAX_FILE_BYTES`].
+    /// Larger than [`MAX_FILE_BYTES`], or mostly hole.
     TooLarge,
-    /// It changed, and so much else did that there was no time to read it.
+    /// So much else changed, or was run by its workload, that there was no time to find or to read it.
     OverBudget,
     /// A program serves its content.
     Served,
@@ -127,6 +132,7 @@ impl Reason {
             // Symbolic links in a circle where the event had a file.
             _ if error.raw_os_error() == Some(nix::libc::ELOOP) => Self::Replaced,
             _ if error.raw_os_error() == Some(nix::libc::ESRCH) => Self::Gone,
+            io::ErrorKind::QuotaExceeded => Self::OverBudget,
             _ => Self::Io,
         }
     }
@@ -139,15 +145,13 @@ struct Cached {
     weak: Option<Arc<WeakDigests>>,
 }
 
-/// Device, generation, inode: one entry per file, the newest.
-type Key = (u32, u32, u64);
-
 /// Finds the content of files.
 #[derive(Debug)]
 pub struct Digests {
     ways: Ways,
     proc: Proc,
-    cache: Recent<Key, Cached>,
+    /// By the inode that has the content: one entry for each, the newest.
+    cache: Recent<Inode, Cached>,
     linked: Linked,
     buffer: Box<[u8]>,
     /// For changed files.
@@ -155,8 +159,11 @@ pub struct Digests {
     reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
     stand_in: Option<u32>,
-    /// When the event was.
+    /// When the event was, by the wall clock and since boot.
     at: SystemTime,
+    time_ns: u64,
+    /// Absent in a replay and where no sensor runs.
+    order: Option<Order>,
 }
 
 struct Hashed {
@@ -184,13 +191,23 @@ impl Digests {
             metrics,
             stand_in: None,
             at: SystemTime::UNIX_EPOCH,
+            time_ns: 0,
+            order: None,
         }
     }
 
-    /// The next event was at this time. `stand_in`: a process of its workload, whose root is looked at when nothing is known of the
-    /// event's own. What is found there counts only if it is the event's file.
-    pub fn begin(&mut self, at: SystemTime, stand_in: Option<u32>) {
+    /// Asks the kernel programs for the order of changes from now on.
+    pub fn ask(&mut self, order: Order) {
+        self.order = Some(order);
+    }
+
+    /// The next event was at this time (wall clock, and nanoseconds since boot), and is of this workload. `stand_in`: a process of its
+    /// workload, whose root is looked at when nothing is known of the event's own. What is found there counts only if it is the event's
+    /// file.
+    pub fn begin(&mut self, at: SystemTime, time_ns: u64, workload: &str, stand_in: Option<u32>) {
         self.at = at;
+        self.time_ns = time_ns;
+        self.ways.allowances.charge(workload);
         self.stand_in = stand_in;
     }
 
@@ -203,6 +220,9 @@ impl Digests {
             let weak = weak.then(|| self.weak_of(task, file, action, known.sha256)).flatten();
             let doubt = has_writers(file, action).then_some(Doubt::Writers);
             return Content::Known { sha256: known.sha256, origin, weak, doubt };
+        }
+        if let Some(why) = file.unhashed {
+            self.metrics.digest_left_to_agent(why);
         }
         if let Some((sha256, have)) = self.cached(file, weak) {
             self.metrics.digest_from_cache();
@@ -224,7 +244,12 @@ impl Digests {
 
     /// A file was changed: its digest is forgotten.
     pub fn changed(&mut self, file: &FileRef) {
-        self.cache.remove(&key(&file.identity));
+        self.cache.remove(&file.identity.real);
+    }
+
+    /// Whatever is known of any file may be wrong.
+    pub fn forget_all(&mut self) {
+        self.cache.clear();
     }
 
     /// A file that the event has by its caller's spelling ([`FileRef::by_name`]): absolute path as the workload sees
@@ -355,18 +380,19 @@ impl Digests {
 
     /// Why what the agent has read may not be what ran. `exact`: it has the event's identity to the last bit.
     fn doubt(&self, file: &FileRef, action: Action, exact: bool) -> Option<Doubt> {
-        if matches!(action, Action::Change(_)) {
-            return None;
-        }
         let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(file.identity.ctime_ns);
+        if matches!(action, Action::Change(_)) {
+            // Where only its name was known then, the identity is of now.
+            return (!exact || changed > self.at).then_some(Doubt::Touched);
+        }
         if has_writers(file, action) {
             Some(Doubt::Writers)
         } else if !exact {
             Some(Doubt::Touched)
-        } else if self.at.duration_since(changed).is_ok_and(|age| age > TICKS) {
-            (file.place == Place::Tmpfs).then_some(Doubt::InMemory)
-        } else {
+        } else if distance(self.at, changed) <= TICKS {
             Some(Doubt::Fresh)
+        } else {
+            is_in_memory(file).then_some(Doubt::InMemory)
         }
     }
 
@@ -374,8 +400,8 @@ impl Digests {
         if !may_cache(file) {
             return None;
         }
-        let have = self.cache.get(&key(&file.identity))?;
-        let fits = have.identity == file.identity && (!weak || have.weak.is_some());
+        let have = self.cache.get(&file.identity.real)?;
+        let fits = have.identity.has_content_of(&file.identity) && (!weak || have.weak.is_some());
         fits.then(|| (have.sha256, have.weak.clone()))
     }
 
@@ -409,7 +435,7 @@ impl Digests {
         let weak = hashed.weak.map(Arc::new);
         if hashed.exact && may_cache(file) && settled {
             let cached = Cached { identity: file.identity, sha256: hashed.sha256, weak: weak.clone() };
-            self.cache.insert(key(&file.identity), cached);
+            self.cache.insert(file.identity.real, cached);
         }
         Ok((hashed.sha256, weak, hashed.exact))
     }
@@ -455,7 +481,10 @@ impl Digests {
                 let peer = match task.mnt_ns {
                     // What an exit closes is closed after the process has left its namespaces (exit_task_work() in do_exit()).
                     0 => self.stand_in?,
-                    mounts => self.ways.peer(mounts).filter(|peer| *peer != pid)?,
+                    mounts => match self.ways.peer(mounts) {
+                        Ok(peer) => peer.filter(|peer| *peer != pid)?,
+                        Err(error) => return Some(Err(error)),
+                    },
                 };
                 Some(self.ways.in_root(peer, file.path.as_bytes(), false))
             }
@@ -471,26 +500,50 @@ impl Digests {
         weak: bool,
     ) -> Result<Hashed, Reason> {
         let sameness = found.compare(&file.identity);
-        let accepted = match (sameness, action) {
-            (Sameness::Unchanged, _) => true,
-            (Sameness::Renamed, _) if way == Way::Exe => true,
-            (Sameness::Renamed | Sameness::Changed, Action::Change(_)) => true,
-            _ => false,
+        let is_change = matches!(action, Action::Change(_));
+        let unwritten = if is_change { self.unwritten(file) } else { None };
+        let (accepted, exact) = match sameness {
+            Sameness::Other => (false, false),
+            Sameness::Unchanged => (true, true),
+            // What was still being written when it was looked at has another size by now.
+            _ if unwritten == Some(true) => {
+                let fits = file.has_writers || size(&found.stat) == file.identity.size;
+                (fits, fits)
+            }
+            Sameness::Renamed => (way == Way::Exe || is_change && unwritten.is_none(), false),
+            Sameness::Changed => (false, false),
         };
         if !accepted {
             return Err(Reason::Replaced);
         }
         let opened = found.read()?;
-        let bytes = size(&found.stat);
-        if matches!(action, Action::Change(_))
-            && bytes <= MAX_FILE_BYTES
-            && !self.budget.take(bytes, Instant::now())
-        {
+        let (bytes, now) = (size(&found.stat), Instant::now());
+        // What is not read costs nothing.
+        let unread = bytes > MAX_FILE_BYTES || holes::is_hollow(&opened, &found.stat);
+        let enough = match is_change {
+            _ if unread => true,
+            true => self.budget.take(bytes, now),
+            false => self.ways.allowances.read(bytes, now),
+        };
+        if !enough {
             return Err(Reason::OverBudget);
         }
         let runs = way == Way::Exe;
         let (sha256, weak) = hash::hash(&opened, &found.stat, &mut self.buffer, weak, runs, &self.metrics)?;
-        Ok(Hashed { sha256, weak, exact: sameness == Sameness::Unchanged })
+        // Asked last: what was written until now is in there.
+        if is_change && self.unwritten(file) == Some(false) {
+            return Err(Reason::Replaced);
+        }
+        Ok(Hashed { sha256, weak, exact })
+    }
+
+    /// Nothing was written to the file since the event. `None`: nobody knows.
+    fn unwritten(&self, file: &FileRef) -> Option<bool> {
+        let order = self.order.as_ref()?;
+        let identity = &file.identity;
+        // A layer may be written to by another name than the overlay's.
+        let last = order.last_written(identity.inode()).max(order.last_written(identity.real))?;
+        Some(last <= self.time_ns)
     }
 }
 
@@ -525,13 +578,17 @@ fn ways(file: &FileRef, action: Action) -> &'static [Way] {
     }
 }
 
-fn key(identity: &FileIdentity) -> Key {
-    (identity.dev, identity.generation, identity.ino)
+fn may_cache(file: &FileRef) -> bool {
+    let steady = !file.has_writers && !file.changes_beneath && !is_in_memory(file);
+    steady && !file.by_name && file.identity.ino != 0
 }
 
-fn may_cache(file: &FileRef) -> bool {
-    let steady = !file.has_writers && !file.changes_beneath && file.place != Place::Tmpfs;
-    steady && !file.by_name && file.identity.ino != 0
+fn is_in_memory(file: &FileRef) -> bool {
+    file.in_memory || file.place == Place::Tmpfs
+}
+
+fn distance(one: SystemTime, other: SystemTime) -> Duration {
+    one.duration_since(other).unwrap_or_else(|error| error.duration())
 }
 
 /// Of a changed file its content now is asked for, whoever writes.
@@ -541,5 +598,5 @@ fn has_writers(file: &FileRef, action: Action) -> bool {
 
 fn is_settled(identity: &FileIdentity) -> bool {
     let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(identity.ctime_ns);
-    SystemTime::now().duration_since(changed).is_ok_and(|age| age > SETTLED)
+    distance(SystemTime::now(), changed) > SETTLED
 }

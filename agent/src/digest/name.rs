@@ -11,7 +11,7 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, TMPFS_MAGIC};
 
 use super::certain;
 use super::open::{Found, Ways, ctime_ns, device, link, size};
-use crate::event::{FileIdentity, FilePath, FileRef, Place, Task};
+use crate::event::{FileIdentity, FilePath, FileRef, Inode, Place, Task};
 
 /// `file` with its absolute path as the workload sees it, identity, mode and place, all as they are now.
 pub(super) fn resolve(
@@ -92,6 +92,8 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
             ctime_ns: ctime_ns(stat),
             generation: 0,
             i_version: 0,
+            // Overlayfs shows the layer's number; the generation is not to be had.
+            real: Inode { dev: device(stat), generation: 0, ino: stat.st_ino },
         },
         mode: stat.st_mode,
         nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
@@ -100,8 +102,11 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         has_writers: false,
         altered: false,
         changes_beneath: false,
+        foreign: false,
+        in_memory: tmpfs,
         served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,
+        unhashed: None,
     })
 }
 
@@ -152,7 +157,7 @@ fn looked_up(ways: &mut Ways, task: &Task, name: &[u8], follow: bool) -> io::Res
     });
     match own {
         Err(error) if is_gone(&error) && name.starts_with(b"/") => {
-            let other = ways.peer(task.mnt_ns).filter(|other| *other != pid).ok_or(error)?;
+            let other = ways.peer(task.mnt_ns)?.filter(|other| *other != pid).ok_or(error)?;
             Ok((other, ways.in_root(other, name, follow)?, root(ways, other)?))
         }
         Err(error) if is_gone(&error) && !ways.proc.join(pid.to_string()).exists() => Err(io::Error::new(

@@ -19,10 +19,13 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 
 use super::Reason;
+use super::budget::Allowances;
 use crate::event::{FileIdentity, FileRef};
 
 /// Open files of a process, or its mappings, that are looked at.
 const MAX_LINKS: usize = 65_536;
+/// Highest bits of a number on overlayfs that may say in which layer it is (ovl_map_dev_ino()).
+const XINO_BITS: u32 = 16;
 /// How long a mount namespace without a living process is not looked for again.
 const ABSENT_FOR: Duration = Duration::from_millis(200);
 /// Mount namespaces remembered.
@@ -70,7 +73,14 @@ impl Found {
         let overlay = self.fs == Some(OVERLAYFS_SUPER_MAGIC);
         let own_device =
             overlay || self.fs == Some(BTRFS_SUPER_MAGIC) || self.fs == Some(BCACHEFS_SUPER_MAGIC);
-        if !overlay && self.stat.st_ino != expected.ino {
+        let numbers = [expected.ino, expected.real.ino];
+        let same_number = match overlay {
+            // With layers on several file systems the highest bits may say which (`xino`). Of a file that was copied up the number is the
+            // lower layer's, as is that of overlayfs's own inode.
+            true => numbers.iter().any(|ino| (self.stat.st_ino ^ ino) << XINO_BITS == 0),
+            false => self.stat.st_ino == expected.ino,
+        };
+        if !same_number {
             return Sameness::Other;
         }
         if !own_device && device(&self.stat) != expected.dev {
@@ -78,9 +88,6 @@ impl Found {
         }
         if size(&self.stat) == expected.size && ctime_ns(&self.stat) == expected.ctime_ns {
             Sameness::Unchanged
-        } else if overlay && self.stat.st_ino != expected.ino {
-            // Nothing is left that would say that it is the same file.
-            Sameness::Other
         } else if size(&self.stat) == expected.size && mtime_ns(&self.stat) <= expected.ctime_ns {
             Sameness::Renamed
         } else {
@@ -137,11 +144,18 @@ pub(super) struct Ways {
     host_ns: Option<u32>,
     /// A process that lived in a mount namespace, or when none was found.
     peers: HashMap<u32, Result<u32, Instant>>,
+    /// What the event's workload may still have read and looked for.
+    pub(super) allowances: Allowances,
 }
 
 impl Ways {
     pub(super) fn new(proc: &Path) -> Self {
-        let mut ways = Self { proc: proc.to_owned(), host_ns: None, peers: HashMap::new() };
+        let mut ways = Self {
+            proc: proc.to_owned(),
+            host_ns: None,
+            peers: HashMap::new(),
+            allowances: Allowances::new(),
+        };
         ways.host_ns = ways.mount_namespace(1);
         ways
     }
@@ -169,18 +183,23 @@ impl Ways {
     }
 
     /// A mapped file, by inode; works for deleted files and memfds.
-    pub(super) fn mapped(&self, pid: u32, file: &FileRef) -> io::Result<Found> {
-        let same = |m: &fs::Metadata| m.ino() == file.identity.ino && m.len() == file.identity.size;
+    pub(super) fn mapped(&mut self, pid: u32, file: &FileRef) -> io::Result<Found> {
+        let numbers = [file.identity.ino, file.identity.real.ino];
+        let same = |m: &fs::Metadata| numbers.contains(&m.ino()) && m.len() == file.identity.size;
         self.among(&format!("{pid}/map_files"), same)
     }
 
     /// A file that the process has open, by inode.
-    pub(super) fn opened(&self, pid: u32, file: &FileRef) -> io::Result<Found> {
+    pub(super) fn opened(&mut self, pid: u32, file: &FileRef) -> io::Result<Found> {
         let same = |m: &fs::Metadata| m.is_file() && m.ino() == file.identity.ino;
         self.among(&format!("{pid}/fd"), same)
     }
 
-    fn among(&self, directory: &str, same: impl Fn(&fs::Metadata) -> bool) -> io::Result<Found> {
+    fn among(&mut self, directory: &str, same: impl Fn(&fs::Metadata) -> bool) -> io::Result<Found> {
+        self.walk(|ways| ways.search(directory, same))?
+    }
+
+    fn search(&self, directory: &str, same: impl Fn(&fs::Metadata) -> bool) -> io::Result<Found> {
         let mut missing = io::ErrorKind::NotFound;
         for entry in fs::read_dir(self.proc.join(directory))?.take(MAX_LINKS) {
             let path = entry?.path();
@@ -195,27 +214,41 @@ impl Ways {
         Err(missing.into())
     }
 
+    /// Looks for something that may take long; an error when the workload has had its time.
+    fn walk<T>(&mut self, look: impl FnOnce(&Self) -> T) -> io::Result<T> {
+        let begun = Instant::now();
+        if !self.allowances.may_walk(begun) {
+            let why = "too much time went into looking for files of this workload";
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+        }
+        let found = look(self);
+        self.allowances.walked(begun.elapsed(), Instant::now());
+        Ok(found)
+    }
+
     /// A living process of a mount namespace, to look at files when the one of the event is gone.
-    pub(super) fn peer(&mut self, mnt_ns: u32) -> Option<u32> {
+    pub(super) fn peer(&mut self, mnt_ns: u32) -> io::Result<Option<u32>> {
         if mnt_ns == 0 {
-            return None;
+            return Ok(None);
         }
         if self.host_ns == Some(mnt_ns) {
-            return Some(1);
+            return Ok(Some(1));
         }
         match self.peers.get(&mnt_ns) {
-            Some(Ok(pid)) if self.mount_namespace(*pid) == Some(mnt_ns) => return Some(*pid),
-            Some(Err(when)) if when.elapsed() < ABSENT_FOR => return None,
+            Some(Ok(pid)) if self.mount_namespace(*pid) == Some(mnt_ns) => return Ok(Some(*pid)),
+            Some(Err(when)) if when.elapsed() < ABSENT_FOR => return Ok(None),
             _ => {}
         }
-        let pids = fs::read_dir(&self.proc).into_iter().flatten();
-        let mut pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        let found = pids.find(|pid| self.mount_namespace(*pid) == Some(mnt_ns));
+        let found = self.walk(|ways| {
+            let pids = fs::read_dir(&ways.proc).into_iter().flatten();
+            let mut pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
+            pids.find(|pid| ways.mount_namespace(*pid) == Some(mnt_ns))
+        })?;
         if self.peers.len() >= MAX_NAMESPACES {
             self.peers.clear();
         }
         self.peers.insert(mnt_ns, found.ok_or_else(Instant::now));
-        found
+        Ok(found)
     }
 
     fn mount_namespace(&self, pid: u32) -> Option<u32> {

@@ -84,7 +84,7 @@ both_ways!(
     [Unproven, Key, OsRelease, ImageDigest, IndexDigest, ManifestDigest, ConfigDigest, VerityRoot]
 );
 
-const OPERATIONS: [FileOp; 11] = [
+const OPERATIONS: [FileOp; 12] = [
     FileOp::OpenWrite,
     FileOp::Create,
     FileOp::Rename,
@@ -96,6 +96,7 @@ const OPERATIONS: [FileOp; 11] = [
     FileOp::CloseWrite,
     FileOp::MapWrite,
     FileOp::Capability,
+    FileOp::BlockWrite,
 ];
 const ORIGINS: [DigestOrigin; 4] =
     [DigestOrigin::Kernel, DigestOrigin::KernelCache, DigestOrigin::Agent, DigestOrigin::AgentCache];

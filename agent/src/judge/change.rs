@@ -7,7 +7,7 @@ use super::names::{at_name, way};
 use super::report::About;
 use super::updates::Of;
 use super::{EXECUTABLE, FILE_TYPE, Facts, Judge, Known};
-use crate::event::{Action, Event, FileOp, FilePath, FileRef, Flavour};
+use crate::event::{Action, Event, FileOp, FilePath, FileRef, Flavour, Place};
 use crate::finding::Finding;
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
@@ -32,6 +32,11 @@ impl By<'_> {
     }
 }
 
+/// A memfd, or a file whose last name is gone.
+fn is_nameless(file: &FileRef) -> bool {
+    file.nlink == 0 && (file.deleted || file.place == Place::Memfd)
+}
+
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Judges a change, if it is one that can be judged yet.
     pub(super) fn file(
@@ -42,6 +47,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         target: Option<&FilePath>,
         mode: Option<u32>,
     ) {
+        if op == FileOp::BlockWrite {
+            return self.device_written(event, file);
+        }
         self.silent.forget(file);
         if event.flavour == Flavour::Tracepoint {
             self.note_writer(event, op, file);
@@ -49,7 +57,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         self.note_held(event, op, file);
         let judged = match op {
             // The content is there when the writer closes it; a new name of its own has none.
-            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite => false,
+            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite | FileOp::BlockWrite => false,
             FileOp::Chmod | FileOp::Truncate | FileOp::CloseWrite => !file.has_writers,
             FileOp::Rename | FileOp::Exchange | FileOp::Link | FileOp::Unlink | FileOp::Capability => true,
         };
@@ -107,6 +115,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 None if file.nlink == 0 => return,
                 None => {}
             },
+            // A descriptor is all that leads to it, and who runs it by that is told.
+            (FileOp::Truncate | FileOp::Chmod, _) if is_nameless(&file) => return,
             _ => {}
         }
         if let Some(mode) = mode {

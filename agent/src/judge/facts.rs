@@ -65,6 +65,8 @@ pub trait Facts {
     fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner>;
     /// The task sees the host's own root directory.
     fn in_host_root(&mut self, task: &Task) -> bool;
+    /// A block device (kernel encoding) was opened for write: where the file systems that lie on it are mounted. `None`: nobody knows.
+    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>>;
     /// What became of files of the host, in their order.
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled>;
     /// The host's own workload.

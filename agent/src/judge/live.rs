@@ -11,6 +11,7 @@ use super::facts::{Ancestry, Facts, Settled, Unsettled};
 use super::mounts::Mounts;
 use super::running::Running;
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::digest::Digests;
 use crate::event::{
     Action, Body, Content, Doubt, Event, FileOp, FilePath, FileRef, Flavour, Owner, ProcessId, Start, Task,
@@ -18,6 +19,7 @@ use crate::event::{
 use crate::finding::WorkloadInfo;
 use crate::host_root::{self, HostRoot};
 use crate::metrics::{Lookups, Metrics};
+use crate::order::Order;
 use crate::packages::Databases;
 use crate::proc::Proc;
 use crate::record::process_of;
@@ -40,6 +42,7 @@ pub struct Live {
     proc: Proc,
     host: Option<HostRoot>,
     mounts: Mounts,
+    devices: Devices,
     package_managers: Vec<PathBuf>,
     clock: Clock,
     time: SystemTime,
@@ -75,6 +78,7 @@ impl Live {
             places: crate::mounts::Mounts::new(Path::new("/proc")),
             mounts: Mounts::new(host.as_ref().map(HostRoot::mounts)),
             host,
+            devices: Devices::default(),
             package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
             time: SystemTime::UNIX_EPOCH,
@@ -83,6 +87,16 @@ impl Live {
             workload,
             events: HashMap::new(),
         })
+    }
+
+    /// Asks the kernel programs for the order of changes from now on.
+    pub fn ask(&mut self, order: Order) {
+        self.digests.ask(order);
+    }
+
+    /// Tells the kernel programs which devices lie below file systems.
+    pub fn tell(&mut self, mark: impl Fn(u32, bool) + Send + 'static) {
+        self.devices.tell(mark);
     }
 
     /// Takes in every process that runs now. Call it when the hooks are attached and before the first event. What they run is left to be
@@ -180,7 +194,7 @@ impl Facts for Live {
             true => self.host.as_ref().map(HostRoot::process),
             false => workload.root.map(|first| first.tgid),
         };
-        self.digests.begin(self.time, stand_in);
+        self.digests.begin(self.time, event.time_ns, &workload.info.id, stand_in);
         match &event.body {
             Body::Exec { exe, .. } => self.processes.on_exec(task, &exe.path, workload),
             Body::Fork { parent } => self.processes.on_fork(task, *parent, workload),
@@ -255,6 +269,14 @@ impl Facts for Live {
     fn in_host_root(&mut self, task: &Task) -> bool {
         let is_of = |host: &HostRoot| host.is_of(&self.proc, task.process.tgid);
         self.host.as_ref().is_some_and(is_of) && self.proc.is_alive(task.process)
+    }
+
+    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+        let points = self.devices.written(device);
+        if points.as_ref().is_none_or(|points| !points.is_empty()) {
+            self.digests.forget_all();
+        }
+        points
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {

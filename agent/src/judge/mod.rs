@@ -46,6 +46,7 @@ use crate::workload::Workload;
 mod before;
 mod bookkeeping;
 mod change;
+mod device;
 mod facts;
 mod held;
 mod image;
@@ -328,6 +329,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return Ran { culprit: None, attested: Some(file.path.clone()) };
         }
         let task = &event.task;
+        // Whoever mounts an overlay over a directory of the host in a namespace of his own says what is at its paths, and may change it
+        // beneath while it runs.
+        let unproven = FileRef { unreachable: true, ..file.clone() };
+        let file = if workload.is_host && file.foreign { &unproven } else { file };
         let resolved = match file.by_name {
             true => self.facts.resolve(task, file),
             false => Ok(file.clone()),

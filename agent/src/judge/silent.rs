@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use smallvec::SmallVec;
 
-use crate::event::{FileIdentity, FileRef, Place};
+use crate::event::{FileIdentity, FileRef, Inode, Place};
 use crate::finding::Sha256;
 use crate::recent::Recent;
 
@@ -22,10 +22,10 @@ struct Hit {
     sha256: Sha256,
 }
 
-/// Inode → what was found attested of it.
+/// The inode that has the content → what was found attested of it.
 #[derive(Debug)]
 pub(super) struct Silent {
-    hits: Recent<(u32, u64), SmallVec<[Hit; 1]>>,
+    hits: Recent<Inode, SmallVec<[Hit; 1]>>,
     /// Seeded: who can bind an inode to any path must not find one that looks like another.
     paths: RandomState,
 }
@@ -40,10 +40,11 @@ impl Silent {
         if !is_certain(file) {
             return false;
         }
-        let Some(hits) = self.hits.get(&key(&file.identity)) else { return false };
+        let Some(hits) = self.hits.get(&file.identity.real) else { return false };
         let path = self.paths.hash_one(file.path.as_bytes());
         hits.iter().any(|h| {
-            (h.image, h.path, h.identity) == (image, path, file.identity)
+            (h.image, h.path) == (image, path)
+                && h.identity.has_content_of(&file.identity)
                 && file.digest.is_none_or(|d| d.sha256 == h.sha256)
         })
     }
@@ -55,11 +56,13 @@ impl Silent {
         }
         let hit =
             Hit { image, path: self.paths.hash_one(file.path.as_bytes()), identity: file.identity, sha256 };
-        let key = key(&file.identity);
+        let key = file.identity.real;
         match self.hits.get(&key) {
             Some(hits) => {
                 // The inode has one content: what was known of an earlier one is of no use.
-                hits.retain(|h| h.identity == hit.identity && *h != hit);
+                hits.retain(|h| {
+                    h.identity.has_content_of(&hit.identity) && (h.image, h.path) != (image, hit.path)
+                });
                 if hits.len() >= HITS {
                     hits.remove(0);
                 }
@@ -71,7 +74,7 @@ impl Silent {
 
     /// The inode was, or is about to be, changed.
     pub(super) fn forget(&mut self, file: &FileRef) {
-        self.hits.remove(&key(&file.identity));
+        self.hits.remove(&file.identity.real);
     }
 
     pub(super) fn clear(&mut self) {
@@ -82,13 +85,9 @@ impl Silent {
 /// Identity means content: it is the kernel's, and nobody writes; in a file system in memory only the kernel's digest does, for stores
 /// through a mapping leave no sign there. A name that proves nothing is not worth an entry.
 fn is_certain(file: &FileRef) -> bool {
-    let has_times = file.place != Place::Tmpfs || file.digest.is_some();
+    let has_times = !file.in_memory && file.place != Place::Tmpfs || file.digest.is_some();
     let steady = !file.has_writers && !file.changes_beneath && !file.altered;
     file.identity.ino != 0 && steady && has_times && crate::verdict::provable_path(file).is_some()
-}
-
-fn key(identity: &FileIdentity) -> (u32, u64) {
-    (identity.dev, identity.ino)
 }
 
 #[cfg(test)]
@@ -97,7 +96,8 @@ mod tests {
     use crate::event::KernelDigest;
 
     fn file() -> FileRef {
-        let identity = FileIdentity { dev: 1, ino: 2, size: 3, ctime_ns: 4, ..FileIdentity::default() };
+        let real = Inode { dev: 1, generation: 0, ino: 2 };
+        let identity = FileIdentity { dev: 1, ino: 2, size: 3, ctime_ns: 4, real, ..FileIdentity::default() };
         FileRef { path: "/bin/a".into(), identity, ..FileRef::default() }
     }
 
@@ -118,11 +118,13 @@ mod tests {
             ("another time", changed(|f| f.identity.ctime_ns = 5)),
             ("another version", changed(|f| f.identity.i_version = 5)),
             ("another size", changed(|f| f.identity.size = 5)),
-            ("another inode", changed(|f| f.identity.ino = 5)),
+            ("another inode", changed(|f| f.identity.real.ino = 5)),
+            ("its number given away again", changed(|f| f.identity.real.generation = 5)),
             ("a writer", changed(|f| f.has_writers = true)),
             ("a mapping that was stored to", changed(|f| f.altered = true)),
             ("a layer beneath that anybody may change", changed(|f| f.changes_beneath = true)),
             ("a file system in memory", changed(|f| f.place = Place::Tmpfs)),
+            ("a layer in memory", changed(|f| f.in_memory = true)),
             ("a path that is cut", changed(|f| f.truncated = true)),
             (
                 "the kernel says otherwise",
@@ -131,6 +133,8 @@ mod tests {
         ] {
             assert!(!silent.has(0, &other), "{what}");
         }
+        let elsewhere = changed(|f| (f.identity.dev, f.identity.ino) = (9, 9));
+        assert!(silent.has(0, &elsewhere), "the same layer in another overlay");
         let agrees = changed(|f| f.digest = Some(KernelDigest { sha256: Sha256([1; 32]), cached: true }));
         assert!(silent.has(0, &agrees));
         silent.add(1, &file(), one);

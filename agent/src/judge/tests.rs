@@ -98,6 +98,9 @@ impl Facts for Shared {
     fn in_host_root(&mut self, _: &Task) -> bool {
         !self.0.borrow().elsewhere
     }
+    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+        Some(if device == 0 { Vec::new() } else { vec!["/".into()] })
+    }
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let mut world = self.0.borrow_mut();
         world.settled += 1;

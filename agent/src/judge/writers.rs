@@ -50,7 +50,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// Judges as if the close had been seen at `event`.
     fn closed(&mut self, event: &Event, file: &FileRef) {
-        let file = &FileRef { has_writers: false, ..file.clone() };
+        // It is known as it was when it was opened.
+        let now = self.facts.again(&event.task, file).unwrap_or_else(|| file.clone());
+        let file = &FileRef { has_writers: false, ..now };
         let body = Body::File { op: FileOp::CloseWrite, file: file.clone(), target: None, mode: None };
         let close = Event { time_ns: event.time_ns, flavour: event.flavour, task: event.task.clone(), body };
         self.file(&close, FileOp::CloseWrite, file, None, None);

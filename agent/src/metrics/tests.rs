@@ -32,6 +32,7 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.queue_length(Queue::JsonLines, 9);
     metrics.verdict(Verdict::Unauthorized, Severity::Critical);
     metrics.digest_from_kernel();
+    metrics.digest_left_to_agent(Unhashed::OverBudget);
     metrics.digest_computed(Duration::from_millis(2));
     metrics.digest_undetermined(Undetermined::TooLarge);
     metrics.document_refused();
@@ -58,6 +59,7 @@ fn text_has_every_count_under_its_name_and_labels() {
         r#"muster_queue_length{queue="json_lines"} 9"#,
         r#"muster_verdicts_total{verdict="unauthorized",severity="critical"} 1"#,
         r#"muster_digest_hits_total{origin="kernel"} 1"#,
+        r#"muster_digest_left_to_agent_total{reason="over_budget"} 1"#,
         r"muster_digest_misses_total 1",
         r#"muster_digest_undetermined_total{reason="too_large"} 1"#,
         r#"muster_documents_total{outcome="refused"} 1"#,

@@ -84,6 +84,8 @@ pub enum Answer {
     Owner(FilePath, Option<Owner>),
     /// The task sees the host's own root directory.
     InHostRoot(bool),
+    /// Where the file systems are mounted that lie on a block device.
+    DeviceWritten(Option<Vec<FilePath>>),
     /// What became of files that the package manager wrote.
     Settled(Vec<Settled>),
     /// The host's own workload.

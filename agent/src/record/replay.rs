@@ -125,6 +125,14 @@ impl Facts for Replayed {
         found.unwrap_or(false)
     }
 
+    fn device_written(&mut self, _: u32) -> Option<Vec<FilePath>> {
+        let found = self.find(|a| match a {
+            Answer::DeviceWritten(points) => Some(points.clone()),
+            _ => None,
+        });
+        found.flatten()
+    }
+
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let given = self.settled;
         self.settled += 1;

@@ -3,8 +3,8 @@ use std::path::Path;
 
 use super::*;
 use crate::event::{
-    Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, Flavour, KernelDigest, Kind, LossCause,
-    PackageDigest, Place, Protocol, Start, Task,
+    Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, KernelDigest, Kind,
+    LossCause, PackageDigest, Place, Protocol, Start, Task,
 };
 use crate::finding::Sha256;
 use crate::finding::{Finding, ProcessInfo, Verdict};
@@ -77,6 +77,9 @@ impl Facts for World {
     }
     fn in_host_root(&mut self, _: &Task) -> bool {
         true
+    }
+    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+        Some(if device == 0 { Vec::new() } else { vec!["/".into()] })
     }
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let digest = Some(PackageDigest::Sha256(Sha256([2; 32])));

@@ -306,6 +306,12 @@ impl<F: Facts> Facts for Recorder<F> {
         is
     }
 
+    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+        let points = self.facts.device_written(device);
+        self.note(|| Answer::DeviceWritten(points.clone()));
+        points
+    }
+
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let settled = self.facts.settle(files);
         self.note(|| Answer::Settled(settled.clone()));

@@ -88,6 +88,10 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Offset in `types` of type `index + 1` (type 0 is `void` and has no bytes).
     starts: Vec<u32>,
+    /// Of a module: the kernel's strings, which come before its own.
+    base_strings: &'a [u8],
+    /// Of a module: how many types of the kernel come before its own.
+    base_types: u32,
 }
 
 /// One type's header.
@@ -137,6 +141,20 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError`] when the bytes are not BTF of this machine's byte order, or end early.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
+        Self::read(bytes, &[], 0)
+    }
+
+    /// The BTF of a module, whose types and strings go on from those of the kernel, `base`. What a member's type is can be told only
+    /// where that is the module's own.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_module(bytes: &'a [u8], base: &Btf<'a>) -> Result<Self, BtfError> {
+        let types = u32::try_from(base.starts.len()).map_err(|_| BtfError::Reference(u32::MAX))?;
+        Self::read(bytes, base.strings, types)
+    }
+
+    fn read(bytes: &'a [u8], base_strings: &'a [u8], base_types: u32) -> Result<Self, BtfError> {
         let head = bytes.first_chunk::<HEADER_LEN>();
         let head = head.ok_or(BtfError::Short { section: "header", at: 0, wanted: HEADER_LEN })?;
         let magic = u16::from_ne_bytes([head[0], head[1]]);
@@ -154,10 +172,12 @@ impl<'a> Btf<'a> {
         })?;
         let types = section(body, field(1)?, field(2)?, "type section")?;
         let strings = section(body, field(3)?, field(4)?, "string section")?;
-        let mut btf = Self { types, strings, starts: Vec::with_capacity(types.len() / 24) };
+        let starts = Vec::with_capacity(types.len() / 24);
+        let mut btf = Self { types, strings, starts, base_strings, base_types };
         let mut at = 0;
         while at < types.len() {
-            let id = u32::try_from(btf.starts.len() + 1).map_err(|_| BtfError::Reference(u32::MAX))?;
+            let next = u32::try_from(btf.starts.len() + 1).ok().and_then(|n| n.checked_add(base_types));
+            let id = next.ok_or(BtfError::Reference(u32::MAX))?;
             let ty = btf.header(id, at)?;
             btf.starts.push(u32::try_from(at).map_err(|_| BtfError::Reference(id))?);
             at += TYPE_LEN + ty.tail()?;
@@ -191,7 +211,8 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// [`BtfError::Reference`] when there is none.
     pub fn get(&self, id: u32) -> Result<Type, BtfError> {
-        let index = (id as usize).checked_sub(1).ok_or(BtfError::Reference(id))?;
+        let before = self.base_types as usize + 1;
+        let index = (id as usize).checked_sub(before).ok_or(BtfError::Reference(id))?;
         self.header(id, *self.starts.get(index).ok_or(BtfError::Reference(id))? as usize)
     }
 
@@ -207,7 +228,7 @@ impl<'a> Btf<'a> {
 
     /// All types, in order.
     pub fn types(&self) -> impl Iterator<Item = Type> {
-        (1..).zip(&self.starts).filter_map(|(id, at)| self.header(id, *at as usize).ok())
+        (self.base_types + 1..).zip(&self.starts).filter_map(|(id, at)| self.header(id, *at as usize).ok())
     }
 
     /// Name of a type; empty for an anonymous one.
@@ -216,7 +237,12 @@ impl<'a> Btf<'a> {
     }
 
     fn string(&self, offset: u32) -> &'a [u8] {
-        let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        let offset = offset as usize;
+        let rest = match offset.checked_sub(self.base_strings.len()) {
+            Some(own) => self.strings.get(own..),
+            None => self.base_strings.get(offset..),
+        };
+        let rest = rest.unwrap_or_default();
         memchr::memchr(0, rest).map_or(rest, |end| &rest[..end])
     }
 

@@ -5,20 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use muster_common::{
     ConnectRecord, Digest, ExecRecord, ExitRecord, FileInfo, FileRecord, ForkRecord, Header, LibraryRecord,
-    ORIGIN_CUT, PATH_BUF, digest_origin, file_flag, file_op, hook, kind, path_flag, protocol,
+    ORIGIN_CUT, PATH_BUF, digest_error, digest_origin, file_flag, file_op, hook, kind, path_flag, protocol,
 };
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType};
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::{
-    Body, Connect, Event, FileIdentity, FileOp, FilePath, FileRef, Flavour, KernelDigest, Kind, Origin,
-    Place, ProcessId, Protocol, Task,
+    Body, Connect, Event, FileIdentity, FileOp, FilePath, FileRef, Flavour, Inode, KernelDigest, Kind,
+    Origin, Place, ProcessId, Protocol, Task, Unhashed,
 };
 use crate::finding::Sha256;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+
+/// What keeps a file's identity from meaning its content.
+const CHANGES_BENEATH: u32 =
+    file_flag::BENEATH | file_flag::LAYER_UNKNOWN | file_flag::MAPPED | file_flag::DEVICE_WRITTEN;
 
 /// Why a record was refused.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
@@ -144,11 +148,15 @@ fn file(r: &FileRecord) -> Result<Event, Malformed> {
         file_op::TRUNCATE => FileOp::Truncate,
         file_op::CLOSE_WRITE => FileOp::CloseWrite,
         file_op::MAP_WRITE => FileOp::MapWrite,
+        file_op::BLOCK_WRITE => FileOp::BlockWrite,
         file_op::EXCHANGE => FileOp::Exchange,
         file_op::CAPABILITY => FileOp::Capability,
         op => return Err(Malformed::Code { kind: Kind::File, field: "operation", value: op.into() }),
     };
     let mut file = file_ref(Kind::File, &r.file, &r.path, None)?;
+    if op == FileOp::BlockWrite {
+        file.identity.real = Inode { dev: r.arg, ..Inode::default() };
+    }
     let target = match op {
         FileOp::Rename | FileOp::Exchange | FileOp::Link => {
             Some(path(Kind::File, r.target_len, r.target_flags, &r.target_path)?)
@@ -250,6 +258,7 @@ fn file_ref(
         ctime_ns: info.ctime_ns,
         // Bit 0 says that somebody looked at the version (`I_VERSION_QUERIED`), not that the file changed.
         i_version: info.i_version >> 1,
+        real: Inode { dev: info.real_dev, generation: info.real_generation, ino: info.real_ino },
     };
     Ok(FileRef {
         path: path(kind, info.path_len, info.path_flags, buffer)?,
@@ -265,14 +274,27 @@ fn file_ref(
         place,
         has_writers: has(file_flag::WRITERS),
         altered: has(file_flag::ALTERED),
-        changes_beneath: has(file_flag::BENEATH),
+        changes_beneath: has(CHANGES_BENEATH),
+        foreign: has(file_flag::BENEATH) && !served,
+        in_memory: has(file_flag::IN_MEMORY),
         served,
         // The kernel was a reader of its own.
         digest: match digest {
             Some(digest) => kernel_digest(kind, digest)?.filter(|_| !served),
             None => None,
         },
+        unhashed: digest.and_then(unhashed),
     })
+}
+
+fn unhashed(digest: &Digest) -> Option<Unhashed> {
+    match digest.error {
+        0 => None,
+        digest_error::TOO_LARGE => Some(Unhashed::TooLarge),
+        digest_error::REMOTE => Some(Unhashed::Remote),
+        digest_error::OVER_BUDGET => Some(Unhashed::OverBudget),
+        _ => Some(Unhashed::Failed),
+    }
 }
 
 fn kernel_digest(kind: Kind, digest: &Digest) -> Result<Option<KernelDigest>, Malformed> {

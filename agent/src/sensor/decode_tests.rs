@@ -171,6 +171,11 @@ fn file_operations() {
         let file = FileRef { path: "/a".into(), ..FileRef::default() };
         assert_eq!(record(code).unwrap().body, Body::File { op, file, target, mode });
     }
+    // Of a block device the number comes along.
+    match record(10).unwrap().body {
+        Body::File { op: FileOp::BlockWrite, file, .. } => assert_eq!(file.identity.real.dev, 0o755),
+        other => panic!("{other:?}"),
+    }
     let mut r = Box::new(FileRecord::new_zeroed());
     r.header = header::<FileRecord>(kind::FILE);
     r.op = file_op::LINK;

@@ -15,6 +15,7 @@ use super::error::{SensorError, chain};
 use super::hook_code;
 use super::kernel::Kernel;
 use super::offsets::Offsets;
+use super::{changes, overlay};
 use crate::config;
 use crate::event::{Class, Flavour};
 
@@ -31,6 +32,12 @@ pub(super) struct Loaded {
     pub(super) losers: HashMap<MapData, LostKey, LostValue>,
     /// Not 0: no more records.
     pub(super) closed: Array<MapData, u32>,
+    /// When inodes were last written.
+    pub(super) writers: HashMap<MapData, changes::Number, changes::Writer>,
+    /// Block devices that were opened for write.
+    pub(super) devices: HashMap<MapData, u32, u64>,
+    /// Where overlayfs keeps its layers, to be filled in.
+    pub(super) overlay: Array<MapData, overlay::Words>,
     /// What is not seen because a program could not be attached.
     pub(super) blind_spots: Vec<String>,
     #[cfg(feature = "ebpf-log")]
@@ -112,6 +119,8 @@ pub(super) fn load(
     ];
     let (sent, lost) = (take(&mut ebpf, map::SENT)?, take(&mut ebpf, map::LOST)?);
     let (losers, closed) = (take(&mut ebpf, map::LOST_OF)?, take(&mut ebpf, map::CLOSED)?);
+    let devices = take(&mut ebpf, map::DEVICES)?;
+    let (writers, overlay) = (take(&mut ebpf, map::WRITERS)?, take(&mut ebpf, map::OVERLAY)?);
     #[cfg(feature = "ebpf-log")]
     let log = aya_log::EbpfLogger::init(&mut ebpf)
         .inspect_err(|error| {
@@ -138,6 +147,9 @@ pub(super) fn load(
         lost,
         losers,
         closed,
+        writers,
+        devices,
+        overlay,
         blind_spots,
         #[cfg(feature = "ebpf-log")]
         log,

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use crate::config;
 use crate::event::{Class, Event, Flavour, Kind};
 use crate::metrics::{KindCounts, Metrics};
+use crate::order::Order;
 use btf::{Btf, KERNEL_BTF};
 use counters::{Counters, KINDS, Losers};
 use kernel::Kernel;
@@ -20,6 +21,7 @@ use losses::Losses;
 use offsets::Offsets;
 
 pub mod btf;
+mod changes;
 mod counters;
 pub mod decode;
 mod drain;
@@ -29,6 +31,7 @@ mod load;
 mod losses;
 mod merge;
 pub mod offsets;
+mod overlay;
 pub mod probe;
 
 pub use error::SensorError;
@@ -52,6 +55,9 @@ pub struct Sensor {
     counters: Arc<Counters>,
     metrics: Arc<Metrics>,
     status: SensorStatus,
+    overlay: overlay::Watch,
+    order: Option<Order>,
+    devices: Option<aya::maps::HashMap<MapData, u32, u64>>,
 }
 
 /// Programs that are attached and submit nothing any more. Dropped, they are detached, for which the kernel takes seconds: it waits for
@@ -127,6 +133,8 @@ impl Sensor {
             Offsets::resolve(&Btf::parse(&bytes).map_err(offsets::OffsetsError::from)?)?
         };
         let loaded = load::load(config, flavour, &kernel, &offsets)?;
+        let overlay = overlay::Watch::start(loaded.overlay, kernel.version)?;
+        let order = Some(changes::order(loaded.writers));
         let mut blind_spots = probe::blind_spots(flavour, &kernel);
         blind_spots.extend(loaded.blind_spots);
         let counters = Arc::new(Counters { sent: loaded.sent, lost: loaded.lost });
@@ -166,6 +174,9 @@ impl Sensor {
             counters,
             metrics,
             status,
+            overlay,
+            order,
+            devices: Some(loaded.devices),
         })
     }
 
@@ -187,7 +198,18 @@ impl Sensor {
         (self.status(), self.programs.take().unwrap_or(Attached(None)))
     }
 
+    /// Who is to be asked when files were last written. Only the first caller gets it.
+    pub fn order(&mut self) -> Option<Order> {
+        self.order.take()
+    }
+
+    /// Who is to be told which devices with file systems are written to. Only the first caller gets it.
+    pub fn devices(&mut self) -> Option<impl Fn(u32, bool) + Send + 'static> {
+        self.devices.take().map(changes::devices)
+    }
+
     fn shut_down(&mut self) {
+        self.overlay.stop();
         if let Err(error) = self.closed.set(0, 1, 0) {
             error!(%error, "the programs cannot be told to stop; they are detached first");
             self.programs = None;

@@ -257,11 +257,13 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "code that is stored into a process from outside (ptrace, /proc/PID/mem, process_vm_writev)",
         "the content of files over 1 GiB where the agent reads them: these are `undetermined`",
         "changes made beneath an overlay, by whoever may write into its layers: they are of the layers' own file system, and \
-         nothing says that a container sees them",
+         of the container only when the changed file runs there",
         "what the server of a FUSE or network file system changes, and that it may give each reader other bytes",
         "two last writers of a file that close it at the same moment: neither close is reported, and what was written is judged \
          when it is run, mapped or written again",
-        "writes to the block device under a file system, renames that the kernel makes by itself, changes of ACLs",
+        "what is written to a block device under a file system: only that it was opened for write is told, not if that was before the \
+         agent started, nor of a file system that process 1 does not see mounted",
+        "renames that the kernel makes by itself, changes of ACLs",
         "what is mounted over a file of the SBOM; hard links of files of the host that a container makes and changes",
         "whether a file that was gone before its first bytes could be read was a program, where neither its mode nor its name says so: \
          these are counted (`muster_files_unread_total`)",

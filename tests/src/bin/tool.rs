@@ -43,6 +43,10 @@ enum Tool {
     FailedExec { file: PathBuf },
     /// Let this many threads fail to run FILE, and run PROGRAM while they are still there.
     FailedExecs { count: usize, file: PathBuf, program: PathBuf },
+    /// Map the first page of FILE executable, print one line, then wait for standard input to close.
+    MapAndWait { file: PathBuf },
+    /// Map a memfd of 2^62 bytes executable, print one line, then wait for standard input to close.
+    MapGiantMemfd,
     /// Map FILE executable while it is open for write.
     MapBusy { file: PathBuf },
     /// Map FILE for reading, and then make the mapping executable.
@@ -92,6 +96,8 @@ fn main() -> anyhow::Result<()> {
         Tool::MapHeld { file } => map_held(&file),
         Tool::FailedExec { file } => failed_exec(&file),
         Tool::FailedExecs { count, file, program } => failed_execs(count, &file, &program),
+        Tool::MapAndWait { file } => map_and_wait(&std::fs::File::open(file)?),
+        Tool::MapGiantMemfd => map_giant_memfd(),
         Tool::MapBusy { file } => map_busy(&file),
         Tool::Mprotect { file } => mprotect(&file),
         Tool::MprotectStored { file } => mprotect_stored(&file),
@@ -162,6 +168,22 @@ fn map_memfd(file: &std::path::Path) -> anyhow::Result<()> {
     let waited = wait();
     drop(map);
     waited
+}
+
+fn map_and_wait(file: &std::fs::File) -> anyhow::Result<()> {
+    #[expect(unsafe_code, reason = "an executable mapping is what some subcommands are for")]
+    // SAFETY: the file is this test's own; nobody changes it, and nothing of it is run.
+    let map = unsafe { memmap2::MmapOptions::new().len(4096).map_exec(file)? };
+    let waited = wait();
+    drop(map);
+    waited
+}
+
+fn map_giant_memfd() -> anyhow::Result<()> {
+    let fd = nix::sys::memfd::memfd_create(c"giant", nix::sys::memfd::MFdFlags::empty())?;
+    let file = std::fs::File::from(fd);
+    file.set_len(1 << 62)?;
+    map_and_wait(&file)
 }
 
 fn map_executable(file: &std::fs::File) -> anyhow::Result<memmap2::Mmap> {

@@ -2,6 +2,7 @@
 
 pub mod attestation;
 mod connect;
+mod content;
 mod exec;
 mod file;
 mod hour;
@@ -54,6 +55,7 @@ pub fn of_kernels() -> Vec<Scenario> {
         file::scenarios(),
         names::scenarios(),
         connect::scenarios(),
+        content::scenarios(),
         identity::scenarios(),
         socket::scenarios(),
     ]

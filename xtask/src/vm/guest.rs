@@ -8,7 +8,7 @@ use crate::setup::kernels::Series;
 use crate::shell;
 
 /// Modules that a guest may need, dependencies first; those that a kernel has built in are left out.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -16,6 +16,7 @@ const MODULES: [&str; 10] = [
     "virtio_pci",
     "virtio_blk",
     "overlay",
+    "loop",
     "veth",
     // For `smc`.
     "ib_core",

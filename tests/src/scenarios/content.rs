@@ -1,0 +1,294 @@
+//! A digest counts only for the content that it was read from, and reading it holds up nobody.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use muster_proto::v1::{Flavour, Kind::*, Severity, Verdict::*};
+
+use super::file::by_suite;
+use super::{Scenario, Stage, found, in_usr_bin};
+use crate::expect::{Difference, Expect, describe};
+use crate::world::{self, CONTAINER, run};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let seen = |name, run| Scenario { name, run, may_lose: &[] };
+    vec![
+        seen("content: giant files mapped executable, and their process killed", giant),
+        seen("content: more mapped at once than the kernel hashes of one cgroup", budget),
+        seen("content: code that is gone before its first bytes are read", gone),
+        seen("content: pidfds closed", pidfds),
+        seen("content: program that a container uses changed in its layer", layer),
+        seen("content: attested program changed and put back 20 times", put_back),
+        seen("content: file system written through its block device", block_device),
+    ]
+}
+
+/// A hole costs nothing to make. No mapping may wait until it is read, nor may the end of its process: nothing looks for fatal signals
+/// while a file in memory is read.
+fn giant(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = stage.world.disk.join("giant").display().to_string();
+    for args in [&["map-and-wait", &file][..], &["map-giant-memfd"]] {
+        let mut command = Command::new(&stage.world.tool);
+        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let begun = Instant::now();
+        let mut line = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().context("a pipe")?, &mut line)?;
+        let took = begun.elapsed();
+        ensure!(took < Duration::from_secs(3), "{args:?}: the mapping took {took:?}");
+        let begun = Instant::now();
+        child.kill()?;
+        child.wait()?;
+        let took = begun.elapsed();
+        ensure!(took < Duration::from_secs(2), "{args:?}: it was there for {took:?} after it was killed");
+    }
+    let mapped = |path: &str| Expect::new(Library, Undetermined, path).parent("suite");
+    Ok(vec![
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        mapped(&file).severity(Severity::Medium),
+        found(Exec, Unauthorized, &stage.world.tool)?,
+        mapped("/memfd:giant").severity(Severity::Medium),
+    ])
+}
+
+/// Three times what the kernel hashes at once for one cgroup, each of which takes an emulated machine many seconds.
+fn budget(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = stage.world.disk.join("hollow");
+    fs::File::create(&file)?.set_len(240 << 20)?;
+    let before = counted("muster_digest_left_to_agent_total{reason=\"over_budget\"}")?;
+    let begun = Instant::now();
+    let (send, mapped) = std::sync::mpsc::channel();
+    let mut children = Vec::new();
+    for _ in 0..3 {
+        let mut command = Command::new(&stage.world.tool);
+        command.arg("map-and-wait").arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut out = child.stdout.take().context("a pipe")?;
+        let send = send.clone();
+        std::thread::spawn(move || {
+            let _ = send.send(std::io::Read::read_exact(&mut out, &mut [0]).is_ok());
+        });
+        children.push(child);
+    }
+    // Where the kernel hashes nothing, no mapping waits.
+    let hashes = stage.agent.status()?.flavour() != Flavour::Tracepoint;
+    let made = (0..if hashes { 1 } else { 3 }).map(|_| mapped.recv_timeout(Duration::from_secs(5)));
+    let made: Vec<_> = made.collect();
+    let took = begun.elapsed();
+    for mut child in children {
+        child.kill()?;
+        child.wait()?;
+    }
+    ensure!(
+        made.iter().all(|made| *made == Ok(true)),
+        "no mapping was made without its file being hashed: {made:?} after {took:?}"
+    );
+    let mapped = Expect::new(Library, Undetermined, file.display().to_string()).parent("suite").says("hole");
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        expected.extend([found(Exec, Unauthorized, &stage.world.tool)?, mapped.clone()]);
+    }
+    stage.must_tell(&expected)?;
+    let over = counted("muster_digest_left_to_agent_total{reason=\"over_budget\"}")? - before;
+    ensure!((over > 0) == hashes, "{over} times over the budget");
+    fs::remove_file(&file)?;
+    Ok(Vec::new())
+}
+
+/// What a line of the agent's metrics says. An attested program asks for it: a connect of the suite's own would be a finding.
+fn counted(line: &str) -> anyhow::Result<u64> {
+    let script = "import socket\n\
+                  s=socket.create_connection(('127.0.0.1',9464))\n\
+                  s.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n')\n\
+                  while b:=s.recv(65536): print(b.decode(),end='')";
+    let text = String::from_utf8(run(Command::new("/usr/bin/python3").args(["-c", script]))?.stdout)?;
+    let value = text.lines().find_map(|l| l.strip_prefix(line)).with_context(|| format!("no {line}"))?;
+    Ok(value.trim().parse()?)
+}
+
+/// While the agent does not look. Neither can be run, but the kernel may have loaded one meanwhile, and a program the other.
+fn gone(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (module, nameless) = (stage.world.disk.join("gone.ko"), stage.world.disk.join("gone.data"));
+    let before = counted("muster_files_unread_total")?;
+    stage.agent.paused(|| {
+        [&module, &nameless].into_iter().try_for_each(|file| {
+            // ELF-64, little endian, ET_REL.
+            fs::write(file, [b"\x7fELF\x02\x01\x01", [0; 9].as_slice(), &[1, 0, 62, 0]].concat())?;
+            Ok(fs::remove_file(file)?)
+        })
+    })?;
+    let told = Expect::new(File, Undetermined, module.display().to_string()).operation("close_write");
+    stage.must_tell(&by_suite(told, Severity::Medium)?)?;
+    let unread = counted("muster_files_unread_total")? - before;
+    ensure!(unread == 1, "{unread} files are counted as unread");
+    Ok(Vec::new())
+}
+
+/// On kernels from 6.9 a pidfd is a regular file of a file system of its own.
+fn pidfds(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    run(Command::new("/usr/bin/python3")
+        .args(["-c", "import os\nfor _ in range(20): os.close(os.pidfd_open(os.getpid()))"]))?;
+    Ok(Vec::new())
+}
+
+/// The overlay's inode stays as it was. Once with the digest of before known to whoever keeps any, and once without.
+fn layer(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (warm, cold) = (in_usr_bin("csplit"), in_usr_bin("join"));
+    let run_in = |stage: &mut Stage, program: &Path| {
+        stage.world.in_container(&program.display().to_string(), &["--version"])
+    };
+    for _ in 0..3 {
+        run_in(stage, &warm)?;
+        // Longer than a tick of the kernel's clock, and than what was changed just now is taken for still changing.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    nothing(stage, "before the change")?;
+    let mut expected = Vec::new();
+    for program in [&warm, &cold] {
+        let digest = flip(program)?;
+        expected.extend(by_suite(found(File, Modified, program)?.operation("close_write"), Severity::High)?);
+        run_in(stage, program)?;
+        let ran = Expect::new(Exec, Modified, program.display().to_string()).sha256(digest);
+        expected.push(ran.severity(Severity::High).workload(format!("docker://{CONTAINER}")));
+    }
+    Ok(expected)
+}
+
+fn nothing(stage: &mut Stage, when: &str) -> anyhow::Result<()> {
+    let difference = Difference::of(&[], &stage.settle()?);
+    ensure!(difference.is_empty(), "{when}:{difference}");
+    Ok(())
+}
+
+/// Changes the last byte, which is of no use to an ELF file, and says what its SHA-256 is then.
+fn flip(file: &Path) -> anyhow::Result<String> {
+    let out = fs::OpenOptions::new().read(true).write(true).open(file)?;
+    let end = out.metadata()?.len() - 1;
+    let mut last = [0];
+    out.read_exact_at(&mut last, end)?;
+    out.write_all_at(&[!last[0]], end)?;
+    drop(out);
+    world::sha256(file)
+}
+
+/// By two programs, as fast as they can: each change is told, of the one who made it.
+fn put_back(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    const TIMES: usize = 20;
+    let file = in_usr_bin("unexpand");
+    let (bad, good) = (stage.world.disk.join("unexpand.bad"), stage.world.disk.join("unexpand.good"));
+    let mut bytes = fs::read(&file)?;
+    fs::write(&good, &bytes)?;
+    if let Some(last) = bytes.last_mut() {
+        *last = !*last;
+    }
+    fs::write(&bad, &bytes)?;
+    // What these two are is another scenario's.
+    stage.settle()?;
+    let script = format!(
+        "for i in $(seq {TIMES}); do /usr/bin/dd if={0} of={2} conv=notrunc status=none; \
+         /usr/bin/tee {2} <{1} >/dev/null; done",
+        bad.display(),
+        good.display(),
+        file.display()
+    );
+    run(Command::new("/bin/sh").args(["-c", &script]))?;
+    let came = stage.settle()?;
+    let path = file.display().to_string();
+    let of = |comm: &str| {
+        let is_of = |f: &&muster_proto::v1::Finding| f.process.as_ref().is_some_and(|p| p.comm == comm);
+        came.iter().filter(is_of).filter(|f| f.kind() == File && f.path == path).collect::<Vec<_>>()
+    };
+    let (changed, put_back) = (of("dd"), of("tee"));
+    let all = || came.iter().map(describe).collect::<Vec<_>>().join("\n");
+    ensure!(
+        changed.len() == TIMES && changed.iter().all(|f| matches!(f.verdict(), Modified | Undetermined)),
+        "not every change was told:\n{}",
+        all()
+    );
+    // What was written may be gone before it is read, and then nobody can say what it was.
+    ensure!(put_back.iter().all(|f| f.verdict() == Undetermined), "who put it back is accused:\n{}", all());
+    ensure!(changed.len() + put_back.len() == came.len(), "others:\n{}", all());
+    run(Command::new(&file).arg("--version"))?;
+    Ok(Vec::new())
+}
+
+/// A file system on a loop device, with copies of two programs, which are bound to where the SBOM has them.
+struct Mounted {
+    point: PathBuf,
+    device: String,
+}
+
+impl Mounted {
+    const PROGRAMS: [&'static str; 2] = ["paste", "fold"];
+
+    fn make(stage: &Stage) -> anyhow::Result<Self> {
+        let (image, point) = (stage.world.disk.join("disk.img"), stage.world.disk.join("mounted"));
+        fs::create_dir_all(&point)?;
+        let [warm, cold] = Self::PROGRAMS;
+        let script = format!(
+            "set -e; truncate -s 16M {0}; mkfs.ext4 -q -F {0}; d=$(losetup --find --show {0}); mount $d {1}; \
+             cp /usr/bin/{warm} /usr/bin/{cold} {1}; sync; \
+             for p in {warm} {cold}; do mount --bind {1}/$p /usr/bin/$p; done; echo $d",
+            image.display(),
+            point.display()
+        );
+        let device = run(Command::new("/bin/sh").args(["-c", &script]))?;
+        let device = String::from_utf8(device.stdout)?.trim().to_owned();
+        Ok(Self { point, device })
+    }
+
+    fn unmount(&self) -> anyhow::Result<()> {
+        let [warm, cold] = Self::PROGRAMS;
+        // The agent may be reading there.
+        let script = format!(
+            "umount /usr/bin/{warm} && umount /usr/bin/{cold} && umount --lazy {} && losetup -d {}",
+            self.point.display(),
+            self.device
+        );
+        run(Command::new("/bin/sh").args(["-c", &script])).map(drop)
+    }
+}
+
+/// No file shows it.
+fn block_device(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let mounted = Mounted::make(stage)?;
+    // How it came about is not what this is about.
+    stage.settle()?;
+    let [warm, cold] = Mounted::PROGRAMS.map(in_usr_bin);
+    for _ in 0..3 {
+        run(Command::new(&warm).arg("--version"))?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    nothing(stage, "before the change")?;
+    let good = [world::sha256(&warm)?, world::sha256(&cold)?];
+    // Found on the device by what they hold; the last byte of an ELF file's identification is padding.
+    let script = "import os,sys\n\
+                  d=open(sys.argv[1],'r+b',0)\n\
+                  b=d.read()\n\
+                  for p in sys.argv[2:]:\n\
+                  \x20at=b.find(open(p,'rb').read())\n\
+                  \x20assert at>=0,p\n\
+                  \x20d.seek(at+15)\n\
+                  \x20d.write(b'\\x01')\n\
+                  os.fsync(d.fileno())";
+    run(Command::new("/usr/bin/python3").args(["-c", script, &mounted.device]).args([&warm, &cold]))?;
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    let mut expected = vec![
+        Expect::new(File, Modified, &mounted.device)
+            .operation("block_write")
+            .severity(Severity::High)
+            .says(mounted.point.display().to_string()),
+    ];
+    for (program, good) in [(&warm, &good[0]), (&cold, &good[1])] {
+        run(Command::new(program).arg("--version"))?;
+        ensure!(world::sha256(program)? != *good, "{} did not change", program.display());
+        expected.push(found(Exec, Modified, program)?.severity(Severity::High));
+    }
+    stage.must_tell(&expected)?;
+    mounted.unmount()?;
+    stage.settle()?;
+    Ok(Vec::new())
+}
