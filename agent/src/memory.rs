@@ -1,5 +1,12 @@
 //! Memory that is free goes back to the system.
 
+use std::time::Duration;
+
+/// How often it is looked at whether memory has grown.
+const LOOK: Duration = Duration::from_secs(10);
+/// Growth after which what is free is given back, bytes. A burst of events takes more than that for a moment.
+const GROWTH: u64 = 4 << 20;
+
 /// Gives back what is free. Reading an SBOM, or the kernel's BTF, takes for a moment many times the memory of what is kept of
 /// it, and glibc keeps most of that for later.
 #[cfg(target_env = "gnu")]
@@ -18,3 +25,21 @@ pub(crate) fn resident() -> u64 {
 /// Other allocators give back by themselves.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}
+
+/// Gives back what a burst has left, for ever. What is in use grows again by [`GROWTH`] before the allocator is asked once more.
+pub(crate) async fn tend() {
+    let mut timer = tokio::time::interval(LOOK);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut settled = resident();
+    loop {
+        timer.tick().await;
+        let now = resident();
+        if now > settled.saturating_add(GROWTH) {
+            // It goes through all that is free, which may take milliseconds.
+            let _ended = tokio::task::spawn_blocking(give_back).await;
+            settled = resident();
+        } else {
+            settled = settled.min(now);
+        }
+    }
+}

@@ -128,6 +128,7 @@ async fn main(options: Options) -> Result<(), AppError> {
     let (agent, watch) = Agent::start(&config, file.clone(), record)?;
     // The kernel's type information was read to load the programs.
     crate::memory::give_back();
+    let tending = tokio::spawn(crate::memory::tend());
     if let Err(error) = agent.feed.serve(socket, Arc::clone(&agent.source) as _).await {
         agent.stop().await;
         return Err(error.into());
@@ -171,6 +172,7 @@ async fn main(options: Options) -> Result<(), AppError> {
         }
     }
     notify(&[NotifyState::Stopping]);
+    tending.abort();
     agent.metrics.set_ready(false);
     if let Some(endpoint) = endpoint {
         endpoint.abort();
