@@ -72,18 +72,36 @@ records! {
 /// rings by it (`agent/src/sensor/merge.rs`).
 #[inline(always)]
 pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> bool {
+    let submitted = submit(task, fill);
+    if submitted == Submitted::NoRoom {
+        lost(task, R::KIND, cause::RING);
+    }
+    submitted == Submitted::Yes
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is in its ring.
+    Yes,
+    /// The agent ends.
+    Closed,
+    /// Its ring is full, which the caller must count ([`lost`]).
+    NoRoom,
+}
+
+/// Like [`emit`], for a caller that counts for itself.
+#[inline(always)]
+pub fn submit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> Submitted {
     // SAFETY: no arguments.
     let time_ns = unsafe { bpf_ktime_get_boot_ns() };
     // It is there always: only the verifier does not know.
-    let Some(closed) = CLOSED.get_ptr(0) else { return false };
+    let Some(closed) = CLOSED.get_ptr(0) else { return Submitted::Closed };
     // SAFETY: a map value.
     if unsafe { closed.read_volatile() } != 0 {
-        return false;
+        return Submitted::Closed;
     }
-    let Some(mut entry) = R::ring().reserve::<R>(0) else {
-        lost(task, R::KIND, cause::RING);
-        return false;
-    };
+    let Some(mut entry) = R::ring().reserve::<R>(0) else { return Submitted::NoRoom };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is `size_of::<R>()` bytes; every record starts with a `Header` and a `Task` (`repr(C)`,
     // asserted in agent-common).
@@ -99,7 +117,7 @@ pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> bool {
     fill(record);
     entry.submit(0);
     count(&SENT, u32::from(R::KIND));
-    true
+    Submitted::Yes
 }
 
 /// A record of this [`kind`], of the `task_struct` at `task`, will never be made. `LOST_OF` first: the agent reads it after `LOST`, and

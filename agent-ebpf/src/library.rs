@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use muster_common::{Digest, FileInfo, LibraryRecord, file_flag};
+use muster_common::{Digest, FileInfo, LibraryRecord, cause, file_flag, kind};
 
 use crate::digest;
-use crate::emit::emit;
+use crate::emit::{Submitted, lost, submit};
 use crate::exec;
 use crate::file;
 use crate::file_info::{self, S_IFREG};
@@ -28,18 +28,27 @@ struct Mapping {
     prot: u64,
     mprotect: bool,
     address: u64,
+    /// When it was begun to find out what the file holds, nanoseconds since boot.
+    began: u64,
 }
 
-/// `began`: when it was begun to find out what the file holds, nanoseconds since boot.
 #[inline(always)]
-fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64) {
-    let mut mapped = Mapped::NONE;
-    mapped.fill(path.mnt, path.dentry, info);
+fn report(path: &Path, info: &FileInfo, digest: &Digest, how: &Mapping) {
+    if submitted(path, info, digest, how) == Submitted::NoRoom {
+        lost(task::current(), kind::LIBRARY, cause::RING);
+    }
+}
+
+/// A function of its own that calls no other: a program has 512 bytes of stack.
+#[inline(never)]
+fn submitted(path: &Path, info: &FileInfo, digest: &Digest, how: &Mapping) -> Submitted {
+    let path = *path;
+    let mapped = Mapped::of(path, info);
     if mapped::is_exact(opaque(info.flags)) && mapped.is_known(info) {
-        return;
+        return Submitted::Yes;
     }
     let task = task::current();
-    let sent = emit::<LibraryRecord>(task, |record| {
+    let submitted = submit::<LibraryRecord>(task, |record| {
         // SAFETY: the record is reserved.
         unsafe {
             (*record).file = *info;
@@ -51,9 +60,10 @@ fn report(path: Path, info: &FileInfo, digest: &Digest, how: Mapping, began: u64
             file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
         }
     });
-    if sent && mapped::is_exact(opaque(info.flags)) {
-        mapped.note(began);
+    if submitted == Submitted::Yes && mapped::is_exact(opaque(info.flags)) {
+        mapped.note(how.began);
     }
+    submitted
 }
 
 #[inline(always)]
@@ -95,7 +105,7 @@ pub unsafe fn mapping(file: *mut c_void, prot: u64, flags: u64) {
         info.flags |= altered(flags & file::MAP_SHARED != 0, prot);
         digest::of(file, inode, &info, &mut found);
     }
-    report(path, &info, &found, Mapping { prot, mprotect: false, address: 0 }, began);
+    report(&path, &info, &found, &Mapping { prot, mprotect: false, address: 0, began });
 }
 
 /// A mapping was made by `mmap`.
@@ -106,7 +116,7 @@ pub fn mapped(file: u64, prot: u64, flags: u64, address: u64) {
     }
     if prot & PROT_EXEC != 0 {
         let altered = opaque(altered(flags & file::MAP_SHARED != 0, prot));
-        executable(file, Mapping { prot, mprotect: false, address }, altered);
+        executable(file, Mapping { prot, mprotect: false, address, began: now() }, altered);
     }
 }
 
@@ -131,7 +141,8 @@ pub fn protecting(vma: u64, prot: u64) {
     let altered = opaque(if stored { file_flag::ALTERED } else { altered(flags & VM_SHARED != 0, prot) });
     let becomes_writable = altered != 0 && prot & file::PROT_WRITE != 0 && flags & VM_WRITE == 0;
     if flags & VM_EXEC == 0 || becomes_writable {
-        executable(file, Mapping { prot, mprotect: true, address: read(vma, &OFF_VMA_START) }, altered);
+        let address = read(vma, &OFF_VMA_START);
+        executable(file, Mapping { prot, mprotect: true, address, began: now() }, altered);
     }
 }
 
@@ -143,12 +154,11 @@ fn executable(file: u64, how: Mapping, altered: u32) {
     if task::is_own() || file_info::kind(inode) != S_IFREG {
         return;
     }
-    let began = now();
     let mut info = file_info::NONE;
     let mut found = digest::NONE;
     // SAFETY: ours.
     unsafe { file_info::fill(inode, path.mnt, &raw mut info) };
     info.flags |= altered;
     digest::cached(&info, &mut found);
-    report(path, &info, &found, how, began);
+    report(&path, &info, &found, &how);
 }

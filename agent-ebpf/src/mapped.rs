@@ -10,6 +10,7 @@ use muster_common::{FileInfo, file_flag};
 
 use crate::digest::{self, ContentKey};
 use crate::layout::{OFF_CRED_EUID, OFF_TASK_CRED, OFF_TASK_EXEC_ID, pointer, read};
+use crate::path::Path;
 use crate::task;
 use crate::writers;
 
@@ -18,14 +19,15 @@ use crate::writers;
 #[derive(Clone, Copy)]
 pub struct Mapped {
     start_ns: u64,
-    exec_id: u64,
     /// The name: its addresses.
     mnt: u64,
     dentry: u64,
     content: ContentKey,
     tgid: u32,
     euid: u32,
-    flags: u64,
+    /// The low half: no process execs as often as it takes to see one again.
+    exec_id: u32,
+    flags: u32,
 }
 
 /// When it was reported last, nanoseconds since boot. The agent makes it larger where there are many processors.
@@ -42,22 +44,20 @@ pub fn is_exact(flags: u32) -> bool {
 }
 
 impl Mapped {
-    /// Nothing.
-    // SAFETY: integers.
-    pub const NONE: Self = unsafe { core::mem::zeroed() };
-
-    /// Of the current task. A function of its own: a program has 512 bytes of stack.
-    #[inline(never)]
-    pub fn fill(&mut self, mnt: u64, dentry: u64, info: &FileInfo) {
+    /// Of the current task.
+    #[inline(always)]
+    pub fn of(path: Path, info: &FileInfo) -> Self {
         let task = task::current();
-        self.start_ns = task::start_ns(task);
-        self.exec_id = read(task, &OFF_TASK_EXEC_ID);
-        self.mnt = mnt;
-        self.dentry = dentry;
-        self.content = ContentKey::of(info);
-        self.tgid = (task::current_id() >> 32) as u32;
-        self.euid = read(pointer(task, &OFF_TASK_CRED), &OFF_CRED_EUID);
-        self.flags = u64::from(info.flags);
+        Self {
+            start_ns: task::start_ns(task),
+            mnt: path.mnt,
+            dentry: path.dentry,
+            content: ContentKey::of(info),
+            tgid: (task::current_id() >> 32) as u32,
+            euid: read(pointer(task, &OFF_TASK_CRED), &OFF_CRED_EUID),
+            exec_id: read::<u64>(task, &OFF_TASK_EXEC_ID) as u32,
+            flags: info.flags,
+        }
     }
 
     /// It was reported, and nothing was written to the file since.
