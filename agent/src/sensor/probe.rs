@@ -465,7 +465,7 @@ mod tests {
         let lsm = blind_spots(Flavour::Lsm, &kernel());
         let without_ima = blind_spots(Flavour::Lsm, &Kernel { has_ima_file_hash: false, ..kernel() });
         let tracepoint = blind_spots(Flavour::Tracepoint, &kernel());
-        assert_eq!((lsm.len() + 1, lsm.len() + 14), (without_ima.len(), tracepoint.len()));
+        assert_eq!((lsm.len() + 1, lsm.len() + 13), (without_ima.len(), tracepoint.len()));
         for words in [
             "io_uring",
             "mprotect",
