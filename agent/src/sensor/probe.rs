@@ -253,6 +253,10 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "network protocols other than TCP and UDP; connections that others open to a workload",
         "a script that an interpreter is given as an argument or on its standard input (`sh x.sh`, `python3 x.py`): only the \
          interpreter is judged",
+        "what an interpreter opens by itself: sourced scripts (`.`, BASH_ENV), modules (PYTHONPATH), byte code, configuration that is code",
+        "kernel code: that a module, BPF program, firmware or kexec image is loaded is not seen, only that such a file is made or \
+         changed",
+        "changes of a file's mode or owner by which it can be run by nobody new: who may read or write a file of the SBOM",
         "anonymous executable memory: code that a program makes or loads without mapping a file",
         "code that is stored into a process from outside (ptrace, /proc/PID/mem, process_vm_writev)",
         "the content of files over 1 GiB where the agent reads them: these are `undetermined`",
@@ -489,6 +493,9 @@ mod tests {
             "FUSE",
             "block device",
             "anonymous",
+            "an interpreter opens by itself",
+            "kernel code",
+            "mode or owner",
             "ptrace",
             "two last writers",
             "mounted over",
