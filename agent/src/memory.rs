@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How often it is looked at whether memory has grown.
 const LOOK: Duration = Duration::from_secs(10);
-/// Growth after which what is free is given back, bytes. A burst of events takes more than that for a moment.
+/// Growth after which what is free is given back, bytes.
 const GROWTH: u64 = 4 << 20;
 
 /// Gives back what is free. Reading an SBOM, or the kernel's BTF, takes for a moment many times the memory of what is kept of
@@ -26,7 +26,7 @@ pub(crate) fn resident() -> u64 {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}
 
-/// Gives back what a burst has left, for ever. What is in use grows again by [`GROWTH`] before the allocator is asked once more.
+/// Gives back what is free whenever memory has grown by [`GROWTH`], as after a burst of events. Never ends.
 pub(crate) async fn tend() {
     let mut timer = tokio::time::interval(LOOK);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -135,6 +135,13 @@ impl Agent {
     /// It is not there, or the something went wrong.
     pub fn paused<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.signal(nix::sys::signal::Signal::SIGSTOP)?;
+        let done = self.stands_still().and_then(|()| work());
+        self.signal(nix::sys::signal::Signal::SIGCONT)?;
+        done
+    }
+
+    /// Waits until the signal has stopped each thread.
+    fn stands_still(&self) -> anyhow::Result<()> {
         let threads = format!("/proc/{}/task", self.child.id());
         let runs = |thread: &std::fs::DirEntry| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
@@ -144,9 +151,7 @@ impl Agent {
         while std::fs::read_dir(&threads)?.flatten().any(|thread| runs(&thread)) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let done = work();
-        self.signal(nix::sys::signal::Signal::SIGCONT)?;
-        done
+        Ok(())
     }
 
     fn signal(&self, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {

@@ -14,9 +14,9 @@ use crate::older;
 use crate::scenarios::Stage;
 use crate::world::{FINDINGS, run};
 
-/// Longest time from SIGTERM to the agent's end: half of what Kubernetes grants. Most of it is the kernel's, which waits for each
-/// program that it detaches; an emulated one takes seconds.
-const END: Duration = Duration::from_secs(15);
+/// Longest time from SIGTERM to the agent's end: `TimeoutStopSec` of `deploy/systemd/muster.service`. Most of it is the kernel's, which
+/// waits for each program that it detaches; an emulated one takes seconds.
+const END: Duration = Duration::from_secs(10);
 
 /// What each of these needs. No agent runs.
 pub struct Setting {

@@ -34,7 +34,7 @@ use reload::{Beside, Settings};
 use status::Source;
 use watchdog::{Progress, Watchdog};
 
-/// From SIGTERM to the end, at most.
+/// From SIGTERM until everything is judged and delivered, at most. Detaching the programs may take the kernel longer.
 const DRAIN: Duration = Duration::from_secs(5);
 /// What of it reading the rings and judging may use, at most; the rest is the feed's. Detaching goes on beside it.
 const JUDGE: Duration = Duration::from_millis(4300);

@@ -50,7 +50,6 @@ pub struct Scenario {
 /// The scenarios that can come out differently on each kernel, in the order in which they run.
 pub fn of_kernels() -> Vec<Scenario> {
     [
-        // One a line.
         exec::scenarios(),
         file::scenarios(),
         names::scenarios(),
