@@ -2,7 +2,7 @@
 //!
 //! Everything here is plain old data: integers and byte arrays with fixed offsets, no padding, no Rust enum (an
 //! enum made from kernel bytes is undefined behaviour for an unknown value). The kernel programs write these
-//! records straight into a ring buffer; the agent reads them with [`zerocopy`] and trusts nothing in them.
+//! records into ring buffers; the agent reads them with [`zerocopy`] and trusts nothing in them.
 //! All integers are in the machine's byte order; all times are nanoseconds.
 
 #![no_std]
@@ -12,9 +12,6 @@ pub mod layout;
 pub mod programs;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// Version of the records. Stored in recordings, so that an old one is refused and not misread.
-pub const RECORD_VERSION: u32 = 2;
 
 /// Bytes of a path that a record can hold, NUL of the last name included. A longer path is cut and carries
 /// [`path_flag::TRUNCATED`].
@@ -305,7 +302,7 @@ pub struct FileInfo {
     pub flags: u32,
     /// `super_block.s_magic`, lower 32 bits, of the file system that has the content: on overlayfs a layer's.
     pub fs_magic: u32,
-    /// Bytes used in the path buffer that belongs to this file.
+    /// Bytes of the path that belongs to this file.
     pub path_len: u16,
     /// Bits of [`path_flag`].
     pub path_flags: u16,
@@ -356,7 +353,44 @@ pub struct Digest {
     pub error: i32,
 }
 
-/// A program replaced a process's image.
+/// A record that one or two paths follow, as long as they are: all bytes of the first, then all of the second.
+pub trait WithPaths {
+    /// How many bytes each of the two has. A record of the kernel programs never states more than [`PATH_BUF`].
+    fn path_lens(&self) -> [u32; 2];
+}
+
+/// The bytes of a path and of the names up to the root of its file system behind it.
+#[inline(always)]
+fn with_origin(path: u16, origin: u16) -> u32 {
+    let origin = if origin == ORIGIN_CUT { 0 } else { origin };
+    u32::from(path) + u32::from(origin)
+}
+
+impl WithPaths for ExecRecord {
+    #[inline(always)]
+    fn path_lens(&self) -> [u32; 2] {
+        [self.exe.path_len.into(), self.script.path_len.into()]
+    }
+}
+
+impl WithPaths for LibraryRecord {
+    #[inline(always)]
+    fn path_lens(&self) -> [u32; 2] {
+        [self.file.path_len.into(), 0]
+    }
+}
+
+impl WithPaths for FileRecord {
+    #[inline(always)]
+    fn path_lens(&self) -> [u32; 2] {
+        [
+            with_origin(self.file.path_len, self.origin_len),
+            with_origin(self.target_len, self.target_origin_len),
+        ]
+    }
+}
+
+/// A program replaced a process's image. The path of `exe` follows, then that of `script`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ExecRecord {
@@ -372,14 +406,10 @@ pub struct ExecRecord {
     pub exe_digest: Digest,
     /// Digest of `script`.
     pub script_digest: Digest,
-    /// Path of `exe`.
-    pub exe_path: [u8; PATH_BUF],
-    /// Path of `script`.
-    pub script_path: [u8; PATH_BUF],
 }
 
 /// A file was mapped executable, or a mapping of a file was made executable. Or it is an interpreter, of a script, that is itself a
-/// script: the exec says only what is first and what is last.
+/// script: the exec says only what is first and what is last. The path of `file` follows.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct LibraryRecord {
@@ -397,11 +427,10 @@ pub struct LibraryRecord {
     pub mprotect: u32,
     /// Start of the mapping where it is known (`mprotect`, tracepoint `mmap`), else 0.
     pub address: u64,
-    /// Path of `file`.
-    pub path: [u8; PATH_BUF],
 }
 
-/// A file was changed, or is about to be.
+/// A file was changed, or is about to be. Its path follows (for `RENAME`, `EXCHANGE` and `LINK` the old name), then the new name, for
+/// the same operations.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FileRecord {
@@ -417,23 +446,19 @@ pub struct FileRecord {
     pub reserved: [u8; 3],
     /// Depends on `op`: the new mode for `CHMOD`, else 0.
     pub arg: u32,
-    /// Bytes used in `target_path`.
+    /// Bytes of the new name.
     pub target_len: u16,
-    /// Bits of [`path_flag`] for `target_path`.
+    /// Bits of [`path_flag`] for the new name.
     pub target_flags: u16,
     /// Open flags (`O_*`) where there are any.
     pub open_flags: u32,
-    /// Bytes after those of `path` in its buffer: the names from the leaf to the root of the file's own file system, where the path
+    /// Bytes after those of the path: the names from the leaf to the root of the file's own file system, where the path
     /// may not be the file's only one by what is mounted; 0 where it is, [`ORIGIN_CUT`] where they did not fit.
     pub origin_len: u16,
-    /// The same for `target_path`.
+    /// The same for the new name.
     pub target_origin_len: u16,
     /// Zero.
     pub reserved_too: u32,
-    /// Path of `file` (for `RENAME`, `EXCHANGE` and `LINK`: the old name).
-    pub path: [u8; PATH_BUF],
-    /// The new name, for `RENAME`, `EXCHANGE` and `LINK`.
-    pub target_path: [u8; PATH_BUF],
 }
 
 /// A socket was connected, or an unconnected one sent to an address.
@@ -493,12 +518,9 @@ const _: () = {
     assert!(size_of::<Digest>() == 40);
     assert!(offset_of!(ExecRecord, exe) == 80);
     assert!(offset_of!(ExecRecord, exe_digest) == 240);
-    assert!(offset_of!(ExecRecord, exe_path) == 320);
-    assert!(size_of::<ExecRecord>() == 320 + 2 * PATH_BUF);
-    assert!(offset_of!(LibraryRecord, path) == 216);
-    assert!(size_of::<LibraryRecord>() == 216 + PATH_BUF);
-    assert!(offset_of!(FileRecord, path) == 184);
-    assert!(size_of::<FileRecord>() == 184 + 2 * PATH_BUF);
+    assert!(size_of::<ExecRecord>() == 320);
+    assert!(size_of::<LibraryRecord>() == 216);
+    assert!(size_of::<FileRecord>() == 184);
     assert!(size_of::<ConnectRecord>() == 104);
     assert!(size_of::<ForkRecord>() == 88);
     assert!(size_of::<ExitRecord>() == 88);

@@ -4,25 +4,26 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use core::arch::asm;
 use core::mem::size_of;
-use muster_common::{Header, LostKey, LostValue, Task, cause, kind};
+use muster_common::{Header, LostKey, LostValue, Task, WithPaths, cause, kind};
 
+use crate::atomic::add;
+use crate::draft::{Claimed, Draft};
 use crate::layout::{FLAVOUR, OFF_TASK_TGID, global, read};
 use crate::task;
 
 /// Exec, fork, exit. The agent may override the size of each ring at load.
 #[map]
-static RING_EXEC: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+static RING_EXEC: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Executable mappings, which anybody can make faster than they are judged: they crowd nothing out but each other.
 #[map]
-static RING_LIBRARY: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+static RING_LIBRARY: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// File changes.
 #[map]
-static RING_FILE: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+static RING_FILE: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 /// Connects.
 #[map]
-static RING_NET: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+static RING_NET: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 /// Records that never came into a ring, by cause and kind.
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(cause::COUNT * kind::COUNT, 0);
@@ -64,19 +65,29 @@ records! {
     ExitRecord EXIT RING_EXEC;
 }
 
-/// Reserves a record, writes its header and task (of the `task_struct` at `task`), lets `fill` write the rest in
+/// Reserves a record of fixed size, writes its header and task (of the `task_struct` at `task`), lets `fill` write the rest in
 /// place, and submits it. Nothing may wait between reserve and submit: the ring is read in order, so one record
-/// that is not finished holds up all that come after it. `false`: there was no room, which is counted.
+/// that is not finished holds up all that come after it. `false`: there was no room, which is counted, or the agent ends.
 ///
 /// The clock is read before: what was submitted before that time lies before this record, whatever the ring, and the agent merges the
 /// rings by it (`agent/src/sensor/merge.rs`).
 #[inline(always)]
 pub fn emit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> bool {
-    let submitted = submit(task, fill);
-    if submitted == Submitted::NoRoom {
-        lost(task, R::KIND, cause::RING);
+    let time_ns = now();
+    if is_closed() {
+        return false;
     }
-    submitted == Submitted::Yes
+    let Some(mut entry) = R::ring().reserve::<R>(0) else {
+        lost(task, R::KIND, cause::RING);
+        return false;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is `size_of::<R>()` bytes.
+    unsafe { begin(task, time_ns, record) };
+    fill(record);
+    entry.submit(0);
+    count(&SENT, u32::from(R::KIND));
+    true
 }
 
 /// What became of a record.
@@ -86,25 +97,78 @@ pub enum Submitted {
     Yes,
     /// The agent ends.
     Closed,
-    /// Its ring is full, which the caller must count ([`lost`]).
+    /// Its ring is full.
     NoRoom,
 }
 
-/// Like [`emit`], for a caller that counts for itself.
+/// Like [`emit`], for a record that ends in paths: how long it is shows only when they are there, so it is written beside the ring,
+/// and then copied.
 #[inline(always)]
-pub fn submit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> Submitted {
-    // SAFETY: no arguments.
-    let time_ns = unsafe { bpf_ktime_get_boot_ns() };
-    // It is there always: only the verifier does not know.
-    let Some(closed) = CLOSED.get_ptr(0) else { return Submitted::Closed };
-    // SAFETY: a map value.
-    if unsafe { closed.read_volatile() } != 0 {
+pub fn emit_with_paths<R: Record + WithPaths>(task: u64, fill: impl FnOnce(*mut Draft<R>)) {
+    emit_by(task, R::KIND, |claimed| submit(task, claimed, fill));
+}
+
+/// Lets `submit` have a draft, and counts what never came into its ring.
+#[inline(always)]
+pub fn emit_by(task: u64, kind: u16, submit: impl FnOnce(Claimed) -> Submitted) {
+    let Some(claimed) = Claimed::new() else {
+        lost(task, kind, cause::MAP);
+        return;
+    };
+    let submitted = submit(claimed);
+    claimed.release();
+    if submitted == Submitted::NoRoom {
+        lost(task, kind, cause::RING);
+    }
+}
+
+/// Writes a record in a draft and copies it into its ring. The caller counts.
+#[inline(always)]
+pub fn submit<R: Record + WithPaths>(
+    task: u64,
+    claimed: Claimed,
+    fill: impl FnOnce(*mut Draft<R>),
+) -> Submitted {
+    let time_ns = now();
+    if is_closed() {
         return Submitted::Closed;
     }
-    let Some(mut entry) = R::ring().reserve::<R>(0) else { return Submitted::NoRoom };
-    let record = entry.as_mut_ptr();
-    // SAFETY: the entry is `size_of::<R>()` bytes; every record starts with a `Header` and a `Task` (`repr(C)`,
-    // asserted in agent-common).
+    let draft = claimed.draft::<R>();
+    // SAFETY: the draft is this program's alone.
+    let bytes = unsafe {
+        begin(task, time_ns, &raw mut (*draft).head);
+        fill(draft);
+        Draft::finish(draft)
+    };
+    if R::ring().output::<[u8]>(bytes, 0).is_err() {
+        return Submitted::NoRoom;
+    }
+    count(&SENT, u32::from(R::KIND));
+    Submitted::Yes
+}
+
+/// Nanoseconds since boot, suspend included.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+#[inline(always)]
+fn is_closed() -> bool {
+    // It is there always: only the verifier does not know.
+    let Some(closed) = CLOSED.get_ptr(0) else { return true };
+    // SAFETY: a map value.
+    unsafe { closed.read_volatile() != 0 }
+}
+
+/// Writes header and task.
+///
+/// # Safety
+/// `record` is valid for writes. Every record starts with a `Header` and a `Task` (`repr(C)`, asserted in agent-common).
+#[inline(always)]
+unsafe fn begin<R: Record>(task: u64, time_ns: u64, record: *mut R) {
+    // SAFETY: the caller's promise.
     unsafe {
         let header: *mut Header = record.cast();
         (*header).size = size_of::<R>() as u32;
@@ -114,10 +178,6 @@ pub fn submit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> Submitted {
         (*header).time_ns = time_ns;
         task::fill(task, header.add(1).cast::<Task>());
     }
-    fill(record);
-    entry.submit(0);
-    count(&SENT, u32::from(R::KIND));
-    Submitted::Yes
 }
 
 /// A record of this [`kind`], of the `task_struct` at `task`, will never be made. `LOST_OF` first: the agent reads it after `LOST`, and
@@ -126,7 +186,7 @@ pub fn submit<R: Record>(task: u64, fill: impl FnOnce(*mut R)) -> Submitted {
 pub fn lost(task: u64, kind: u16, cause: u32) {
     let key: LostKey = [task::cgroup_id(task), u64::from(kind) << 32 | u64::from(cause)];
     if let Some(value) = LOST_OF.get_ptr_mut(&key) {
-        add_one(value.cast());
+        add(value.cast(), 1);
     } else {
         let tgid = u64::from(read::<u32>(task, &OFF_TASK_TGID));
         let value: LostValue = [1, task::start_ns(task), tgid];
@@ -134,7 +194,7 @@ pub fn lost(task: u64, kind: u16, cause: u32) {
         if LOST_OF.insert(&key, &value, u64::from(BPF_NOEXIST)).is_err()
             && let Some(value) = LOST_OF.get_ptr_mut(&key)
         {
-            add_one(value.cast());
+            add(value.cast(), 1);
         }
     }
     count(&LOST, cause * kind::COUNT + u32::from(kind));
@@ -143,14 +203,6 @@ pub fn lost(task: u64, kind: u16, cause: u32) {
 #[inline(always)]
 fn count(counters: &PerCpuArray<u64>, index: u32) {
     if let Some(counter) = counters.get_ptr_mut(index) {
-        add_one(counter);
+        add(counter, 1);
     }
-}
-
-/// A program can be preempted by another on the same CPU, so even a per-CPU counter wants an atomic add. The target has the
-/// instruction, but no `AtomicU64::fetch_add`. `counter` is in a map value.
-#[inline(always)]
-fn add_one(counter: *mut u64) {
-    // SAFETY: a map value: aligned, and valid as long as the program runs.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };
 }

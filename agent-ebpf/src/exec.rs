@@ -17,7 +17,8 @@ use aya_ebpf::maps::HashMap;
 use muster_common::{Digest, ExecRecord, FileInfo, LibraryRecord, PATH_BUF, file_flag, hook};
 
 use crate::digest;
-use crate::emit::emit;
+use crate::draft::Draft;
+use crate::emit::emit_with_paths;
 use crate::file;
 use crate::file_info;
 use crate::layout::*;
@@ -122,15 +123,16 @@ unsafe fn between(task: u64, checked: *const Checked) {
     if task::is_own() {
         return;
     }
-    emit::<LibraryRecord>(task, |record| {
-        // SAFETY: the record is reserved; the caller's promise.
+    emit_with_paths::<LibraryRecord>(task, |draft| {
+        // SAFETY: the draft is this program's alone; the caller's promise.
         unsafe {
+            let record = &raw mut (*draft).head;
             (*record).file = (*checked).info;
             (*record).digest = (*checked).digest;
             (*record).prot = 0;
             (*record).mprotect = 0;
             (*record).address = 0;
-            copy_path(&raw mut (*record).path, &raw const (*checked).path);
+            copy_path(&raw mut (*draft).path, &raw const (*checked).path);
         }
     });
 }
@@ -150,9 +152,9 @@ pub fn ran(task: u64, old_pid: u32, bprm: u64) {
     let id = task::current_id() >> 32 << 32 | u64::from(old_pid);
     if !task::is_own() {
         let pending = if global(&FLAVOUR) == u32::from(hook::LSM) { PENDING.get_ptr(id) } else { None };
-        emit::<ExecRecord>(task, |record| {
-            // SAFETY: the record is reserved.
-            unsafe { fill(task, bprm, pending, record) };
+        emit_with_paths::<ExecRecord>(task, |draft| {
+            // SAFETY: the draft is this program's alone.
+            unsafe { fill(task, bprm, pending, draft) };
         });
     }
     if global(&FLAVOUR) == u32::from(hook::LSM) {
@@ -163,12 +165,13 @@ pub fn ran(task: u64, old_pid: u32, bprm: u64) {
 }
 
 #[inline(always)]
-unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, record: *mut ExecRecord) {
+unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, draft: *mut Draft<ExecRecord>) {
     let file = pointer(bprm, &OFF_BPRM_FILE);
     let inode = file_info::inode(file);
     // SAFETY: the caller's promise; `pending` is a map value.
     unsafe {
-        file_info::of_file(task, file, &raw mut (*record).exe, &raw mut (*record).exe_path);
+        let record = &raw mut (*draft).head;
+        file_info::of_file(task, file, &raw mut (*record).exe, &raw mut (*draft).path);
         (*record).exe_digest = digest::NONE;
         (*record).script_digest = digest::NONE;
         file_info::none(&raw mut (*record).script);
@@ -183,14 +186,14 @@ unsafe fn fill(task: u64, bprm: u64, pending: Option<*const Pending>, record: *m
         if let Some(pending) = pending {
             (*record).script = (*pending).first.info;
             (*record).script_digest = (*pending).first.digest;
-            copy_path(&raw mut (*record).script_path, &raw const (*pending).first.path);
+            copy_path(&raw mut (*draft).second_path, &raw const (*pending).first.path);
             if (*pending).last.inode == inode {
                 (*record).exe_digest = (*pending).last.digest;
             }
             return;
         }
         let name = Spelling::Kernel(pointer(bprm, &OFF_BPRM_FILENAME));
-        let buffer = &raw mut (*record).script_path;
+        let buffer = &raw mut (*draft).second_path;
         let walked = path::of_spelling(task, Path::cwd(task), name, buffer.cast());
         (*record).script.flags = file_flag::PRESENT;
         file_info::set_path(&raw mut (*record).script, walked);

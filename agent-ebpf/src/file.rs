@@ -8,7 +8,8 @@ use muster_common::{FileInfo, FileRecord, PATH_BUF, cause, file_flag, file_op, h
 
 use crate::device;
 use crate::digest;
-use crate::emit::{emit, lost};
+use crate::draft::Draft;
+use crate::emit::{emit_with_paths, lost};
 use crate::file_info::{self, S_IFBLK, S_IFLNK, S_IFREG};
 use crate::layout::*;
 use crate::path::{self, Path, Spelling};
@@ -61,17 +62,17 @@ fn report(info: &FileInfo, path: Path, op: u8, arg: u32, open_flags: u32) {
         return;
     }
     let task = task::current();
-    emit::<FileRecord>(task, |record| {
-        // SAFETY: the record is reserved.
-        unsafe { fill(record, task, info, path, op, arg, open_flags) };
+    emit_with_paths::<FileRecord>(task, |draft| {
+        // SAFETY: the draft is this program's alone.
+        unsafe { fill(draft, task, info, path, op, arg, open_flags) };
     });
 }
 
 /// # Safety
-/// `record` is valid for writes.
+/// `draft` is valid for writes.
 #[inline(always)]
 unsafe fn fill(
-    record: *mut FileRecord,
+    draft: *mut Draft<FileRecord>,
     task: u64,
     info: &FileInfo,
     path: Path,
@@ -81,31 +82,36 @@ unsafe fn fill(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        let record = &raw mut (*draft).head;
         (*record).file = *info;
-        set_op(record, op);
-        (*record).arg = arg;
-        (*record).target_len = 0;
-        (*record).target_flags = 0;
-        (*record).open_flags = open_flags;
-        (*record).target_origin_len = 0;
-        (*record).reserved_too = 0;
-        let buffer = &raw mut (*record).path;
+        set_op(record, op, arg, open_flags);
+        let buffer = &raw mut (*draft).path;
         let walked = path::of(task, path, buffer.cast());
         file_info::set_path(&raw mut (*record).file, walked);
         (*record).origin_len = origin(task, info, path, buffer.cast(), walked.len);
     }
 }
 
-/// The operation and the zeroes behind it in one store: three bytes alone would be a call of `memset`, and so a stack frame.
+/// What is done, and all else that is no name: without a second one, and with no names up to the root of the file system.
 ///
 /// # Safety
 /// `record` is valid for writes.
 #[inline(always)]
-unsafe fn set_op(record: *mut FileRecord, op: u8) {
+unsafe fn set_op(record: *mut FileRecord, op: u8, arg: u32, open_flags: u32) {
     const AT: usize = core::mem::offset_of!(FileRecord, op);
     const { assert!(AT.is_multiple_of(4) && core::mem::offset_of!(FileRecord, reserved) == AT + 1) };
     // SAFETY: the caller's promise.
-    unsafe { (&raw mut (*record).op).cast::<u32>().write(u32::from(op)) };
+    unsafe {
+        // The zeroes behind it in the same store: three bytes alone would be a call of `memset`, and so a stack frame.
+        (&raw mut (*record).op).cast::<u32>().write(u32::from(op));
+        (*record).arg = arg;
+        (*record).target_len = 0;
+        (*record).target_flags = 0;
+        (*record).open_flags = open_flags;
+        (*record).origin_len = 0;
+        (*record).target_origin_len = 0;
+        (*record).reserved_too = 0;
+    }
 }
 
 /// What is in memory only is in no SBOM, whatever it is called.
@@ -129,7 +135,7 @@ struct Deed {
     dentry: u64,
     /// One of [`file_op`].
     op: u64,
-    record: FileRecord,
+    draft: Draft<FileRecord>,
 }
 
 /// Lies in `.rodata`, as a new entry has to come from somewhere.
@@ -144,7 +150,7 @@ static DEEDS: HashMap<u64, Deed> = HashMap::with_max_entries(1024, 0);
 
 /// Keeps a record until it is [`done`].
 #[inline(always)]
-fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut FileRecord)) {
+fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut Draft<FileRecord>)) {
     let id = task::current_id();
     unconfirmed(id);
     let _ = DEEDS.insert(id, &NO_DEED, u64::from(BPF_ANY));
@@ -156,16 +162,16 @@ fn announce(dentry: u64, op: u8, fill: impl FnOnce(u64, *mut FileRecord)) {
     unsafe {
         (*deed).dentry = dentry;
         (*deed).op = u64::from(op);
-        fill(task::current(), &raw mut (*deed).record);
+        fill(task::current(), &raw mut (*deed).draft);
     }
 }
 
 /// What this thread was about to do, if it was this.
 #[inline(always)]
-fn announced(dentry: u64, op: u8) -> Option<*const FileRecord> {
+fn announced(dentry: u64, op: u8) -> Option<*const Draft<FileRecord>> {
     let deed = DEEDS.get_ptr(task::current_id())?;
     // SAFETY: a map value of this thread alone.
-    unsafe { ((*deed).dentry == dentry && (*deed).op == u64::from(op)).then_some(&raw const (*deed).record) }
+    unsafe { ((*deed).dentry == dentry && (*deed).op == u64::from(op)).then_some(&raw const (*deed).draft) }
 }
 
 /// The kernel did it, or did not.
@@ -197,13 +203,14 @@ pub fn forget(id: u64) {
 
 /// Sends what was kept of a deed that has this dentry.
 #[inline(always)]
-fn copy(kept: *const FileRecord, dentry: u64, op: u8) {
+fn copy(kept: *const Draft<FileRecord>, dentry: u64, op: u8) {
     const HEAD: usize = core::mem::offset_of!(FileRecord, file);
-    emit::<FileRecord>(task::current(), |record| {
-        // SAFETY: the record is reserved, and `kept` a map value, of the same size.
+    emit_with_paths::<FileRecord>(task::current(), |draft| {
+        // SAFETY: the draft is this program's alone, and `kept` a map value, of the same size.
         unsafe {
-            let (to, from) = (record.cast::<u8>().add(HEAD), kept.cast::<u8>().add(HEAD));
-            bpf_probe_read_kernel(to.cast(), (size_of::<FileRecord>() - HEAD) as u32, from.cast());
+            let (to, from) = (draft.cast::<u8>().add(HEAD), kept.cast::<u8>().add(HEAD));
+            bpf_probe_read_kernel(to.cast(), (size_of::<Draft<FileRecord>>() - HEAD) as u32, from.cast());
+            let record = &raw mut (*draft).head;
             (*record).op = op;
             now_is(dentry, op, &raw mut (*record).file);
         }
@@ -235,25 +242,23 @@ pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {
 
 /// Sends what was kept of an exchange from the side of the other.
 #[inline(always)]
-fn swap(kept: *const FileRecord, inode: u64) {
-    emit::<FileRecord>(task::current(), |record| {
-        // SAFETY: the record is reserved, and `kept` a map value.
+fn swap(kept: *const Draft<FileRecord>, inode: u64) {
+    emit_with_paths::<FileRecord>(task::current(), |draft| {
+        // SAFETY: the draft is this program's alone, and `kept` a map value.
         unsafe {
+            let (record, was) = (&raw mut (*draft).head, &raw const (*kept).head);
             file_info::fill(inode, 0, &raw mut (*record).file);
-            (*record).file.path_len = (*kept).target_len;
-            (*record).file.path_flags = (*kept).target_flags;
-            (*record).target_len = (*kept).file.path_len;
-            (*record).target_flags = (*kept).file.path_flags;
-            (*record).origin_len = (*kept).target_origin_len;
-            (*record).target_origin_len = (*kept).origin_len;
-            (*record).reserved_too = 0;
-            set_op(record, file_op::EXCHANGE);
-            (*record).arg = 0;
-            (*record).open_flags = 0;
-            let (path, target) = (&raw mut (*record).path, &raw mut (*record).target_path);
-            let (was, is) = (&raw const (*kept).path, &raw const (*kept).target_path);
-            bpf_probe_read_kernel(path.cast(), PATH_BUF as u32, is.cast());
-            bpf_probe_read_kernel(target.cast(), PATH_BUF as u32, was.cast());
+            set_op(record, file_op::EXCHANGE, 0, 0);
+            (*record).file.path_len = (*was).target_len;
+            (*record).file.path_flags = (*was).target_flags;
+            (*record).target_len = (*was).file.path_len;
+            (*record).target_flags = (*was).file.path_flags;
+            (*record).origin_len = (*was).target_origin_len;
+            (*record).target_origin_len = (*was).origin_len;
+            let (path, second) = (&raw mut (*draft).path, &raw mut (*draft).second_path);
+            let (old, new) = (&raw const (*kept).path, &raw const (*kept).second_path);
+            bpf_probe_read_kernel(path.cast(), PATH_BUF as u32, new.cast());
+            bpf_probe_read_kernel(second.cast(), PATH_BUF as u32, old.cast());
         }
     });
 }
@@ -286,16 +291,17 @@ fn announce_pair(old: Path, new: Path, op: u8) {
     if task::is_own() || !is_name(inode) {
         return;
     }
-    announce(old.dentry, op, |task, record| {
+    announce(old.dentry, op, |task, draft| {
         // SAFETY: a map value of this thread alone.
         unsafe {
+            let record = &raw mut (*draft).head;
             file_info::fill(inode, old.mnt, &raw mut (*record).file);
             (*record).op = op;
             let info = &(*record).file;
-            let buffer = &raw mut (*record).path;
+            let buffer = &raw mut (*draft).path;
             let walked = path::of_name(task, old, buffer.cast());
             (*record).origin_len = origin(task, info, old, buffer.cast(), walked.len);
-            let target = &raw mut (*record).target_path;
+            let target = &raw mut (*draft).second_path;
             let there = path::of_name(task, new, target.cast());
             (*record).target_origin_len = origin(task, info, new, target.cast(), there.len);
             file_info::set_path(&raw mut (*record).file, walked);
@@ -330,25 +336,19 @@ pub fn named(call: &Named) {
         return;
     }
     let task = task::current();
-    emit::<FileRecord>(task, |record| {
-        // SAFETY: the record is reserved.
+    emit_with_paths::<FileRecord>(task, |draft| {
+        // SAFETY: the draft is this program's alone.
         unsafe {
+            let record = &raw mut (*draft).head;
             file_info::none(&raw mut (*record).file);
             (*record).file.flags = file_flag::PRESENT;
-            set_op(record, call.op as u8);
-            (*record).arg = call.arg;
-            (*record).target_len = 0;
-            (*record).target_flags = 0;
-            (*record).open_flags = 0;
-            (*record).origin_len = 0;
-            (*record).target_origin_len = 0;
-            (*record).reserved_too = 0;
-            let buffer = &raw mut (*record).path;
+            set_op(record, call.op as u8, call.arg, 0);
+            let buffer = &raw mut (*draft).path;
             let base = Path::of_dirfd(task, call.dirfd);
             let walked = path::of_spelling(task, base, Spelling::User(call.name), buffer.cast());
             file_info::set_path(&raw mut (*record).file, walked);
             if call.target != 0 {
-                let target = &raw mut (*record).target_path;
+                let target = &raw mut (*draft).second_path;
                 let base = Path::of_dirfd(task, call.target_dirfd);
                 let walked = path::of_spelling(task, base, Spelling::User(call.target), target.cast());
                 (*record).target_len = walked.len;
@@ -547,9 +547,9 @@ pub fn setting_mode(path: Path, mode: u32) {
         return;
     }
     let info = now(inode, path.mnt);
-    announce(path.dentry, file_op::CHMOD, |task, record| {
+    announce(path.dentry, file_op::CHMOD, |task, draft| {
         // SAFETY: a map value of this thread alone.
-        unsafe { fill(record, task, &info, path, file_op::CHMOD, mode & 0o7777, 0) };
+        unsafe { fill(draft, task, &info, path, file_op::CHMOD, mode & 0o7777, 0) };
     });
 }
 
@@ -570,19 +570,14 @@ pub fn attribute_set(dentry: u64, attribute: u64) {
         return;
     }
     let info = now(inode, 0);
-    emit::<FileRecord>(task::current(), |record| {
-        // SAFETY: the record is reserved.
+    emit_with_paths::<FileRecord>(task::current(), |draft| {
+        // SAFETY: the draft is this program's alone.
         unsafe {
+            let record = &raw mut (*draft).head;
             (*record).file = info;
             (*record).file.path_flags = path_flag::UNREACHABLE;
-            set_op(record, file_op::CAPABILITY);
-            (*record).arg = 0;
-            (*record).target_len = 0;
-            (*record).target_flags = 0;
-            (*record).open_flags = 0;
-            (*record).target_origin_len = 0;
-            (*record).reserved_too = 0;
-            (*record).origin_len = path::within(dentry, (&raw mut (*record).path).cast(), 0);
+            set_op(record, file_op::CAPABILITY, 0, 0);
+            (*record).origin_len = path::within(dentry, (&raw mut (*draft).path).cast(), 0);
         }
     });
 }
@@ -616,9 +611,9 @@ pub fn unlinking(path: Path) {
         return;
     }
     let info = info(inode, path.mnt);
-    announce(path.dentry, file_op::UNLINK, |task, record| {
+    announce(path.dentry, file_op::UNLINK, |task, draft| {
         // SAFETY: a map value of this thread alone.
-        unsafe { fill(record, task, &info, path, file_op::UNLINK, 0, 0) };
+        unsafe { fill(draft, task, &info, path, file_op::UNLINK, 0, 0) };
     });
 }
 
@@ -631,9 +626,9 @@ pub fn symlinking(path: Path) {
     let mut link = file_info::NONE;
     link.flags = file_flag::PRESENT;
     link.mode = S_IFLNK | 0o777;
-    announce(path.dentry, file_op::CREATE, |task, record| {
+    announce(path.dentry, file_op::CREATE, |task, draft| {
         // SAFETY: a map value of this thread alone.
-        unsafe { fill(record, task, &link, path, file_op::CREATE, 0, 0) };
+        unsafe { fill(draft, task, &link, path, file_op::CREATE, 0, 0) };
     });
 }
 

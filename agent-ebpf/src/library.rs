@@ -2,11 +2,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use muster_common::{Digest, FileInfo, LibraryRecord, cause, file_flag, kind};
+use muster_common::{Digest, FileInfo, LibraryRecord, file_flag, kind};
 
 use crate::digest;
-use crate::emit::{Submitted, lost, submit};
+use crate::draft::Claimed;
+use crate::emit::{Submitted, emit_by, now, submit};
 use crate::exec;
 use crate::file;
 use crate::file_info::{self, S_IFREG};
@@ -22,9 +22,11 @@ const VM_WRITE: u64 = 2;
 const VM_EXEC: u64 = 4;
 const VM_SHARED: u64 = 8;
 
-/// How a mapping came to be.
+/// A file that is mapped, and how. One structure, as each that is handed on takes room on the stack.
 #[derive(Clone, Copy)]
 struct Mapping {
+    path: Path,
+    digest: Digest,
     prot: u64,
     mprotect: bool,
     address: u64,
@@ -33,43 +35,36 @@ struct Mapping {
 }
 
 #[inline(always)]
-fn report(path: &Path, info: &FileInfo, digest: &Digest, how: &Mapping) {
-    if submitted(path, info, digest, how) == Submitted::NoRoom {
-        lost(task::current(), kind::LIBRARY, cause::RING);
-    }
+fn report(info: &FileInfo, how: &Mapping) {
+    emit_by(task::current(), kind::LIBRARY, |claimed| submitted(info, how, claimed));
 }
 
-/// A function of its own that calls no other: a program has 512 bytes of stack.
+/// A function of its own that calls no other: a program has 512 bytes of stack, and this path needs all.
 #[inline(never)]
-fn submitted(path: &Path, info: &FileInfo, digest: &Digest, how: &Mapping) -> Submitted {
-    let path = *path;
+fn submitted(info: &FileInfo, how: &Mapping, claimed: Claimed) -> Submitted {
+    let path = how.path;
     let mapped = Mapped::of(path, info);
     if mapped::is_exact(opaque(info.flags)) && mapped.is_known(info) {
         return Submitted::Yes;
     }
     let task = task::current();
-    let submitted = submit::<LibraryRecord>(task, |record| {
-        // SAFETY: the record is reserved.
+    let submitted = submit::<LibraryRecord>(task, claimed, |draft| {
+        // SAFETY: the draft is this program's alone.
         unsafe {
+            let record = &raw mut (*draft).head;
             (*record).file = *info;
-            (*record).digest = *digest;
+            (*record).digest = how.digest;
             (*record).prot = how.prot as u32;
             (*record).mprotect = u32::from(how.mprotect);
             (*record).address = how.address;
-            let buffer = &raw mut (*record).path;
+            let buffer = &raw mut (*draft).path;
             file_info::set_path(&raw mut (*record).file, path::of(task, path, buffer.cast()));
         }
     });
     if submitted == Submitted::Yes && mapped::is_exact(opaque(info.flags)) {
-        mapped.note(how.began);
+        mapped.note(&how.began);
     }
     submitted
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// A private mapping that is writable and executable at once: a page that is stored to is the process's own, and runs.
@@ -96,16 +91,15 @@ pub unsafe fn mapping(file: *mut c_void, prot: u64, flags: u64) {
         return;
     }
     let path = Path::of_file(file as u64);
-    let began = now();
     let mut info = file_info::NONE;
-    let mut found = digest::NONE;
+    let mut how = Mapping { path, digest: digest::NONE, prot, mprotect: false, address: 0, began: now() };
     // SAFETY: `info` is ours; the caller's promise. The digest comes before the record is reserved.
     unsafe {
         file_info::fill(inode, path.mnt, &raw mut info);
         info.flags |= altered(flags & file::MAP_SHARED != 0, prot);
-        digest::of(file, inode, &info, &mut found);
+        digest::of(file, inode, &info, &mut how.digest);
     }
-    report(&path, &info, &found, &Mapping { prot, mprotect: false, address: 0, began });
+    report(&info, &how);
 }
 
 /// A mapping was made by `mmap`.
@@ -116,7 +110,11 @@ pub fn mapped(file: u64, prot: u64, flags: u64, address: u64) {
     }
     if prot & PROT_EXEC != 0 {
         let altered = opaque(altered(flags & file::MAP_SHARED != 0, prot));
-        executable(file, Mapping { prot, mprotect: false, address, began: now() }, altered);
+        let path = Path::of_file(file);
+        executable(
+            Mapping { path, digest: digest::NONE, prot, mprotect: false, address, began: now() },
+            altered,
+        );
     }
 }
 
@@ -142,23 +140,25 @@ pub fn protecting(vma: u64, prot: u64) {
     let becomes_writable = altered != 0 && prot & file::PROT_WRITE != 0 && flags & VM_WRITE == 0;
     if flags & VM_EXEC == 0 || becomes_writable {
         let address = read(vma, &OFF_VMA_START);
-        executable(file, Mapping { prot, mprotect: true, address, began: now() }, altered);
+        let path = Path::of_file(file);
+        executable(
+            Mapping { path, digest: digest::NONE, prot, mprotect: true, address, began: now() },
+            altered,
+        );
     }
 }
 
 #[inline(always)]
-fn executable(file: u64, how: Mapping, altered: u32) {
-    let path = Path::of_file(file);
+fn executable(mut how: Mapping, altered: u32) {
     // The name's inode and not the file's: they differ for a mapping of a file of overlayfs.
-    let inode = pointer(path.dentry, &OFF_DENTRY_INODE);
+    let inode = pointer(how.path.dentry, &OFF_DENTRY_INODE);
     if task::is_own() || file_info::kind(inode) != S_IFREG {
         return;
     }
     let mut info = file_info::NONE;
-    let mut found = digest::NONE;
     // SAFETY: ours.
-    unsafe { file_info::fill(inode, path.mnt, &raw mut info) };
+    unsafe { file_info::fill(inode, how.path.mnt, &raw mut info) };
     info.flags |= altered;
-    digest::cached(&info, &mut found);
-    report(&path, &info, &found, &how);
+    digest::cached(&info, &mut how.digest);
+    report(&info, &how);
 }

@@ -7,10 +7,12 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod atomic;
 mod common;
 mod connect;
 mod device;
 mod digest;
+mod draft;
 mod emit;
 mod exec;
 mod file;

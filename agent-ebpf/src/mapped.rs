@@ -34,13 +34,10 @@ pub struct Mapped {
 #[map]
 static MAPPED: LruHashMap<Mapped, u64> = LruHashMap::with_max_entries(4096, 0);
 
-/// In memory, itself or by its layer.
-const IN_MEMORY: u32 = file_flag::TMPFS | file_flag::MEMFD | file_flag::IN_MEMORY;
-
 /// Otherwise each mapping of this file is reported.
 #[inline(always)]
 pub fn is_exact(flags: u32) -> bool {
-    flags & IN_MEMORY == 0 && digest::is_steady(flags)
+    flags & file_flag::IN_MEMORY == 0 && digest::is_steady(flags)
 }
 
 impl Mapped {
@@ -72,7 +69,7 @@ impl Mapped {
 
     /// It is reported, as found at this time.
     #[inline(always)]
-    pub fn note(&self, at_ns: u64) {
-        let _ = MAPPED.insert(self, &at_ns, u64::from(BPF_ANY));
+    pub fn note(&self, at_ns: &u64) {
+        let _ = MAPPED.insert(self, at_ns, u64::from(BPF_ANY));
     }
 }

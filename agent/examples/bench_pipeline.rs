@@ -329,45 +329,43 @@ fn task(pid: u32) -> muster_common::Task {
 }
 
 /// Leaf first, each name ended by NUL.
-fn file_info(info: &mut muster_common::FileInfo, buffer: &mut [u8], path: &str, ino: u32) {
-    let names = path.trim_start_matches('/').rsplit('/').flat_map(|name| name.bytes().chain([0]));
-    let mut length = 0_u16;
-    for (to, byte) in buffer.iter_mut().zip(names) {
-        *to = byte;
-        length += 1;
-    }
+fn file_info(info: &mut muster_common::FileInfo, path: &str, ino: u32) -> Vec<u8> {
+    let names: Vec<u8> =
+        path.trim_start_matches('/').rsplit('/').flat_map(|name| name.bytes().chain([0])).collect();
+    let length = u16::try_from(names.len()).unwrap_or(0);
     (info.ino, info.size, info.dev, info.mode) = (u64::from(ino) + 100, 4096, 8 << 20, 0o100_755);
     (info.real_ino, info.real_dev) = (info.ino, info.dev);
     (info.ctime_ns, info.nlink) = (1_700_000_000_000_000_000, 1);
     (info.flags, info.path_len) = (file_flag::PRESENT, length);
+    names
 }
 
 fn exec(n: u32, pid: u32, file: u32) -> Vec<u8> {
     let mut r = ExecRecord::new_zeroed();
-    r.header = header(kind::EXEC, size_of::<ExecRecord>(), n);
     r.task = task(pid);
-    file_info(&mut r.exe, &mut r.exe_path, &name(file), file);
+    let path = file_info(&mut r.exe, &name(file), file);
+    r.header = header(kind::EXEC, size_of::<ExecRecord>() + path.len(), n);
     (r.exe_digest.sha256, r.exe_digest.origin) = (digest_of(file), digest_origin::CACHE);
-    r.as_bytes().to_vec()
+    [r.as_bytes(), &path].concat()
 }
 
 fn library(n: u32, pid: u32, file: u32) -> Vec<u8> {
     let mut r = LibraryRecord::new_zeroed();
-    r.header = header(kind::LIBRARY, size_of::<LibraryRecord>(), n);
     r.task = task(pid);
-    file_info(&mut r.file, &mut r.path, &name(file), file);
+    let path = file_info(&mut r.file, &name(file), file);
+    r.header = header(kind::LIBRARY, size_of::<LibraryRecord>() + path.len(), n);
     (r.digest.sha256, r.digest.origin) = (digest_of(file), digest_origin::CACHE);
-    r.as_bytes().to_vec()
+    [r.as_bytes(), &path].concat()
 }
 
 fn close(n: u32, pid: u32, file: u32) -> Vec<u8> {
     let mut r = FileRecord::new_zeroed();
-    r.header = header(kind::FILE, size_of::<FileRecord>(), n);
     r.task = task(pid);
     r.op = file_op::CLOSE_WRITE;
-    file_info(&mut r.file, &mut r.path, &format!("/var/lib/service/data/{file}.json"), 1_000_000 + file);
+    let path = file_info(&mut r.file, &format!("/var/lib/service/data/{file}.json"), 1_000_000 + file);
+    r.header = header(kind::FILE, size_of::<FileRecord>() + path.len(), n);
     r.file.mode = 0o100_644;
-    r.as_bytes().to_vec()
+    [r.as_bytes(), &path].concat()
 }
 
 fn connect(n: u32, pid: u32) -> Vec<u8> {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use muster_common::{
     ConnectRecord, Digest, ExecRecord, ExitRecord, FileInfo, FileRecord, ForkRecord, Header, LibraryRecord,
-    ORIGIN_CUT, PATH_BUF, digest_error, digest_origin, file_flag, file_op, hook, kind, path_flag, protocol,
+    ORIGIN_CUT, PATH_BUF, WithPaths, digest_error, digest_origin, file_flag, file_op, hook, kind, path_flag,
+    protocol,
 };
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType};
 use smallvec::SmallVec;
@@ -84,9 +85,9 @@ impl Malformed {
 pub fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| Malformed::Header(bytes.len()))?;
     match header.kind {
-        kind::EXEC => whole(bytes, &header, Kind::Exec, exec),
-        kind::LIBRARY => whole(bytes, &header, Kind::Library, library),
-        kind::FILE => whole(bytes, &header, Kind::File, file),
+        kind::EXEC => with_paths(bytes, &header, Kind::Exec, exec),
+        kind::LIBRARY => with_paths(bytes, &header, Kind::Library, library),
+        kind::FILE => with_paths(bytes, &header, Kind::File, file),
         kind::CONNECT => whole(bytes, &header, Kind::Connect, connect),
         kind::FORK => whole(bytes, &header, Kind::Fork, |r: &ForkRecord| {
             // The child's `ppid` and the parent's start are read from the same task in the kernel.
@@ -118,17 +119,48 @@ fn whole<T: FromBytes + KnownLayout + Immutable>(
     }
 }
 
-fn exec(r: &ExecRecord) -> Result<Event, Malformed> {
-    let exe = file_ref(Kind::Exec, &r.exe, &r.exe_path, Some(&r.exe_digest))?;
+/// Hands over a `T`, and the bytes of the two paths that follow it, if they are exactly as long as it says.
+fn with_paths<T: FromBytes + KnownLayout + Immutable + WithPaths>(
+    bytes: &[u8],
+    header: &Header,
+    kind: Kind,
+    read: impl FnOnce(&T, &[u8], &[u8]) -> Result<Event, Malformed>,
+) -> Result<Event, Malformed> {
+    let size = |expected| Malformed::Size { kind, expected, found: bytes.len(), stated: header.size };
+    let Some((head, paths)) = bytes.split_at_checked(size_of::<T>()) else {
+        return Err(size(size_of::<T>()));
+    };
+    let read = |head: &T| {
+        let [first, second] = head.path_lens().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        if let Some(len) = [first, second].into_iter().find(|len| *len > PATH_BUF) {
+            let reason = "longer than the kernel programs' buffer";
+            return Err(Malformed::Path { kind, len: u16::try_from(len).unwrap_or(u16::MAX), reason });
+        }
+        let expected = size_of::<T>() + first + second;
+        if bytes.len() != expected || usize::try_from(header.size) != Ok(expected) {
+            return Err(size(expected));
+        }
+        let (first, second) = paths.split_at(first);
+        read(head, first, second)
+    };
+    // As in `whole`.
+    match T::ref_from_bytes(head) {
+        Ok(head) => read(head),
+        Err(_) => read(&T::read_from_bytes(head).map_err(|_| Malformed::Header(bytes.len()))?),
+    }
+}
+
+fn exec(r: &ExecRecord, exe_path: &[u8], script_path: &[u8]) -> Result<Event, Malformed> {
+    let exe = file_ref(Kind::Exec, &r.exe, exe_path, Some(&r.exe_digest))?;
     let script = match r.script.flags & file_flag::PRESENT {
         0 => None,
-        _ => Some(file_ref(Kind::Exec, &r.script, &r.script_path, Some(&r.script_digest))?),
+        _ => Some(file_ref(Kind::Exec, &r.script, script_path, Some(&r.script_digest))?),
     };
     event(&r.header, Kind::Exec, &r.task, Body::Exec { exe, script })
 }
 
-fn library(r: &LibraryRecord) -> Result<Event, Malformed> {
-    let file = file_ref(Kind::Library, &r.file, &r.path, Some(&r.digest))?;
+fn library(r: &LibraryRecord, path: &[u8], _none: &[u8]) -> Result<Event, Malformed> {
+    let file = file_ref(Kind::Library, &r.file, path, Some(&r.digest))?;
     event(
         &r.header,
         Kind::Library,
@@ -137,7 +169,7 @@ fn library(r: &LibraryRecord) -> Result<Event, Malformed> {
     )
 }
 
-fn file(r: &FileRecord) -> Result<Event, Malformed> {
+fn file(r: &FileRecord, names: &[u8], target_names: &[u8]) -> Result<Event, Malformed> {
     let op = match r.op {
         file_op::OPEN_WRITE => FileOp::OpenWrite,
         file_op::CREATE => FileOp::Create,
@@ -153,19 +185,19 @@ fn file(r: &FileRecord) -> Result<Event, Malformed> {
         file_op::CAPABILITY => FileOp::Capability,
         op => return Err(Malformed::Code { kind: Kind::File, field: "operation", value: op.into() }),
     };
-    let mut file = file_ref(Kind::File, &r.file, &r.path, None)?;
+    let mut file = file_ref(Kind::File, &r.file, names, None)?;
     if op == FileOp::BlockWrite {
         file.identity.real = Inode { dev: r.arg, ..Inode::default() };
     }
     let target = match op {
         FileOp::Rename | FileOp::Exchange | FileOp::Link => {
-            Some(path(Kind::File, r.target_len, r.target_flags, &r.target_path)?)
+            Some(path(Kind::File, r.target_len, r.target_flags, target_names)?)
         }
         _ => None,
     };
     if r.origin_len > 0 {
-        let path = origin(r.file.path_len, r.origin_len, &r.path)?;
-        let target = origin(r.target_len, r.target_origin_len, &r.target_path)?;
+        let path = origin(r.file.path_len, r.origin_len, names)?;
+        let target = origin(r.target_len, r.target_origin_len, target_names)?;
         file.origin = Some(Box::new(Origin { path, target }));
     }
     let mode = (op == FileOp::Chmod).then_some(r.arg);
@@ -173,7 +205,7 @@ fn file(r: &FileRecord) -> Result<Event, Malformed> {
 }
 
 /// Names that follow those of a path.
-fn origin(start: u16, len: u16, buffer: &[u8; PATH_BUF]) -> Result<FilePath, Malformed> {
+fn origin(start: u16, len: u16, buffer: &[u8]) -> Result<FilePath, Malformed> {
     if len == ORIGIN_CUT {
         return Ok(FilePath::default());
     }
@@ -181,7 +213,8 @@ fn origin(start: u16, len: u16, buffer: &[u8; PATH_BUF]) -> Result<FilePath, Mal
     let bytes =
         usize::from(start).checked_add(usize::from(len)).and_then(|end| buffer.get(start.into()..end));
     let mut out = SmallVec::new();
-    names(bytes.ok_or(malformed("longer than the record's buffer"))?, false, &mut out).map_err(malformed)?;
+    names(bytes.ok_or(malformed("longer than what the record holds of it"))?, false, &mut out)
+        .map_err(malformed)?;
     Ok(FilePath(out))
 }
 
@@ -232,7 +265,7 @@ fn event(header: &Header, kind: Kind, task: &muster_common::Task, body: Body) ->
 fn file_ref(
     kind: Kind,
     info: &FileInfo,
-    buffer: &[u8; PATH_BUF],
+    buffer: &[u8],
     digest: Option<&Digest>,
 ) -> Result<FileRef, Malformed> {
     let flag = |bit: u16| info.path_flags & bit != 0;
@@ -309,9 +342,9 @@ fn kernel_digest(kind: Kind, digest: &Digest) -> Result<Option<KernelDigest>, Ma
 }
 
 /// `bash\0bin\0usr\0` to `/usr/bin/bash`; with [`path_flag::BY_NAME`] `./run.sh\0src\0home\0` to `/home/src/./run.sh`.
-fn path(kind: Kind, len: u16, flags: u16, buffer: &[u8; PATH_BUF]) -> Result<FilePath, Malformed> {
+fn path(kind: Kind, len: u16, flags: u16, buffer: &[u8]) -> Result<FilePath, Malformed> {
     let malformed = |reason| Malformed::Path { kind, len, reason };
-    let bytes = buffer.get(..usize::from(len)).ok_or(malformed("longer than the record's buffer"))?;
+    let bytes = buffer.get(..usize::from(len)).ok_or(malformed("longer than what the record holds of it"))?;
     let mut out = SmallVec::new();
     if flags & path_flag::BY_NAME == 0 {
         names(bytes, flags & path_flag::TRUNCATED != 0, &mut out).map_err(malformed)?;

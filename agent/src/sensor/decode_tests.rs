@@ -25,19 +25,25 @@ fn task() -> muster_common::Task {
     }
 }
 
-fn put(buffer: &mut [u8; PATH_BUF], path: &[u8]) -> u16 {
-    buffer[..path.len()].copy_from_slice(path);
-    u16::try_from(path.len()).unwrap()
+/// The record and its paths, as they lie in a ring.
+fn bytes<T: IntoBytes + Immutable>(head: &T, paths: &[u8]) -> Vec<u8> {
+    let mut bytes = [head.as_bytes(), paths].concat();
+    let size = u32::try_from(bytes.len()).unwrap();
+    bytes[..4].copy_from_slice(&size.to_ne_bytes());
+    bytes
 }
 
-fn exec_record() -> Box<ExecRecord> {
-    let mut r = Box::new(ExecRecord::new_zeroed());
+const BASH: &[u8] = b"bash\0bin\0usr\0";
+
+/// Of [`BASH`].
+fn exec_record() -> ExecRecord {
+    let mut r = ExecRecord::new_zeroed();
     r.header = header::<ExecRecord>(kind::EXEC);
     r.task = task();
     r.exe.flags = file_flag::PRESENT;
     r.exe.ino = 42;
     r.exe.i_version = 0b101;
-    r.exe.path_len = put(&mut r.exe_path, b"bash\0bin\0usr\0");
+    r.exe.path_len = 13;
     r
 }
 
@@ -68,20 +74,18 @@ fn paths() {
         (b"bash\0\0usr\0", 10, 0, refused(10, "empty name")),
         (b"\0", 1, 0, refused(1, "empty name")),
         (b"\0a\0", 3, 0, refused(3, "empty name")),
-        (b"", 1281, 0, refused(1281, "longer than the record's buffer")),
+        (b"a\0", 3, 0, refused(3, "longer than what the record holds of it")),
     ];
     for (bytes, len, flags, expected) in rows {
-        let mut buffer = [0; PATH_BUF];
-        put(&mut buffer, bytes);
         let expected = expected.map(FilePath::from);
-        assert_eq!(path(Kind::Exec, len, flags, &buffer), expected, "{:?}", bytes.escape_ascii().to_string());
+        assert_eq!(path(Kind::Exec, len, flags, bytes), expected, "{:?}", bytes.escape_ascii().to_string());
     }
 }
 
 #[test]
 fn exec_with_and_without_script() {
     let mut r = exec_record();
-    let event = decode(r.as_bytes()).unwrap();
+    let event = decode(&bytes(&r, BASH)).unwrap();
     assert_eq!((event.time_ns, event.flavour, event.kind()), (7, Flavour::Lsm, Kind::Exec));
     assert_eq!(event.task.process, ProcessId { tgid: 10, start_ns: 5 });
     assert_eq!((event.task.pid, event.task.ppid, &event.task.comm[..]), (11, 9, &b"bash"[..]));
@@ -92,8 +96,10 @@ fn exec_with_and_without_script() {
     r.script.flags = file_flag::PRESENT;
     r.script.path_flags = path_flag::BY_NAME;
     r.script.ino = 9;
-    r.script.path_len = put(&mut r.script_path, b"./x.sh\0");
-    let Body::Exec { script: Some(script), .. } = decode(r.as_bytes()).unwrap().body else { panic!() };
+    r.script.path_len = 7;
+    let both = bytes(&r, b"bash\0bin\0usr\0./x.sh\0");
+    let Body::Exec { exe, script: Some(script) } = decode(&both).unwrap().body else { panic!() };
+    assert_eq!(exe.path, "/usr/bin/bash".into());
     assert_eq!((script.path.as_bytes(), script.by_name), (&b"./x.sh"[..], true));
     assert_eq!(script.identity, FileIdentity::default(), "a name that was not resolved has no identity");
 }
@@ -109,7 +115,7 @@ fn files_and_flags() {
         let mut r = exec_record();
         r.exe.flags |= flags | file_flag::WRITERS;
         r.exe.path_flags = path_flag::DELETED | path_flag::UNREACHABLE;
-        let Body::Exec { exe, .. } = decode(r.as_bytes()).unwrap().body else { panic!() };
+        let Body::Exec { exe, .. } = decode(&bytes(&r, BASH)).unwrap().body else { panic!() };
         assert_eq!((exe.place, exe.has_writers, exe.deleted, exe.unreachable), (place, true, true, true));
     }
 }
@@ -127,7 +133,7 @@ fn digests() {
     for (origin, sha256, expected) in rows {
         let mut r = exec_record();
         r.exe_digest = Digest { sha256, origin, reserved: [0; 3], error: 0 };
-        let found = decode(r.as_bytes()).map(|event| match event.body {
+        let found = decode(&bytes(&r, BASH)).map(|event| match event.body {
             Body::Exec { exe, .. } => exe.digest,
             other => panic!("{other:?}"),
         });
@@ -140,7 +146,7 @@ fn what_a_program_serves_has_no_digest_of_the_kernels() {
     let mut r = exec_record();
     r.exe.fs_magic = 0x6573_5546;
     r.exe_digest = Digest { sha256: [3; SHA256_LEN], origin: digest_origin::IMA, reserved: [0; 3], error: 0 };
-    let Body::Exec { exe, .. } = decode(r.as_bytes()).unwrap().body else { panic!() };
+    let Body::Exec { exe, .. } = decode(&bytes(&r, BASH)).unwrap().body else { panic!() };
     assert_eq!((exe.served, exe.digest), (true, None));
 }
 
@@ -151,13 +157,12 @@ fn refused_path<T>(len: u16, reason: &'static str) -> Result<T, Malformed> {
 #[test]
 fn file_operations() {
     let record = |op| {
-        let mut r = Box::new(FileRecord::new_zeroed());
+        let mut r = FileRecord::new_zeroed();
         r.header = header::<FileRecord>(kind::FILE);
         r.op = op;
         r.arg = 0o755;
-        r.file.path_len = put(&mut r.path, b"a\0");
-        r.target_len = put(&mut r.target_path, b"b\0tmp\0");
-        decode(r.as_bytes())
+        (r.file.path_len, r.target_len) = (2, 6);
+        decode(&bytes(&r, b"a\0b\0tmp\0"))
     };
     let target = Some(FilePath::from("/tmp/b"));
     #[rustfmt::skip]
@@ -176,23 +181,21 @@ fn file_operations() {
         Body::File { op: FileOp::BlockWrite, file, .. } => assert_eq!(file.identity.real.dev, 0o755),
         other => panic!("{other:?}"),
     }
-    let mut r = Box::new(FileRecord::new_zeroed());
+    let mut r = FileRecord::new_zeroed();
     r.header = header::<FileRecord>(kind::FILE);
     r.op = file_op::LINK;
-    r.file.path_len = put(&mut r.path, b"a\0mnt\0a\0usr\0");
-    r.target_len = put(&mut r.target_path, b"b\0mnt\0b\0opt\0");
-    for (lens, path_len, expected) in [
-        ((0, 0), 6, Ok(None)),
-        ((6, 6), 6, Ok(Some(("/usr/a", "/opt/b")))),
-        ((ORIGIN_CUT, 6), 6, Ok(Some(("", "/opt/b")))),
-        ((6, ORIGIN_CUT), 6, Ok(Some(("/usr/a", "")))),
-        ((1276, 6), 6, refused_path(1276, "longer than the record's buffer")),
-        ((6, 1275), 6, refused_path(1275, "longer than the record's buffer")),
-        ((5, 6), 6, refused_path(5, "the last name does not end with NUL")),
+    (r.file.path_len, r.target_len) = (6, 6);
+    let long = [&b"a\0mnt\0"[..], &[b'x'; PATH_BUF], b"b\0mnt\0"].concat();
+    for (lens, paths, expected) in [
+        ((0, 0), &b"a\0mnt\0b\0mnt\0"[..], Ok(None)),
+        ((6, 6), b"a\0mnt\0a\0usr\0b\0mnt\0b\0opt\0", Ok(Some(("/usr/a", "/opt/b")))),
+        ((ORIGIN_CUT, 6), b"a\0mnt\0b\0mnt\0b\0opt\0", Ok(Some(("", "/opt/b")))),
+        ((6, ORIGIN_CUT), b"a\0mnt\0a\0usr\0b\0mnt\0", Ok(Some(("/usr/a", "")))),
+        ((1280, 0), &long, refused_path(1286, "longer than the kernel programs' buffer")),
+        ((5, 6), b"a\0mnt\0a\0usrb\0mnt\0b\0opt\0", refused_path(5, "the last name does not end with NUL")),
     ] {
         (r.origin_len, r.target_origin_len) = lens;
-        (r.file.path_len, r.target_len) = (path_len, 6);
-        let found = decode(r.as_bytes()).map(|event| match event.body {
+        let found = decode(&bytes(&r, paths)).map(|event| match event.body {
             Body::File { file, .. } => file.origin,
             other => panic!("{other:?}"),
         });
@@ -239,18 +242,18 @@ fn processes_and_libraries() {
     let exit =
         ExitRecord { header: header::<ExitRecord>(kind::EXIT), task: task(), exit_code: 256, reserved: 0 };
     assert_eq!(decode(exit.as_bytes()).unwrap().body, Body::Exit { status: 256 });
-    let mut r = Box::new(LibraryRecord::new_zeroed());
+    let mut r = LibraryRecord::new_zeroed();
     r.header = header::<LibraryRecord>(kind::LIBRARY);
     (r.mprotect, r.address) = (1, 0x1000);
-    r.file.path_len = put(&mut r.path, b"libc.so\0lib\0");
+    r.file.path_len = 12;
     let file = FileRef { path: "/lib/libc.so".into(), ..FileRef::default() };
-    assert_eq!(decode(r.as_bytes()).unwrap().body, Body::Library { file, mprotect: true, address: 0x1000 });
+    let whole = bytes(&r, b"libc.so\0lib\0");
+    assert_eq!(decode(&whole).unwrap().body, Body::Library { file, mprotect: true, address: 0x1000 });
 }
 
 #[test]
 fn sizes_kinds_and_hooks() {
-    let r = exec_record();
-    let whole = r.as_bytes();
+    let whole = &bytes(&exec_record(), BASH)[..];
     for len in 0..whole.len() {
         let refused = decode(&whole[..len]).unwrap_err();
         assert_eq!(refused.kind(), (len >= 16).then_some(Kind::Exec), "{len} bytes: {refused}");
@@ -265,13 +268,16 @@ fn sizes_kinds_and_hooks() {
 
     let mut r = exec_record();
     r.header.kind = 99;
-    assert_eq!(decode(r.as_bytes()), Err(Malformed::Kind(99)));
+    assert_eq!(decode(&bytes(&r, BASH)), Err(Malformed::Kind(99)));
     r.header.kind = kind::CONNECT;
-    assert_eq!(decode(r.as_bytes()).unwrap_err().kind(), Some(Kind::Connect));
+    assert_eq!(decode(&bytes(&r, BASH)).unwrap_err().kind(), Some(Kind::Connect));
     r.header.kind = kind::EXEC;
-    r.header.size -= 8;
-    assert_eq!(decode(r.as_bytes()).unwrap_err().kind(), Some(Kind::Exec));
-    r.header.size += 8;
+    let misstated = [r.as_bytes(), BASH].concat();
+    let refused = Malformed::Size { kind: Kind::Exec, expected: 320 + 13, found: 320 + 13, stated: 320 };
+    assert_eq!(decode(&misstated), Err(refused));
+    r.exe.path_len = 14;
+    assert_eq!(decode(&bytes(&r, BASH)).unwrap_err().kind(), Some(Kind::Exec), "less than the path has");
+    r.exe.path_len = 13;
     r.header.hook = 0;
-    assert_eq!(decode(r.as_bytes()), Err(Malformed::Code { kind: Kind::Exec, field: "hook", value: 0 }));
+    assert_eq!(decode(&bytes(&r, BASH)), Err(Malformed::Code { kind: Kind::Exec, field: "hook", value: 0 }));
 }
