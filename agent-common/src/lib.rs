@@ -100,7 +100,7 @@ pub mod kind {
 pub mod cause {
     /// Its ring was full.
     pub const RING: u32 = 0;
-    /// A map was full that keeps what its call was given until that has succeeded.
+    /// A map was full: the one that keeps what its call was given until that has succeeded, or the one in which records are written.
     pub const MAP: u32 = 1;
     /// The end of its call was not seen. The kernel runs no program at a function's end twice at once on a processor, and what takes the
     /// processor from it does the same; or another security module refused the call, and nothing is lost.

@@ -174,7 +174,7 @@ fn announced(dentry: u64, op: u8) -> Option<*const Draft<FileRecord>> {
     unsafe { ((*deed).dentry == dentry && (*deed).op == u64::from(op)).then_some(&raw const (*deed).draft) }
 }
 
-/// The kernel did it, or did not.
+/// Emits the pending record if the operation succeeded.
 #[inline(always)]
 pub fn done(dentry: u64, op: u8, result: i32) {
     let Some(kept) = announced(dentry, op) else { return };
@@ -217,7 +217,7 @@ fn copy(kept: *const Draft<FileRecord>, dentry: u64, op: u8) {
     });
 }
 
-/// vfs_rename() did it, or did not. With `RENAME_EXCHANGE` each of the two has its record. security_path_rename() calls its hook for
+/// Emits the pending record if vfs_rename() succeeded. With `RENAME_EXCHANGE` each of the two has its record. security_path_rename() calls its hook for
 /// both until 5.18, the second from the other's side.
 #[inline(always)]
 pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {

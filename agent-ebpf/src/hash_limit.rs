@@ -21,6 +21,7 @@ const BYTES_PER_SECOND_LOG2: u32 = 28;
 const LEAST: u64 = 4096;
 const SECOND: u64 = 1_000_000_000;
 
+/// Network file systems: include/uapi/linux/magic.h.
 const NFS: u32 = 0x6969;
 const SMB: u32 = 0x517b;
 const CIFS: u32 = 0xff53_4d42;

@@ -93,7 +93,7 @@ pub unsafe fn mapping(file: *mut c_void, prot: u64, flags: u64) {
     let path = Path::of_file(file as u64);
     let mut info = file_info::NONE;
     let mut how = Mapping { path, digest: digest::NONE, prot, mprotect: false, address: 0, began: now() };
-    // SAFETY: `info` is ours; the caller's promise. The digest comes before the record is reserved.
+    // SAFETY: `info` is ours; the caller's promise. The digest comes before a draft is claimed: it waits.
     unsafe {
         file_info::fill(inode, path.mnt, &raw mut info);
         info.flags |= altered(flags & file::MAP_SHARED != 0, prot);

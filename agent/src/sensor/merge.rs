@@ -1,6 +1,6 @@
 //! One order over all rings: by time.
 //!
-//! The kernel programs read the clock before they reserve a record's room, and submit it before they end. So when one event comes
+//! The kernel programs read the clock before they take room for a record in its ring, and submit it before they end. So when one event comes
 //! before another in any way that can be told (the same thread does both, or one waits for the other), its record was in its ring
 //! before the other's time was read. Two things follow, for an event of time `t` in one ring and whatever came before it in another:
 //!
