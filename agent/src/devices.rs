@@ -1,14 +1,18 @@
 //! Which file systems lie on a block device: on itself, or on a partition, a volume or a loop device that does.
 //!
 //! Whoever writes to the device changes their files without any inode showing it.
+//!
+//! A file system may be mounted where the host's processes do not see it, or nowhere any more while something of it is in use. So the
+//! mounts of every mount namespace count in which a process lives, and what file systems say of themselves in sysfs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::{major, minor};
 
@@ -16,6 +20,13 @@ use crate::event::FilePath;
 
 /// Bytes of the list of mounts that are read: some ten thousand mounts.
 const MAX_MOUNTS: u64 = 8 << 20;
+/// Mount namespaces that are looked at. More than that, and what is mounted where is not known.
+const MAX_NAMESPACES: usize = 4096;
+/// Time for looking at the namespaces of all processes, at once; and over a longer time, one part in so many.
+const BURST: Duration = Duration::from_millis(500);
+const PART: u32 = 20;
+/// No process's mounts were read.
+const NOBODY: u32 = 0;
 /// Devices below one file system that are looked at.
 const MAX_BELOW: usize = 256;
 /// Mount points that are named.
@@ -29,6 +40,9 @@ pub struct Devices {
     proc: PathBuf,
     sys: PathBuf,
     mark: Option<Mark>,
+    /// Time that may go into looking at namespaces, and when that was last added to.
+    left: Duration,
+    filled: Instant,
 }
 
 impl fmt::Debug for Devices {
@@ -39,7 +53,7 @@ impl fmt::Debug for Devices {
 
 impl Default for Devices {
     fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into(), mark: None }
+        Self { proc: "/proc".into(), sys: "/sys".into(), mark: None, left: BURST, filled: Instant::now() }
     }
 }
 
@@ -47,6 +61,25 @@ struct Mount {
     device: u32,
     point: FilePath,
     source: PathBuf,
+    /// The process whose mounts were read; 1 for the host's, or [`NOBODY`].
+    seen_by: u32,
+}
+
+/// What is mounted.
+struct Mounts {
+    mounts: Vec<Mount>,
+    /// Why there may be more.
+    doubt: Option<io::Error>,
+}
+
+impl Mount {
+    fn seen_by(self, seen_by: u32, through: &str) -> Self {
+        let point = match through {
+            "" => self.point,
+            _ => FilePath::from([through.as_bytes(), self.point.as_bytes()].concat().as_slice()),
+        };
+        Self { point, seen_by, ..self }
+    }
 }
 
 impl Devices {
@@ -57,22 +90,29 @@ impl Devices {
 
     /// Where the file systems are mounted that lie on a device which was opened for write; some of them if there are many. What cannot be
     /// looked at counts as mounted at no known place (`None`).
-    pub fn written(&self, device: u32) -> Option<Vec<FilePath>> {
-        let mounts = self.mounts().inspect_err(|error| {
-            tracing::warn!(%error, "which file systems lie on a block device cannot be found out");
-        });
-        let mut points = Vec::new();
-        let mut found = false;
-        for mount in mounts.ok()? {
-            if self.below(&mount).contains(&device) {
-                found = true;
-                self.tell_one(mount.device, true);
-                if points.len() < MAX_NAMED {
-                    points.push(mount.point);
-                }
+    pub fn written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+        let Mounts { mounts, doubt } = self.mounts();
+        let (mut points, mut named, mut lies_on) = (Vec::new(), HashMap::new(), HashMap::new());
+        for mount in mounts {
+            let key = (mount.device, mount.source.clone());
+            if !*lies_on.entry(key).or_insert_with(|| self.below(&mount).contains(&device)) {
+                continue;
+            }
+            self.tell_one(mount.device, true);
+            // Where the host's processes see a file system, its places elsewhere say nothing more.
+            let says_more = match mount.seen_by {
+                NOBODY => points.is_empty(),
+                by => *named.entry(mount.device).or_insert(by) == by,
+            };
+            if points.len() < MAX_NAMED && says_more {
+                points.push(mount.point);
             }
         }
-        if !found {
+        if points.is_empty() {
+            if let Some(error) = doubt {
+                tracing::warn!(%error, "which file systems lie on a block device cannot be found out");
+                return None;
+            }
             self.tell_one(device, false);
         }
         Some(points)
@@ -84,12 +124,85 @@ impl Devices {
         }
     }
 
-    /// Those of process 1, which sees the host's.
-    fn mounts(&self) -> io::Result<Vec<Mount>> {
-        let open = |pid: &str| File::open(self.proc.join(pid).join("mountinfo"));
+    /// Those of process 1, which sees the host's, then what is in use wherever it is mounted, then those of one process of each other
+    /// mount namespace.
+    fn mounts(&mut self) -> Mounts {
+        let host = self.of_process("1").or_else(|_| self.of_process("self"));
+        let (mut mounts, mut doubt) = match host {
+            Ok(mounts) => (mounts, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let now = Instant::now();
+        self.left = BURST.min(self.left + now.saturating_duration_since(self.filled) / PART);
+        self.filled = now;
+        match self.others() {
+            Ok(others) => mounts.extend(others),
+            Err(error) => doubt = Some(error),
+        }
+        self.left = self.left.saturating_sub(now.elapsed());
+        // At the end: they name nothing that has a place.
+        mounts.extend(self.living());
+        Mounts { mounts, doubt }
+    }
+
+    fn others(&self) -> io::Result<Vec<Mount>> {
+        if self.left.is_zero() {
+            return Err(io::Error::other("too much time went into looking at mount namespaces"));
+        }
+        let mut mounts = Vec::new();
+        let mut seen = BTreeSet::from([self.namespace("1").or_else(|_| self.namespace("self"))?]);
+        for entry in fs::read_dir(&self.proc)? {
+            let name = entry?.file_name();
+            let is_process = |name: &&str| name.bytes().all(|b| b.is_ascii_digit());
+            let Some(pid) = name.to_str().filter(is_process) else { continue };
+            // A process that ends meanwhile has none.
+            let Ok(namespace) = self.namespace(pid) else { continue };
+            if seen.contains(&namespace) {
+                continue;
+            }
+            let Ok(others) = self.of_process(pid) else { continue };
+            if seen.len() >= MAX_NAMESPACES {
+                return Err(io::Error::other("there are too many mount namespaces"));
+            }
+            seen.insert(namespace);
+            mounts.extend(others);
+        }
+        Ok(mounts)
+    }
+
+    fn namespace(&self, pid: &str) -> io::Result<PathBuf> {
+        fs::read_link(self.proc.join(pid).join("ns/mnt"))
+    }
+
+    /// The mounts that a process sees; places that the host's processes do not see are reached through it.
+    fn of_process(&self, pid: &str) -> io::Result<Vec<Mount>> {
         let mut text = Vec::new();
-        open("1").or_else(|_| open("self"))?.take(MAX_MOUNTS).read_to_end(&mut text)?;
-        Ok(text.split(|b| *b == b'\n').filter_map(mount).collect())
+        File::open(self.proc.join(pid).join("mountinfo"))?.take(MAX_MOUNTS).read_to_end(&mut text)?;
+        let seen_by = pid.parse().unwrap_or(1);
+        let through = if seen_by == 1 { String::new() } else { format!("/proc/{pid}/root") };
+        let mounts = text.split(|b| *b == b'\n').filter_map(mount);
+        Ok(mounts.map(|mount| mount.seen_by(seen_by, &through)).collect())
+    }
+
+    /// File systems that are in use, wherever they are mounted: ext4, xfs, f2fs and others have a directory of the device's name here
+    /// as long as they live, btrfs a link to each of its devices.
+    fn living(&self) -> Vec<Mount> {
+        let list = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut all = Vec::new();
+        for of_type in list(self.sys.join("fs")) {
+            for one in list(of_type.path()) {
+                let devices = one.path().join("devices");
+                all.push(one.path());
+                all.extend(list(devices).map(|device| device.path()));
+            }
+        }
+        let living = all.into_iter().filter_map(|at| {
+            let device = number(&self.sys.join("class/block").join(at.file_name()?).join("dev"))?;
+            let point = format!("no place that a process sees ({})", at.display());
+            let point = FilePath::from(point.as_bytes());
+            Some(Mount { device, point, source: PathBuf::new(), seen_by: NOBODY })
+        });
+        living.collect()
     }
 
     /// A file system's device, and those below it.
@@ -135,7 +248,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
     let point = FilePath::from(before.nth(1)?);
     let source = after.split(' ').nth(1)?.into();
-    Some(Mount { device: major.checked_shl(20)? | minor, point, source })
+    Some(Mount { device: major.checked_shl(20)? | minor, point, source, seen_by: 1 })
 }
 
 /// `8:1` in a file of sysfs.
@@ -187,7 +300,22 @@ mod tests {
         let mounts = "21 1 253:0 / / rw,relatime shared:1 - ext4 /dev/mapper/root rw\n\
                       22 21 0:21 / /proc rw - proc proc rw\nnot a line\n23 21 x:1 / /y rw - z z z\n";
         fs::write(proc.join("1/mountinfo"), mounts).expect("a file");
-        (dir, Devices { proc, sys, mark: None })
+        for (pid, namespace) in [("1", "mnt:[1]"), ("7", "mnt:[1]"), ("8", "mnt:[2]"), ("9", "mnt:[2]")] {
+            fs::create_dir_all(proc.join(pid).join("ns")).expect("a directory");
+            symlink(namespace, proc.join(pid).join("ns/mnt")).expect("a link");
+        }
+        for pid in ["8", "9"] {
+            let mounts = "31 1 253:0 / /host rw - ext4 /dev/mapper/root rw\n32 31 8:16 / /data rw - vfat /dev/sdb rw\n";
+            fs::write(proc.join(pid).join("mountinfo"), mounts).expect("a file");
+        }
+        for (name, dev) in [("sdc", "8:32\n"), ("sdd", "8:48\n"), ("sde", "8:64\n")] {
+            fs::create_dir_all(sys.join("class/block").join(name)).expect("a directory");
+            fs::write(sys.join("class/block").join(name).join("dev"), dev).expect("a file");
+        }
+        for living in ["fs/ext4/features", "fs/ext4/sdc", "fs/btrfs/1234/devices/sdd"] {
+            fs::create_dir_all(sys.join(living)).expect("a directory");
+        }
+        (dir, Devices { proc, sys, mark: None, left: BURST, filled: Instant::now() })
     }
 
     #[test]
@@ -197,22 +325,53 @@ mod tests {
         let telling = Arc::clone(&told);
         devices.tell(move |device, written| telling.lock().expect("one thread").push((device, written)));
         let root = device(253, 0);
-        for (what, opened, expected, marked) in [
-            ("the volume", root, true, (root, true)),
-            ("the partition that it lies on", device(8, 1), true, (root, true)),
-            ("the disk", device(8, 0), true, (root, true)),
-            ("another disk", device(8, 16), false, (device(8, 16), false)),
+        for (what, opened, expected) in [
+            ("the volume", root, "/"),
+            ("the partition that it lies on", device(8, 1), "/"),
+            ("the disk", device(8, 0), "/"),
+            ("one that a container alone has mounted", device(8, 16), "/proc/N/root/data"),
+            (
+                "one that is mounted nowhere any more",
+                device(8, 32),
+                "no place that a process sees (SYS/fs/ext4/sdc)",
+            ),
+            (
+                "a disk of btrfs",
+                device(8, 48),
+                "no place that a process sees (SYS/fs/btrfs/1234/devices/sdd)",
+            ),
+            ("another disk", device(8, 64), ""),
         ] {
-            let points = devices.written(opened).expect("a list of mounts");
-            assert_eq!(points.iter().any(|p| p.as_bytes() == b"/"), expected, "{what}");
-            assert_eq!(std::mem::take(&mut *told.lock().expect("one thread")), [marked], "{what}");
+            let points = devices.written(opened).expect("all can be looked at");
+            let points: Vec<_> = points.iter().map(ToString::to_string).collect();
+            let sys = devices.sys.display().to_string();
+            // Either process of the namespace will do.
+            let points = points.join(" ").replace("/8/", "/N/").replace("/9/", "/N/").replace(&sys, "SYS");
+            assert_eq!(points, expected, "{what}");
+            let mut told = std::mem::take(&mut *told.lock().expect("one thread"));
+            told.dedup();
+            let marked = if opened >> 20 == 8 && opened & 0xf_ffff < 16 { root } else { opened };
+            assert_eq!(told, [(marked, !expected.is_empty())], "{what}");
         }
     }
 
     #[test]
+    fn who_opens_devices_again_and_again_gets_no_more_than_a_part_of_the_time() {
+        let (_dir, mut devices) = machine();
+        devices.left = Duration::ZERO;
+        devices.filled = Instant::now() + Duration::from_secs(1);
+        assert_eq!(devices.written(device(8, 64)), None, "it may be mounted where nobody looked");
+        let points = devices.written(device(8, 0)).expect("the host's mounts are looked at");
+        assert_eq!(points, [FilePath::from("/")]);
+        devices.filled = Instant::now();
+        devices.left = Duration::from_millis(1);
+        assert_eq!(devices.written(device(8, 64)), Some(Vec::new()));
+    }
+
+    #[test]
     fn without_a_list_of_mounts_nothing_is_known() {
-        let (dir, devices) = machine();
+        let (dir, mut devices) = machine();
         fs::remove_dir_all(dir.path().join("proc")).expect("a directory");
-        assert_eq!(devices.written(device(8, 16)), None);
+        assert_eq!(devices.written(device(8, 64)), None);
     }
 }

@@ -7,6 +7,34 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Growth after which what is free is given back, bytes.
 const GROWTH: u64 = 4 << 20;
 
+/// Allocations of this many bytes and more have pages of their own, which go back when they are freed.
+#[cfg(target_env = "gnu")]
+const OWN_PAGES: i32 = 128 << 10;
+/// Arenas that the threads share.
+#[cfg(target_env = "gnu")]
+const ARENAS: i32 = 2;
+
+/// Keeps free memory from piling up. To be called before there are threads.
+///
+/// Left alone, glibc takes each large block that was freed as a sign to keep larger ones (up to 32 MiB), so that after a burst of events
+/// the batches lie between what is kept for long; and each thread gets an arena of its own, of which another has no use.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "no safe crate has mallopt(3)")]
+pub(crate) fn thrift() {
+    // SAFETY: takes two numbers; no other thread is there yet.
+    let set = unsafe {
+        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, OWN_PAGES) == 1
+            && nix::libc::mallopt(nix::libc::M_ARENA_MAX, ARENAS) == 1
+    };
+    if !set {
+        tracing::debug!("the C library keeps its own ways with memory");
+    }
+}
+
+/// Other allocators are left as they are.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn thrift() {}
+
 /// Gives back what is free. Reading an SBOM, or the kernel's BTF, takes for a moment many times the memory of what is kept of
 /// it, and glibc keeps most of that for later.
 #[cfg(target_env = "gnu")]

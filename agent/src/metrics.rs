@@ -301,7 +301,7 @@ impl Metrics {
             history_bytes: gauge(
                 r,
                 "feed_history_bytes",
-                "Bytes of the findings that are held for clients that come later",
+                "Bytes of the findings that are held for clients that come later, compressed but for the newest",
             ),
             history_evicted: counter(
                 r,

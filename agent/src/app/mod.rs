@@ -102,6 +102,7 @@ pub fn check(config: &Config) -> Result<(), AppError> {
 /// # Errors
 /// Why it did not start. What goes wrong later is logged and does not end it.
 pub fn run(options: Options) -> Result<(), AppError> {
+    crate::memory::thrift();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("muster-async")

@@ -1,6 +1,5 @@
 //! Numbers findings, keeps the last ones, and offers each to every client.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +12,7 @@ use crate::origin::Origin;
 use super::filter::{After, Filter};
 use super::history::{self, History};
 use super::json_lines::JsonLines;
-use super::queue::{Item, Queue, Subscription};
+use super::queue::{Before, Item, Queue, Subscription};
 use super::story::Stories;
 use super::weight;
 
@@ -152,7 +151,8 @@ impl Hub {
         if state.clients.len() >= CLIENTS {
             return Err(NotSubscribed::TooMany);
         }
-        let mut first = VecDeque::from([Item::Subscribed(state.sequence)]);
+        let mut first = vec![Item::Subscribed(state.sequence)];
+        let before: Before<Finding>;
         if let Some(after) = after {
             // A number that was not reached yet is of another run, too.
             let other =
@@ -161,20 +161,25 @@ impl Hub {
             let held = u64::try_from(state.history.len()).expect("a length is below 2^64");
             let evicted = (state.sequence - held).saturating_sub(after);
             if other {
-                first.push_back(Item::AnotherRun(evicted));
+                first.push(Item::AnotherRun(evicted));
             } else if evicted > 0 {
-                first.push_back(Item::Missed(evicted));
+                first.push(Item::Missed(evicted));
             }
-            let wanted = state.history.iter().filter(|f| f.sequence > after && filter.matches(f));
-            first.extend(wanted.cloned().map(Item::One));
+            let (held, filter) = (state.history.held(after), filter.clone());
+            let wanted = move |item: Item<Finding>| match item {
+                Item::One(finding) if finding.sequence <= after || !filter.matches(&finding) => None,
+                item => Some(item),
+            };
+            before = Box::new(first.into_iter().map(Some).chain(held.map(wanted)));
+        } else {
+            before = Box::new(first.into_iter().map(Some));
         }
         // The queue's room is for what comes; the history does not use it up.
-        let capacity = self.client_queue + first.len();
-        let queue = Arc::new(Queue::new(first, capacity, Sink::Watch, Arc::clone(&self.metrics)));
+        let queue = Arc::new(Queue::new(self.client_queue, Sink::Watch, Arc::clone(&self.metrics)));
         state.clients.push((filter, Arc::clone(&queue)));
         drop(state);
         self.metrics.clients(Sink::Watch, 1);
-        Ok(Subscription::new(queue, |metrics| metrics.clients(Sink::Watch, -1)))
+        Ok(Subscription::new(before, queue, |metrics| metrics.clients(Sink::Watch, -1)))
     }
 
     /// Live events of these kinds; no kinds: all.
@@ -187,14 +192,13 @@ impl Hub {
         if state.clients.len() >= CLIENTS {
             return Err(NotSubscribed::TooMany);
         }
-        let first = VecDeque::from([Item::Subscribed(0)]);
-        let queue = Queue::new(first, self.client_queue + 1, Sink::Events, Arc::clone(&self.metrics));
-        let queue = Arc::new(queue);
+        let first = Box::new(std::iter::once(Some(Item::Subscribed(0))));
+        let queue = Arc::new(Queue::new(self.client_queue, Sink::Events, Arc::clone(&self.metrics)));
         state.clients.push((kinds, Arc::clone(&queue)));
         self.listening.store(true, Ordering::Relaxed);
         drop(state);
         self.metrics.clients(Sink::Events, 1);
-        Ok(Subscription::new(queue, |metrics| metrics.clients(Sink::Events, -1)))
+        Ok(Subscription::new(first, queue, |metrics| metrics.clients(Sink::Events, -1)))
     }
 
     /// Asks the JSON lines file to be opened again.

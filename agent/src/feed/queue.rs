@@ -2,6 +2,7 @@
 //! stream.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -28,7 +29,7 @@ pub enum Item<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    /// Each with its bytes; what was there first counts as none.
+    /// Each with its bytes.
     items: VecDeque<(Item<T>, usize)>,
     bytes: usize,
     /// Offered after the last of `items` and not taken.
@@ -54,9 +55,9 @@ pub(super) struct Queue<T> {
 pub(super) struct Gone;
 
 impl<T> Queue<T> {
-    /// A queue of `capacity` items behind those that are already there.
-    pub(super) fn new(first: VecDeque<Item<T>>, capacity: usize, sink: Sink, metrics: Arc<Metrics>) -> Self {
-        let items = first.into_iter().map(|item| (item, 0)).collect();
+    /// An empty queue of `capacity` items.
+    pub(super) fn new(capacity: usize, sink: Sink, metrics: Arc<Metrics>) -> Self {
+        let items = VecDeque::new();
         let state = State { items, bytes: 0, missed: 0, closed: false, abandoned: false, waker: None };
         Self { state: Mutex::new(state), capacity, sink, metrics }
     }
@@ -107,24 +108,49 @@ impl<T> Queue<T> {
     }
 }
 
+/// What comes before anything that is queued; `None`: something that this client does not want.
+pub(super) type Before<T> = Box<dyn Iterator<Item = Option<Item<T>>> + Send>;
+/// So much that a client does not want is passed over before others get their turn.
+const PASSED_OVER: usize = 64;
+
 /// The client's end: a stream that ends when the feed shuts down and everything queued was taken.
-#[derive(Debug)]
 pub struct Subscription<T> {
+    /// Only this client reads it, so that nobody waits while it makes up its next item.
+    before: Option<Before<T>>,
     queue: Arc<Queue<T>>,
     /// Called when the client goes.
     on_drop: fn(&Metrics),
 }
 
+impl<T: fmt::Debug> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { before: _, queue, on_drop: _ } = self;
+        f.debug_struct("Subscription").field("queue", queue).finish_non_exhaustive()
+    }
+}
+
 impl<T> Subscription<T> {
-    pub(super) fn new(queue: Arc<Queue<T>>, on_drop: fn(&Metrics)) -> Self {
-        Self { queue, on_drop }
+    pub(super) fn new(before: Before<T>, queue: Arc<Queue<T>>, on_drop: fn(&Metrics)) -> Self {
+        Self { before: Some(before), queue, on_drop }
     }
 }
 
 impl<T> Stream for Subscription<T> {
     type Item = Item<T>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item<T>>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item<T>>> {
+        let mut passed = 0;
+        while let Some(before) = &mut self.before {
+            match before.next() {
+                Some(Some(item)) => return Poll::Ready(Some(item)),
+                Some(None) if passed < PASSED_OVER => passed += 1,
+                Some(None) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                None => self.before = None,
+            }
+        }
         let mut state = self.queue.lock();
         if let Some((item, bytes)) = state.items.pop_front() {
             state.bytes -= bytes;

@@ -12,7 +12,7 @@ mod hub;
 mod json_lines;
 
 /// A finding with every field set.
-fn full() -> Finding {
+pub(super) fn full() -> Finding {
     let process = |pid, comm: &str, exe: &str| ProcessInfo {
         id: ProcessId { tgid: pid, start_ns: 7_000_000_000 + u64::from(pid) },
         ppid: pid - 1,

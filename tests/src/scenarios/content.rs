@@ -24,6 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("content: program that a container uses changed in its layer", layer),
         seen("content: attested program changed and put back 20 times", put_back),
         seen("content: file system written through its block device", block_device),
+        seen("content: block device of a file system that the host does not see mounted", mounted_elsewhere),
     ]
 }
 
@@ -290,5 +291,50 @@ fn block_device(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     stage.must_tell(&expected)?;
     mounted.unmount()?;
     stage.settle()?;
+    Ok(Vec::new())
+}
+
+/// The first program has a mount namespace of its own. When it ends nothing has the file system mounted any more, but somebody still works
+/// in it.
+fn mounted_elsewhere(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (image, point) = (stage.world.disk.join("elsewhere.img"), stage.world.disk.join("elsewhere"));
+    fs::create_dir_all(&point)?;
+    let script = format!(
+        "set -e; truncate -s 16M {0}; mkfs.ext4 -q -F {0}; losetup --find --show {0}",
+        image.display()
+    );
+    let device = String::from_utf8(run(Command::new("/bin/sh").args(["-c", &script]))?.stdout)?;
+    let device = device.trim();
+    let script = format!("mount {device} {} && echo && exec sleep 1000", point.display());
+    let mut elsewhere = Command::new("/usr/bin/unshare");
+    let mut elsewhere =
+        elsewhere.args(["--mount", "/bin/sh", "-c", &script]).stdout(Stdio::piped()).spawn()?;
+    std::io::Read::read_exact(elsewhere.stdout.as_mut().context("a pipe")?, &mut [0])?;
+    // How it came about is not what this is about.
+    stage.settle()?;
+    let write = || {
+        run(Command::new("/bin/dd")
+            .args(["if=/dev/null", "conv=notrunc", "status=none"])
+            .arg(format!("of={device}")))
+    };
+    let told = |says: String| {
+        Expect::new(File, Modified, device).operation("block_write").severity(Severity::High).says(says)
+    };
+    write()?;
+    stage.must_tell(&[told(format!("/proc/{}/root{}", elsewhere.id(), point.display()))])?;
+    // Who has a directory of it open holds the file system when its namespace is gone.
+    let held = fs::File::open(format!("/proc/{}/root{}", elsewhere.id(), point.display()))?;
+    elsewhere.kill()?;
+    elsewhere.wait()?;
+    write()?;
+    stage.must_tell(&[told("no place that a process sees (/sys/fs/ext4/".to_owned())])?;
+    drop(held);
+    // Nothing lies on it now, and nothing is told.
+    let free =
+        format!("until ! test -e /sys/fs/ext4/{}; do sleep 0.1; done", device.trim_start_matches("/dev/"));
+    run(Command::new("/bin/sh").args(["-c", &free]))?;
+    write()?;
+    nothing(stage, "when it is mounted no more")?;
+    run(Command::new("losetup").args(["-d", device]))?;
     Ok(Vec::new())
 }
