@@ -308,6 +308,11 @@ impl Digests {
         name::mapping(&self.ways, process, range, path)
     }
 
+    /// A file that a process has open.
+    pub fn descriptor(&self, process: u32, fd: u32) -> io::Result<FileRef> {
+        name::opened(&self.ways, process, fd)
+    }
+
     /// How the file begins. `None` when it cannot be read any more, or a program serves it: that says nothing of what the next reader
     /// gets.
     pub fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start> {

@@ -48,6 +48,11 @@ pub(super) fn program(ways: &Ways, pid: u32) -> io::Result<FileRef> {
     describe(&ways.exe(pid)?, &root(ways, pid)?)
 }
 
+/// A file that a process has open.
+pub(super) fn opened(ways: &Ways, pid: u32, fd: u32) -> io::Result<FileRef> {
+    describe(&link(&ways.proc.join(format!("{pid}/fd/{fd}")))?, &root(ways, pid)?)
+}
+
 /// A mapped file, by the link of its mapping; where that may not be followed (CAP_CHECKPOINT_RESTORE), by its path.
 pub(super) fn mapping(ways: &Ways, pid: u32, range: &str, path: &[u8]) -> io::Result<FileRef> {
     let root = root(ways, pid)?;
