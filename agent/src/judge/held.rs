@@ -240,8 +240,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let name: FilePath = self.listed_as(by, file).unwrap_or_else(|| file.path.clone());
         let mut observation = self.observe_as(by, file, &name);
         let (mut judgement, session) = self.consider(&by.event.task, by.workload, image, &mut observation);
-        // What a package manager has open it will close.
-        if session.is_some() || judgement.is_silent() {
+        // What a package manager has open it will close; and that nothing can be said of it is said then.
+        let says_nothing = judgement.is_silent() || judgement.verdict == Verdict::PathOnly;
+        if session.is_some() || says_nothing {
             return;
         }
         if let Content::Known { sha256, .. } = observation.content

@@ -11,6 +11,7 @@ use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
 use crate::images::{Document, ImageState, Loss, Lost};
 use crate::sbom::{self, ImageIndex};
 
+mod roots;
 mod start;
 
 const IMAGE: Sha256 = Sha256([9; 32]);
@@ -1567,6 +1568,21 @@ fn a_file_of_the_sbom_that_is_open_for_long_is_looked_at() {
     let looked = b.world.0.borrow().looked;
     assert_eq!(verdicts(&wait(&mut b, 100 * PATIENCE_NS)), []);
     assert_eq!(b.world.0.borrow().looked, looked, "it is closed");
+}
+
+/// A lock that a package manager holds, for one.
+#[test]
+fn of_what_is_open_and_has_no_digest_nothing_is_said_before_it_is_closed() {
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    b.world.0.borrow_mut().empty.push("/bin/none");
+    let open = FileRef { has_writers: true, mode: 0o100_644, ..at("/bin/none") };
+    assert_eq!(verdicts(&b.file(FileOp::OpenWrite, open.clone())), []);
+    b.clock += 3 * held::PATIENCE_NS;
+    b.judge.tick(Duration::from_nanos(b.clock));
+    assert_eq!((verdicts(&b.found.take()), b.world.0.borrow().looked), (Vec::new(), 1));
+    let found = b.file(FileOp::CloseWrite, FileRef { has_writers: false, ..open });
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::PathOnly, "/bin/none"));
 }
 
 #[test]
