@@ -476,6 +476,17 @@ pub enum LossCause {
     Unconfirmed,
 }
 
+/// What a file was to processes that ran before the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Their program.
+    Program,
+    /// Mapped executable.
+    Library,
+    /// Open for write, or mapped shared and writable.
+    Written,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
@@ -518,13 +529,13 @@ pub enum Body {
         /// Exit status as in `wait(2)`.
         status: u32,
     },
-    /// Processes ran a file, or had it mapped executable, before the agent started. The event's task is one of them; their starts are in
-    /// whole ticks. The agent finds it by itself: no record says so.
+    /// Processes ran a file, had it mapped executable or open for write before the agent started. The event's task is one of them; their
+    /// starts are in whole ticks. The agent finds it by itself: no record says so.
     Running {
         /// The file.
         file: FileRef,
-        /// Mapped, not the program.
-        library: bool,
+        /// What it was to them.
+        role: Role,
         /// All of these processes.
         processes: Vec<ProcessId>,
     },
@@ -559,9 +570,9 @@ impl Event {
     /// The event's kind.
     pub fn kind(&self) -> Kind {
         match self.body {
-            Body::Exec { .. } | Body::Running { library: false, .. } => Kind::Exec,
-            Body::Library { .. } | Body::Running { library: true, .. } => Kind::Library,
-            Body::File { .. } => Kind::File,
+            Body::Exec { .. } | Body::Running { role: Role::Program, .. } => Kind::Exec,
+            Body::Library { .. } | Body::Running { role: Role::Library, .. } => Kind::Library,
+            Body::File { .. } | Body::Running { role: Role::Written, .. } => Kind::File,
             Body::Connect(_) => Kind::Connect,
             Body::Fork { .. } => Kind::Fork,
             Body::Exit { .. } => Kind::Exit,

@@ -34,7 +34,7 @@ pub struct Setting {
 pub type Run = fn(&Setting) -> anyhow::Result<()>;
 
 /// All of them but [`ends`], in the order in which they run.
-pub fn all() -> [(&'static str, Run); 8] {
+pub fn all() -> [(&'static str, Run); 9] {
     [
         ("SIGKILL leaves nothing", killed),
         ("what was verified is known after a restart", crate::scenarios::attestation::restarted),
@@ -43,6 +43,7 @@ pub fn all() -> [(&'static str, Run); 8] {
         ("missing BTF is explained", without_btf),
         ("the tracepoint flavour is chosen without LSM hooks, and why", without_lsm),
         ("what is older than the agent is told once per start", older::told_once_per_start),
+        ("what was open for write before the agent started", older::open_for_write),
         ("cgroups called like containers on a host with cgroup v1", older::cgroup_v1),
     ]
 }

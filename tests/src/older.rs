@@ -64,6 +64,57 @@ pub(crate) fn told_once_per_start(setting: &Setting) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Files of the SBOM are open for write when the agent starts: by descriptors, by a mapping, and one is a library that runs meanwhile.
+pub(crate) fn open_for_write(setting: &Setting) -> anyhow::Result<()> {
+    let data = |name: &str| Path::new(world::DATA).join(name);
+    let (changed, closed, by_exit, mapped) =
+        (data("Age/V100.pl"), data("Age/V110.pl"), data("Age/V120.pl"), data("Age/V130.pl"));
+    let library = fs::canonicalize("/usr/lib/x86_64-linux-gnu/libz.so.1")?;
+    let append = |file: &Path| fs::OpenOptions::new().append(true).open(file);
+    let (mut first, mut second, third) = (append(&changed)?, append(&closed)?, append(&library)?);
+    first.write_all(b"#")?;
+    let script = format!("exec 9>>{}; echo ready; read x; echo >&9", by_exit.display());
+    let mut exits = waiting(Command::new("/bin/sh").args(["-c", &script]))?;
+    // The descriptor is closed: only the mapping is left.
+    let script = "import mmap, sys; f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); f.close(); \
+                  print('ready', flush=True); sys.stdin.readline(); m[0] = 35 ^ m[0]";
+    let mut maps = waiting(Command::new("/usr/bin/python3").args(["-ISc", script]).arg(&mapped))?;
+    let mut loads =
+        waiting(Command::new("/bin/bash").args(["-c", "echo ready; read x"]).env("LD_PRELOAD", &library))?;
+
+    let busy = || {
+        Expect::new(Library, Undetermined, library.display().to_string())
+            .says("somebody had it open for write")
+    };
+    let modified = |file: &Path, operation| -> anyhow::Result<Expect> {
+        let expect = Expect::new(File, Modified, file.display().to_string()).severity(Severity::High);
+        Ok(expect.operation(operation).sha256(world::sha256(file)?))
+    };
+    let before = [
+        suite(),
+        busy().says("it was running before the agent started"),
+        modified(&changed, "open_write")?.says("it has been open for write since before the agent started"),
+    ];
+    let mut watched = Watched::start(setting, "open")?.judged(&before)?;
+    run(Command::new("/usr/bin/true").env("LD_PRELOAD", &library))?;
+    watched.must_tell(&[busy()])?;
+    second.write_all(b"#")?;
+    drop((first, second, third));
+    for child in [&mut exits, &mut maps, &mut loads] {
+        child.stdin.take().context("a pipe")?.write_all(b"go\n")?;
+        child.wait()?;
+    }
+    let by_children = [modified(&by_exit, "close_write")?, modified(&mapped, "close_write")?];
+    let by_children = by_children.map(|expect| expect.parent("suite"));
+    let by_suite = [modified(&changed, "close_write")?, modified(&closed, "close_write")?];
+    watched.must_tell(&[by_children, by_suite].concat())?;
+    // Opened again it is judged as anything is.
+    world::append(&closed)?;
+    watched.must_tell(&[modified(&closed, "close_write")?])?;
+    watched.agent.stop()?;
+    Ok(())
+}
+
 /// On a host that has a v1 hierarchy, a user's cgroup is called like a container; and a real container is one by v1 alone.
 pub(crate) fn cgroup_v1(setting: &Setting) -> anyhow::Result<()> {
     let hierarchy = Path::new("/run/muster-test/v1");

@@ -260,15 +260,16 @@ impl Digests {
     /// namespace (which sees the same file unless one of the two changed its root); a relative one cannot be.
     ///
     /// With a time, it is an error if the name may not have meant the same file then. `follow`: if the name is a symbolic link's, what
-    /// that leads to is meant.
+    /// that leads to is meant. `host`: the workload is the host, and this process has its root directory, in which the path is.
     pub fn resolve_by_name(
         &mut self,
         task: &Task,
         file: &FileRef,
         at: Option<SystemTime>,
         follow: bool,
+        host: Option<u32>,
     ) -> io::Result<FileRef> {
-        name::resolve(&mut self.ways, task, file, at, follow)
+        name::resolve(&mut self.ways, task, file, at, follow, host)
     }
 
     /// The file has this name in a process's root now.
@@ -306,6 +307,11 @@ impl Digests {
     /// A file that a process has mapped at `range` (`<start>-<end>`), which `/proc/<pid>/maps` shows as `path`.
     pub fn mapping(&self, process: u32, range: &str, path: &[u8]) -> io::Result<FileRef> {
         name::mapping(&self.ways, process, range, path)
+    }
+
+    /// A file that a process has open.
+    pub fn descriptor(&self, process: u32, fd: u32) -> io::Result<FileRef> {
+        name::opened(&self.ways, process, fd)
     }
 
     /// How the file begins. `None` when it cannot be read any more, or a program serves it: that says nothing of what the next reader

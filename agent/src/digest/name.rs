@@ -13,13 +13,15 @@ use super::certain;
 use super::open::{Found, Ways, ctime_ns, device, link, size};
 use crate::event::{FileIdentity, FilePath, FileRef, Inode, Place, Task};
 
-/// `file` with its absolute path as the workload sees it, identity, mode and place, all as they are now.
+/// `file` with its absolute path as the workload sees it, identity, mode and place, all as they are now. `host`: the workload is the
+/// host, and this process has its root directory.
 pub(super) fn resolve(
     ways: &mut Ways,
     task: &Task,
     file: &FileRef,
     at: Option<SystemTime>,
     follow: bool,
+    host: Option<u32>,
 ) -> io::Result<FileRef> {
     let pid = task.process.tgid;
     let name = file.path.as_bytes();
@@ -29,6 +31,11 @@ pub(super) fn resolve(
     let (found, root) = match descriptor(name) {
         Some(number) => (link(&ways.proc.join(format!("{pid}/fd/{number}")))?, root(ways, pid)?),
         None => by_path(ways, task, name, at, follow)?,
+    };
+    // A process of the host may have another root directory than the host.
+    let root = match host.filter(|_| ways.is_in_hosts_mounts(task)) {
+        Some(host) => self::root(ways, host).unwrap_or(root),
+        None => root,
     };
     let resolved = describe(&found, &root)?;
     // No trace is left of what a descriptor was before. That it is a memfd now speaks for nothing anyway.
@@ -46,6 +53,11 @@ pub(super) fn resolve(
 /// The program of a process, as it is now.
 pub(super) fn program(ways: &Ways, pid: u32) -> io::Result<FileRef> {
     describe(&ways.exe(pid)?, &root(ways, pid)?)
+}
+
+/// A file that a process has open.
+pub(super) fn opened(ways: &Ways, pid: u32, fd: u32) -> io::Result<FileRef> {
+    describe(&link(&ways.proc.join(format!("{pid}/fd/{fd}")))?, &root(ways, pid)?)
 }
 
 /// A mapped file, by the link of its mapping; where that may not be followed (CAP_CHECKPOINT_RESTORE), by its path.

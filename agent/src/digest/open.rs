@@ -20,7 +20,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SU
 
 use super::Reason;
 use super::budget::Allowances;
-use crate::event::{FileIdentity, FileRef};
+use crate::event::{FileIdentity, FileRef, Task};
 
 /// Open files of a process, or its mappings, that are looked at.
 const MAX_LINKS: usize = 65_536;
@@ -249,6 +249,11 @@ impl Ways {
         }
         self.peers.insert(mnt_ns, found.ok_or_else(Instant::now));
         Ok(found)
+    }
+
+    /// The task has the host's mounts.
+    pub(super) fn is_in_hosts_mounts(&self, task: &Task) -> bool {
+        task.mnt_ns != 0 && self.host_ns == Some(task.mnt_ns)
     }
 
     fn mount_namespace(&self, pid: u32) -> Option<u32> {

@@ -564,7 +564,7 @@ fn names_as_the_caller_gave_them() {
     let names =
         ["dir/run.sh", "./dir/../dir/run.sh", "link", "/srv/dir/run.sh", "/dev/fd/63", "/proc/self/fd/63"];
     for name in names {
-        let found = digests.resolve_by_name(&task(30), &by_name(name), None, true).expect(name);
+        let found = digests.resolve_by_name(&task(30), &by_name(name), None, true, None).expect(name);
         assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"), "{name}");
         let mut expected = FileIdentity { generation: 0, i_version: 0, ..here(&script).identity };
         expected.real.generation = 0;
@@ -577,20 +577,21 @@ fn names_as_the_caller_gave_them() {
     }
     // The process is gone.
     let found = digests
-        .resolve_by_name(&task(31), &by_name("/srv/dir/run.sh"), None, true)
+        .resolve_by_name(&task(31), &by_name("/srv/dir/run.sh"), None, true, None)
         .expect("by another process");
     assert_eq!(found.path, FilePath::from("/srv/dir/run.sh"));
     let error = digests
-        .resolve_by_name(&task(31), &by_name("dir/run.sh"), None, true)
+        .resolve_by_name(&task(31), &by_name("dir/run.sh"), None, true, None)
         .expect_err("nowhere to start from");
     assert!(error.to_string().contains("the process is gone"), "{error}");
     for name in ["/missing", "/dev/fd/64", ""] {
-        assert!(digests.resolve_by_name(&task(30), &by_name(name), None, true).is_err(), "{name}");
+        assert!(digests.resolve_by_name(&task(30), &by_name(name), None, true, None).is_err(), "{name}");
     }
     // Its working directory was moved out of its root.
     fs::remove_file(dir.path().join("proc/30/cwd")).expect("removed");
     symlink("/", dir.path().join("proc/30/cwd")).expect("a link");
-    let error = digests.resolve_by_name(&task(30), &by_name("dir/run.sh"), None, true).expect_err("outside");
+    let error =
+        digests.resolve_by_name(&task(30), &by_name("dir/run.sh"), None, true, None).expect_err("outside");
     assert!(error.to_string().contains("outside its root"), "{error}");
 }
 
@@ -608,7 +609,7 @@ fn a_name_that_may_have_meant_another_file() {
     settle();
     let mut resolve = |name: &str, at| {
         let by_name = FileRef { path: FilePath::from(name), by_name: true, ..FileRef::default() };
-        digests.resolve_by_name(&task(30), &by_name, Some(at), true).map(|found| found.path.to_string())
+        digests.resolve_by_name(&task(30), &by_name, Some(at), true, None).map(|found| found.path.to_string())
     };
     let expect = |result: io::Result<String>, why: &str| {
         let error = result.expect_err(why).to_string();
@@ -648,7 +649,7 @@ fn names_of_this_process() {
     let name = format!("/dev/fd/{}", memfd.as_raw_fd());
     let event = FileRef { path: FilePath::from(name.as_str()), by_name: true, ..FileRef::default() };
     let mut digests = digests();
-    let found = digests.resolve_by_name(&me(), &event, None, true).expect("resolved");
+    let found = digests.resolve_by_name(&me(), &event, None, true, None).expect("resolved");
     assert_eq!(
         (found.path.to_string().as_str(), found.place, found.deleted),
         ("/memfd:script", Place::Memfd, true)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::program::{Culprit, Program, worse};
 use super::{Facts, Judge, PROCESSES};
-use crate::event::{Action, Event, FileRef, ProcessId};
+use crate::event::{Action, Event, FileRef, ProcessId, Role};
 use crate::finding::Finding;
 use crate::recent::Recent;
 
@@ -19,7 +19,7 @@ pub(super) struct Before {
 }
 
 /// With the start as `/proc` has it.
-fn in_ticks(process: ProcessId) -> ProcessId {
+pub(super) fn in_ticks(process: ProcessId) -> ProcessId {
     ProcessId { start_ns: process.start_ns - process.start_ns % TICK_NS, ..process }
 }
 
@@ -64,18 +64,18 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     }
 
     /// Judges a file that processes ran, or had mapped, before the agent started.
-    pub(super) fn running(&mut self, event: &Event, file: &FileRef, library: bool, processes: &[ProcessId]) {
+    pub(super) fn running(&mut self, event: &Event, file: &FileRef, role: Role, processes: &[ProcessId]) {
         if self.before.is_past(event.task.process) {
             return;
         }
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else {
-            if !library {
+            if role == Role::Program {
                 self.unjudged(event, &workload, file);
             }
             return;
         };
-        let action = if library { Action::Library } else { Action::Exec };
+        let action = if role == Role::Program { Action::Exec } else { Action::Library };
         let Some(culprit) = self.run(event, &workload, &image, file, action).culprit else { return };
         for process in processes {
             if self.before.is_past(*process) {

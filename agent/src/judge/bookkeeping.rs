@@ -7,9 +7,10 @@
 use crate::glob;
 
 /// Databases, caches and logs.
-const PLACES: [&[u8]; 10] = [
+const PLACES: [&[u8]; 11] = [
     b"/var/lib/dpkg/",
     b"/var/cache/debconf/",
+    b"/var/cache/apt/",
     b"/var/lib/rpm/",
     b"/usr/lib/sysimage/rpm/",
     b"/var/tmp/rpm-tmp.",
@@ -64,6 +65,8 @@ mod tests {
             ("/var/lib/dpkg/tmp.ci/preinst", true, true),
             ("/var/lib/dpkg/tmp.ci/preinst.dpkg-new", true, true),
             ("/var/cache/debconf/tmp.ci/x.config.a1b2", true, true),
+            ("/var/cache/apt/pkgcache.bin", true, false),
+            ("/var/cache/apt/x.postinst", true, false),
             ("/var/tmp/rpm-tmp.abc", true, true),
             ("/usr/lib/apk/exec/x.post-install", true, true),
             ("/usr/lib/apk/x", true, false),

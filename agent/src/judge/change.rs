@@ -65,6 +65,11 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return;
         }
         let workload = self.facts.workload();
+        let elsewhere = self.in_hosts_root(&workload, file, target);
+        let (file, target) = match &elsewhere {
+            Some((file, target)) => (file, target.as_ref()),
+            None => (file, target),
+        };
         if let Some(image) = self.image_of(event, &workload) {
             let by = By { event, workload: &workload, of: &workload, image: &image, op };
             self.changed(&by, file, target, mode);

@@ -1,13 +1,16 @@
 //! Files of the SBOM that are open for write for long. The close of the last writer, by which a file is judged, may never come: so they
-//! are looked at meanwhile, and again when they have changed since, each time after twice as long.
+//! are looked at meanwhile, and again when they have changed since, each time after twice as long. What was open before the agent
+//! started is looked at for the first time then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::before::in_ticks;
 use super::change::By;
 use super::report::About;
 use super::{FILE_TYPE, Facts, Judge, Known, REGULAR};
-use crate::event::{Content, Event, FileOp, FilePath, FileRef, Inode};
+use crate::event::{Content, Event, FileOp, FilePath, FileRef, Flavour, Inode, ProcessId};
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
@@ -35,12 +38,16 @@ struct Open {
     seen: Option<(u64, u64)>,
     /// What was reported last.
     told: Option<Sha256>,
+    /// It was open before the agent started.
+    before: bool,
 }
 
 /// Files of the SBOM that are open for write.
 #[derive(Default)]
 pub(super) struct Held {
     open: BTreeMap<Inode, Open>,
+    /// Those that were open before the agent, by path and workload. Nobody told their generation, nor on overlayfs their device.
+    before: HashMap<FilePath, Vec<(Arc<Workload>, Inode)>>,
     due_ns: Option<u64>,
 }
 
@@ -49,9 +56,35 @@ impl Held {
         self.due_ns.is_some_and(|due| due <= now_ns)
     }
 
+    /// As what it is known.
+    fn key(&self, file: &FileRef, workload: impl FnOnce() -> Arc<Workload>) -> Option<Inode> {
+        let inode = file.identity.inode();
+        if self.open.contains_key(&inode) {
+            return Some(inode);
+        }
+        if self.before.is_empty() {
+            return None;
+        }
+        let unsure = Inode { generation: 0, ..inode };
+        if self.open.get(&unsure).is_some_and(|open| open.before) {
+            return Some(unsure);
+        }
+        let named = self.before.get(&file.path)?;
+        let workload = workload();
+        named.iter().find(|(of, _)| of.info.id == workload.info.id).map(|(_, inode)| *inode)
+    }
+
     /// The last writer has closed it.
     fn close(&mut self, inode: Inode) {
-        self.open.remove(&inode);
+        if let Some(open) = self.open.remove(&inode)
+            && open.before
+            && let Some(named) = self.before.get_mut(&open.file.path)
+        {
+            named.retain(|(_, other)| *other != inode);
+            if named.is_empty() {
+                self.before.remove(&open.file.path);
+            }
+        }
         if self.open.is_empty() {
             self.due_ns = None;
         }
@@ -74,19 +107,45 @@ impl Held {
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// A file was opened for write, or closed by a writer.
     pub(super) fn note_held(&mut self, event: &Event, op: FileOp, file: &FileRef) {
-        let inode = file.identity.inode();
-        match op {
-            FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite => {}
-            FileOp::CloseWrite if file.has_writers => {
-                self.held.changed(inode, event.time_ns);
-                if self.held.open.contains_key(&inode) {
-                    return self.look_at_held(event.time_ns);
-                }
+        let facts = &mut self.facts;
+        let known = self.held.key(file, || facts.workload());
+        match (op, known) {
+            (FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite, None) => {
+                self.hold_open(event, op, file, false);
             }
-            FileOp::CloseWrite => return self.held.close(inode),
-            _ => return,
+            (FileOp::CloseWrite, Some(inode)) if file.has_writers => {
+                self.held.changed(inode, event.time_ns);
+                self.look_at_held(event.time_ns);
+            }
+            (FileOp::CloseWrite, None) if file.has_writers => {
+                self.hold_open(event, op, file, false);
+                self.held.changed(file.identity.inode(), event.time_ns);
+                self.look_at_held(event.time_ns);
+            }
+            (FileOp::CloseWrite, Some(inode)) => self.held.close(inode),
+            _ => {}
         }
-        if file.mode & FILE_TYPE != REGULAR || inode.ino == 0 || self.held.open.contains_key(&inode) {
+    }
+
+    /// Processes had a file open for write before the agent started. It is looked at now, and what becomes of it later is judged as if
+    /// the open had been seen.
+    pub(super) fn was_writing(&mut self, event: &Event, file: &FileRef, processes: &[ProcessId]) {
+        if event.flavour == Flavour::Tracepoint {
+            for process in processes {
+                self.writes(event, in_ticks(*process), file);
+            }
+        }
+        let facts = &mut self.facts;
+        if self.held.key(file, || facts.workload()).is_none() {
+            self.hold_open(event, FileOp::OpenWrite, file, true);
+            self.look_at_held(event.time_ns);
+        }
+    }
+
+    /// From now on it is looked at, if the SBOM has it. `before`: it was open before the agent started.
+    fn hold_open(&mut self, event: &Event, op: FileOp, file: &FileRef, before: bool) {
+        let inode = file.identity.inode();
+        if file.mode & FILE_TYPE != REGULAR || inode.ino == 0 {
             return;
         }
         let workload = self.facts.workload();
@@ -110,7 +169,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             };
             return self.report(event, &workload.info, judgement, &about);
         }
-        let due_ns = event.time_ns.saturating_add(PATIENCE_NS);
+        if before {
+            self.held.before.entry(file.path.clone()).or_default().push((Arc::clone(&workload), inode));
+        }
+        let due_ns = if before { event.time_ns } else { event.time_ns.saturating_add(PATIENCE_NS) };
         let open = Open {
             event: event.clone(),
             file: file.clone(),
@@ -120,13 +182,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             looked_ns: None,
             seen: None,
             told: None,
+            before,
         };
         self.held.open.insert(inode, open);
         self.held.due_ns = Some(self.held.due_ns.map_or(due_ns, |due| due.min(due_ns)));
-        if op == FileOp::CloseWrite {
-            self.held.changed(inode, event.time_ns);
-            self.look_at_held(event.time_ns);
-        }
     }
 
     /// Looks at what is open for too long.
@@ -144,8 +203,11 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         for inode in due {
             let Some(mut open) = self.held.open.remove(&inode) else { continue };
             self.look_at(&mut open, now_ns);
+            // The first look at what was open before the agent is not one of those that follow.
+            if !open.before || open.looked_ns.is_some() {
+                open.wait_ns = open.wait_ns.saturating_mul(2).min(AT_MOST_NS);
+            }
             open.looked_ns = Some(now_ns);
-            open.wait_ns = open.wait_ns.saturating_mul(2).min(AT_MOST_NS);
             open.due_ns = now_ns.saturating_add(open.wait_ns);
             self.held.open.insert(inode, open);
         }
@@ -163,23 +225,24 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let workload = Arc::clone(&open.workload);
         let by =
             By { event: &event, workload: &workload, of: &workload, image: &image, op: FileOp::OpenWrite };
-        let since = std::time::Duration::from_nanos(now_ns.saturating_sub(open.event.time_ns));
-        self.judge_held(&by, &file, since, &mut open.told);
+        let since = match open.before {
+            true => "since before the agent started".to_owned(),
+            false => {
+                let since = Duration::from_nanos(now_ns.saturating_sub(open.event.time_ns));
+                format!("for {} s", since.as_secs())
+            }
+        };
+        self.judge_held(&by, &file, &since, &mut open.told);
     }
 
-    fn judge_held(
-        &mut self,
-        by: &By<'_>,
-        file: &FileRef,
-        since: std::time::Duration,
-        told: &mut Option<Sha256>,
-    ) {
+    fn judge_held(&mut self, by: &By<'_>, file: &FileRef, since: &str, told: &mut Option<Sha256>) {
         let image: &Arc<Known> = by.image;
         let name: FilePath = self.listed_as(by, file).unwrap_or_else(|| file.path.clone());
         let mut observation = self.observe_as(by, file, &name);
         let (mut judgement, session) = self.consider(&by.event.task, by.workload, image, &mut observation);
-        // What a package manager has open it will close.
-        if session.is_some() || judgement.is_silent() {
+        // What a package manager has open it will close; and that nothing can be said of it is said then.
+        let says_nothing = judgement.is_silent() || judgement.verdict == Verdict::PathOnly;
+        if session.is_some() || says_nothing {
             return;
         }
         if let Content::Known { sha256, .. } = observation.content
@@ -187,11 +250,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         {
             return;
         }
-        judgement.reason = format!(
-            "{}; it has been open for write for {} s, so this may not be all",
-            judgement.reason,
-            since.as_secs()
-        );
+        judgement.reason =
+            format!("{}; it has been open for write {since}, so this may not be all", judgement.reason);
         self.found(by.event, by.workload, image, &observation, &judgement);
     }
 }

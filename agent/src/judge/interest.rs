@@ -32,10 +32,12 @@ fn is_module(path: &[u8]) -> bool {
     packed.unwrap_or(name).ends_with(MODULE)
 }
 
-/// `x.so`, `x.so.1`.
+/// `x.so`, `x.so.1`. What the dynamic linker is told (`ld.so.cache`, `ld.so.conf`) is data.
 fn is_library(path: &[u8]) -> bool {
     let name = file_name(path);
-    name.ends_with(LIBRARY) || memchr::memmem::find(name, b".so.").is_some()
+    let told = name.strip_prefix(b"ld.so.").and_then(|rest| rest.first());
+    let is_linkers = told.is_some_and(|byte| !byte.is_ascii_digit());
+    name.ends_with(LIBRARY) || !is_linkers && memchr::memmem::find(name, b".so.").is_some()
 }
 
 /// Below a directory from which kernel modules are loaded.
@@ -88,6 +90,9 @@ mod tests {
             ("/usr/lib/libz.so", true, false),
             ("/usr/lib/libz.so.1.2.13", true, false),
             ("/usr/lib/x.so.d/readme", false, false),
+            ("/lib/ld.so.1", true, false),
+            ("/etc/ld.so.cache~", false, false),
+            ("/tmp/ld.so.cache.so", true, false),
             ("/tmp/resolv.so.conf", true, false),
             ("/usr/lib/modules/6.1/x.ko", false, true),
             ("/usr/lib/modules/6.1/x.ko.zst", false, true),

@@ -241,8 +241,9 @@ impl Facts for Live {
     fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         // Of a changed file the content now is asked for.
         let at = self.is_exec.then_some(self.time);
+        let host = self.host.as_ref().filter(|_| self.workload.is_host).map(HostRoot::process);
         self.digests
-            .resolve_by_name(task, file, at, !self.is_of_name)
+            .resolve_by_name(task, file, at, !self.is_of_name, host)
             .map_err(|e| format!("what its name means cannot be found out any more: {e}").into())
     }
 

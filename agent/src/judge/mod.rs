@@ -34,7 +34,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::event::{Action, Body, Connect, Content, Event, FileRef, Observation, Place, ProcessId, Task};
+use crate::event::{
+    Action, Body, Connect, Content, Event, FileRef, Observation, Place, ProcessId, Role, Task,
+};
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::identity::Digests;
 use crate::images::Image;
@@ -82,6 +84,7 @@ use settling::Settling;
 use silent::Silent;
 pub use stage::{Handover, QUEUE, Rooms, Seen, Stage};
 use updates::{Of, Updates};
+use writers::Writers;
 
 /// Processes whose programs are remembered.
 const PROCESSES: usize = 131_072;
@@ -91,9 +94,6 @@ const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 /// Any of the execute bits.
 const EXECUTABLE: u32 = 0o111;
-
-/// Files open for write that are kept for one process.
-const OPEN_FILES: usize = 256;
 
 /// Finds an image by its digests.
 pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
@@ -119,8 +119,8 @@ pub struct Judge<F, S> {
     once: Once,
     programs: Recent<ProcessId, Program>,
     before: Before,
-    /// Tracepoint flavour: files that a process opened for write and whose close was not seen.
-    writers: Recent<ProcessId, Vec<FileRef>>,
+    /// Of the tracepoint flavour alone.
+    writers: Writers,
     links: Links,
     held: Held,
     settling: Settling,
@@ -151,7 +151,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             once: Once::new(),
             programs: Recent::new(PROCESSES),
             before: Before::new(),
-            writers: Recent::new(PROCESSES),
+            writers: Writers::new(),
             links: Links::new(),
             held: Held::default(),
             settling: Settling::default(),
@@ -203,7 +203,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 self.before.ended(event.task.process);
                 self.updates.end(event.task.process, event.time_ns);
             }
-            Body::Running { file, library, processes } => self.running(event, file, *library, processes),
+            Body::Running { file, role: Role::Written, processes } => {
+                self.was_writing(event, file, processes);
+            }
+            Body::Running { file, role, processes } => self.running(event, file, *role, processes),
             // Only time passes.
             Body::Lost { count: 0, .. } => {}
             Body::Lost { kind, cause, count, since_ns } => {
@@ -461,6 +464,8 @@ fn is_fresh(file: &FileRef, workload: &Workload, image: &Known) -> bool {
     }
 }
 
+/// As far as is known: of a file that was open before the agent the generation is not.
 fn same_inode(a: &FileRef, b: &FileRef) -> bool {
-    a.identity.inode() == b.identity.inode()
+    let (a, b) = (a.identity.inode(), b.identity.inode());
+    a == b || (a.dev, a.ino) == (b.dev, b.ino) && (a.generation == 0 || b.generation == 0)
 }

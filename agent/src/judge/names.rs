@@ -10,6 +10,7 @@ use super::{FILE_TYPE, Facts, Judge, REGULAR};
 use crate::event::{Action, FileOp, FilePath, FileRef, Inode, Observation};
 use crate::finding::Finding;
 use crate::verdict;
+use crate::workload::Workload;
 
 /// The file, under a name of the SBOM.
 pub(super) fn at_name(file: &FileRef, name: &FilePath) -> FileRef {
@@ -30,6 +31,31 @@ pub(super) fn way(by: &By<'_>, path: &FilePath) -> String {
 }
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
+    /// A file that a process of the host changes, and its new name, by the names that they have in the host's own root directory, if that
+    /// of the process is another one (`chroot`, mounts of its own): its `/etc/x` is none of the SBOM's then.
+    pub(super) fn in_hosts_root(
+        &mut self,
+        workload: &Workload,
+        file: &FileRef,
+        target: Option<&FilePath>,
+    ) -> Option<(FileRef, Option<FilePath>)> {
+        let origin = file.origin.as_ref().filter(|_| workload.is_host && !file.by_name)?;
+        let mut name_of = |own: &FilePath, place: &FilePath| {
+            let names = self.facts.names(workload, file.identity.dev, place);
+            if names.contains(own) { None } else { names.into_iter().next() }
+        };
+        let name = name_of(&file.path, &origin.path);
+        let other = target.and_then(|target| name_of(target, &origin.target));
+        if name.is_none() && other.is_none() {
+            return None;
+        }
+        let file = match name {
+            Some(path) => FileRef { path, truncated: false, unreachable: false, ..file.clone() },
+            None => file.clone(),
+        };
+        Some((file, other.or_else(|| target.cloned())))
+    }
+
     /// The file under each of its names: its own, if that counts, and those by other mounts.
     pub(super) fn all_names(&mut self, by: &By<'_>, file: &FileRef) -> Vec<FileRef> {
         let mut all: Vec<_> = (!by.is_foreign()).then(|| file.clone()).into_iter().collect();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::loss::Loss;
 use super::{Facts, Judge, Known};
-use crate::event::{Body, Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind, LossCause, Task};
+use crate::event::{
+    Body, Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind, LossCause, Role, Task,
+};
 use crate::finding::{Basis, Finding, Severity, Verdict, WorkloadInfo};
 use crate::verdict::{self, Judgement};
 
@@ -84,7 +86,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             used: _,
         } = judgement;
         let reason = match &event.body {
-            Body::Running { processes, .. } if about.file.is_some() => {
+            Body::Running { role: Role::Program | Role::Library, processes, .. } if about.file.is_some() => {
                 format!("{reason}; {}", super::before::in_words(processes))
             }
             _ => reason,

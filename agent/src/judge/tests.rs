@@ -6,11 +6,12 @@ use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
 use crate::attestation::PredicateType;
 use crate::event::{DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, Kind, LossCause, Protocol, Start};
-use crate::event::{Owner, PackageDigest, WeakDigests};
+use crate::event::{Origin, Owner, PackageDigest, WeakDigests};
 use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
 use crate::images::{Document, ImageState, Loss, Lost};
 use crate::sbom::{self, ImageIndex};
 
+mod roots;
 mod start;
 
 const IMAGE: Sha256 = Sha256([9; 32]);
@@ -1408,7 +1409,7 @@ fn package_derived_is_said_once_and_held_against_nobody() {
 
 /// A data file that was changed by a name that the SBOM does not have.
 fn elsewhere(path: &str, place: &str) -> FileRef {
-    let origin = Box::new(crate::event::Origin { path: place.into(), ..crate::event::Origin::default() });
+    let origin = Box::new(Origin { path: place.into(), ..Origin::default() });
     FileRef { mode: 0o100_644, origin: Some(origin), ..at(path) }
 }
 
@@ -1435,8 +1436,13 @@ fn a_change_through_another_mount_is_a_change_of_the_sboms_file() {
             let mut world = b.world.0.borrow_mut();
             world.files.extend([("/mnt/bin/sh", OTHER), ("/mnt/bin/true", ATTESTED), ("/mnt/data", OTHER)]);
             world.files.insert("/mnt/bin/other", ATTESTED);
-            for place in ["/bin/true", "/bin/sh", "/bin/other", "/srv/data"] {
-                world.places.push((true, place, place));
+            for (place, other) in [
+                ("/bin/true", "/mnt/bin/true"),
+                ("/bin/sh", "/mnt/bin/sh"),
+                ("/bin/other", "/mnt/bin/other"),
+                ("/srv/data", "/mnt/data"),
+            ] {
+                world.places.extend([(true, place, place), (true, place, other)]);
             }
         }
         let body = Body::File { op, file, target: target.map(FilePath::from), mode: None };
@@ -1564,6 +1570,21 @@ fn a_file_of_the_sbom_that_is_open_for_long_is_looked_at() {
     assert_eq!(b.world.0.borrow().looked, looked, "it is closed");
 }
 
+/// A lock that a package manager holds, for one.
+#[test]
+fn of_what_is_open_and_has_no_digest_nothing_is_said_before_it_is_closed() {
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    b.world.0.borrow_mut().empty.push("/bin/none");
+    let open = FileRef { has_writers: true, mode: 0o100_644, ..at("/bin/none") };
+    assert_eq!(verdicts(&b.file(FileOp::OpenWrite, open.clone())), []);
+    b.clock += 3 * held::PATIENCE_NS;
+    b.judge.tick(Duration::from_nanos(b.clock));
+    assert_eq!((verdicts(&b.found.take()), b.world.0.borrow().looked), (Vec::new(), 1));
+    let found = b.file(FileOp::CloseWrite, FileRef { has_writers: false, ..open });
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::PathOnly, "/bin/none"));
+}
+
 #[test]
 fn a_change_by_one_of_several_writers_is_judged_at_once() {
     let mut b = Bench::new();
@@ -1646,4 +1667,30 @@ fn objects_and_core_files_are_no_programs_but_kernel_modules_are() {
         let unread = b.judge.metrics.text().contains("muster_files_unread_total 1\n");
         assert_eq!(unread, path == "/opt/gone", "{path}");
     }
+}
+
+/// Processes open more than there is room for, by long paths. What is judged early is judged, and nothing is kept for ever.
+#[test]
+fn what_processes_have_open_for_write_is_bounded_and_none_of_it_forgotten() {
+    const PROCESSES: u32 = 512;
+    const FILES: u64 = 20;
+    let mut b = Bench::new();
+    b.world.0.borrow_mut().rest = Some(OTHER);
+    let long = "x".repeat(1000);
+    let (mut found, mut most) = (0, 0);
+    for pid in 1..=PROCESSES {
+        for n in 0..FILES {
+            let mut file = FileRef { has_writers: true, ..at(&format!("/opt/{long}/{pid}-{n}")) };
+            file.identity.ino = 1_000_000 + u64::from(pid) * FILES + n;
+            let body = Body::File { op: FileOp::OpenWrite, file, target: None, mode: None };
+            found += b.event(pid, body).len();
+            most = most.max(b.judge.writers.bytes());
+        }
+    }
+    let one = 2 * size_of::<FileRef>() + long.len();
+    assert!(most >= writers::BYTES && most <= writers::BYTES + one * PROCESSES as usize, "{most}");
+    for pid in 1..=PROCESSES {
+        found += b.event(pid, Body::Exit { status: 0 }).len();
+    }
+    assert_eq!((found as u64, b.judge.writers.bytes()), (u64::from(PROCESSES) * FILES, 0));
 }

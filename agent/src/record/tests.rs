@@ -4,7 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::event::{
     Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, KernelDigest, Kind,
-    LossCause, PackageDigest, Place, Protocol, Start, Task,
+    LossCause, PackageDigest, Place, Protocol, Role, Start, Task,
 };
 use crate::finding::Sha256;
 use crate::finding::{Finding, ProcessInfo, Verdict};
@@ -132,6 +132,11 @@ fn events() -> Vec<Event> {
         Body::Lost { kind: Kind::Exec, cause: LossCause::RingFull, count: 3, since_ns: 1 },
         Body::Exec { exe: file("/usr/bin/dpkg"), script: None },
         change(FileOp::CloseWrite, "/opt/new.so", None),
+        Body::Running {
+            file: FileRef { mode: 0o100_644, has_writers: true, ..file("/bin/true") },
+            role: Role::Written,
+            processes: vec![ProcessId { tgid: 5, start_ns: 0 }],
+        },
     ]
     .into_iter()
     .zip(1..)

@@ -295,13 +295,13 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
             "io_uring: opens, renames, links, unlinks and connects made through it",
             "that a file has a name in the SBOM by another mount (bind mounts), when it is renamed, linked, removed, cut or changed in \
              mode by name; a write to it is seen",
-            "files opened by handle (open_by_handle_at), and files changed through a mapping or a descriptor that was \
-             open before the agent started",
+            "files opened by handle (open_by_handle_at)",
             "a file that mprotect makes executable after it was mapped, and the mappings that the kernel's ELF loader makes \
              (the dynamic linker's own)",
             "messages of one sendmmsg call after the eighth",
             "the close of a descriptor that a child inherited, when the child writes after its parent has ended",
-            "of more than 256 files that one process has open for write the oldest are judged before they are closed",
+            "of more than 256 files that one process has open for write (16, or one, while all together have very many) the oldest are \
+             judged before they are closed",
             "of more than some 8000 system calls under way at once those that began first",
             "names and addresses of a system call whose memory another thread changed before the look: what it says then \
              is what is reported",

@@ -1,7 +1,7 @@
 //! A digest counts only for the content that it was read from, and reading it holds up nobody.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("content: more mapped at once than the kernel hashes of one cgroup", budget),
         seen("content: code that is gone before its first bytes are read", gone),
         seen("content: pidfds closed", pidfds),
+        seen("content: no digest is kept of what was mapped for writing", pinned),
         seen("content: program that a container uses changed in its layer", layer),
         seen("content: attested program changed and put back 20 times", put_back),
         seen("content: file system written through its block device", block_device),
@@ -133,6 +134,34 @@ fn pidfds(_: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     run(Command::new("/usr/bin/python3")
         .args(["-c", "import os\nfor _ in range(20): os.close(os.pidfd_open(os.getpid()))"]))?;
     Ok(Vec::new())
+}
+
+/// Pages that were pinned while it was mapped may be stored into after it is not: no sign of it would show.
+fn pinned(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (mapped, other) = (stage.world.disk.join("was-mapped"), stage.world.disk.join("was-not-mapped"));
+    for (file, last) in [(&mapped, 1), (&other, 2)] {
+        fs::write(file, [fs::read(&stage.world.tool)?, vec![last]].concat())?;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o755))?;
+    }
+    let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm.close()";
+    run(Command::new("/usr/bin/python3").args(["-c", script]).arg(&mapped))?;
+    std::thread::sleep(Duration::from_millis(200));
+    stage.settle()?;
+    let run_both =
+        || [&mapped, &other].into_iter().try_for_each(|file| run(Command::new(file).arg("exit")).map(drop));
+    for _ in 0..3 {
+        run_both()?;
+    }
+    // Of the other file it is, once it has run.
+    let came = stage.settle()?;
+    let path = other.display().to_string();
+    let kept = came.iter().any(|f| f.path == path && f.digest_origin.ends_with("_cache"));
+    ensure!(kept, "no digest was kept:\n{}", came.iter().map(describe).collect::<Vec<_>>().join("\n"));
+    run_both()?;
+    Ok(vec![
+        found(Exec, Unauthorized, &mapped)?.digest_from(&["kernel", "agent"]),
+        found(Exec, Unauthorized, &other)?.digest_from(&["kernel_cache", "agent_cache"]),
+    ])
 }
 
 /// The overlay's inode stays as it was. Once with the digest of before known to whoever keeps any, and once without.

@@ -12,7 +12,8 @@ fn started(tgid: u32, start_ns: u64) -> ProcessId {
 
 fn running(path: &str, library: bool, processes: &[u32]) -> Body {
     let processes = processes.iter().map(|pid| started(*pid, 0)).collect();
-    Body::Running { file: at(path), library, processes }
+    let role = if library { Role::Library } else { Role::Program };
+    Body::Running { file: at(path), role, processes }
 }
 
 #[test]
@@ -65,7 +66,8 @@ fn what_has_run_another_program_by_then_is_left_out() {
 fn a_process_is_the_same_by_its_exact_start() {
     let mut b = Bench::new();
     b.world.0.borrow_mut().program = Some(at("/bin/true"));
-    let body = Body::Running { file: at("/opt/x"), library: true, processes: vec![started(5, 3 * TICK)] };
+    let body =
+        Body::Running { file: at("/opt/x"), role: Role::Library, processes: vec![started(5, 3 * TICK)] };
     assert_eq!(b.event(5, body).len(), 1);
     for (start_ns, expected) in
         [(3 * TICK + 7, true), (4 * TICK - 1, true), (4 * TICK, false), (2 * TICK, false)]
@@ -111,4 +113,104 @@ fn findings_name_the_claim_that_is_not_believed() {
     assert_eq!((found[0].severity, found[0].workload.id.as_str()), (Severity::High, "host"));
     assert!(found[0].reason.ends_with(claim), "{}", found[0].reason);
     assert_eq!(verdicts(&b.exec(6, at("/bin/true"))), []);
+}
+
+fn written(path: &str, processes: &[u32]) -> Body {
+    let file = FileRef { has_writers: true, ..at(path) };
+    let processes = processes.iter().map(|pid| started(*pid, 0)).collect();
+    Body::Running { file, role: Role::Written, processes }
+}
+
+/// As the kernel has it.
+fn with_generation(path: &str) -> FileRef {
+    let mut file = at(path);
+    file.identity.generation = 77;
+    file
+}
+
+#[test]
+fn what_was_open_for_write_before_is_looked_at_and_watched() {
+    use crate::judge::held::PATIENCE_NS;
+    for flavour in [Flavour::Lsm, Flavour::Tracepoint] {
+        let mut b = Bench::new();
+        b.flavour = flavour;
+        let wait = |b: &mut Bench, ns: u64| {
+            b.clock += ns;
+            b.judge.tick(Duration::from_nanos(b.clock));
+            b.found.take()
+        };
+        // What the SBOM does not have is nobody's business; what is as it says is silent, and not forgotten.
+        assert_eq!(verdicts(&b.event(5, written("/opt/x", &[5]))), []);
+        assert_eq!(verdicts(&b.event(5, written("/bin/true", &[5, 6]))), []);
+        b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+        let found = wait(&mut b, PATIENCE_NS);
+        assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/true"));
+        let words = "; it has been open for write since before the agent started, so this may not be all";
+        assert!(found[0].reason.ends_with(words), "{}", found[0].reason);
+        assert_eq!((found[0].operation, found[0].severity), (Some(FileOp::OpenWrite), Severity::High));
+        // What was changed by then is told at once, and once for all that have it open.
+        b.world.0.borrow_mut().files.insert("/bin/sh", OTHER);
+        let found = b.event(5, written("/bin/sh", &[5]));
+        assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+        assert_eq!(verdicts(&b.event(6, written("/bin/sh", &[6]))), []);
+        // One of several closes it, and the last. The kernel knows its generation.
+        b.world.0.borrow_mut().files.insert("/bin/sh", 7);
+        b.clock += PATIENCE_NS;
+        let file = FileRef { has_writers: true, ..with_generation("/bin/sh") };
+        let found = b.event(5, Body::File { op: FileOp::CloseWrite, file, target: None, mode: None });
+        assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+        let close = |path| Body::File {
+            op: FileOp::CloseWrite,
+            file: with_generation(path),
+            target: None,
+            mode: None,
+        };
+        let found = b.event(5, close("/bin/sh"));
+        assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/sh"));
+        // On overlayfs not even the device is the kernel's, but the name is.
+        let mut elsewhere = with_generation("/bin/true");
+        elsewhere.identity.dev = 9;
+        let close = Body::File { op: FileOp::CloseWrite, file: elsewhere, target: None, mode: None };
+        assert_eq!(b.event(5, close).len(), 1);
+        b.world.0.borrow_mut().files.extend([("/bin/true", 8), ("/bin/sh", 8)]);
+        assert_eq!(verdicts(&wait(&mut b, 100 * PATIENCE_NS)), [], "both are closed");
+    }
+}
+
+/// No tracepoint sees what an exit closes. `/proc` has the process's start in ticks.
+#[test]
+fn what_was_open_for_write_before_is_judged_when_its_process_exits() {
+    let mut b = Bench::new();
+    let file = FileRef { has_writers: true, ..at("/bin/true") };
+    let body = Body::Running { file, role: Role::Written, processes: vec![started(5, 3 * TICK)] };
+    assert_eq!(verdicts(&b.event(5, body)), []);
+    b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+    let task = Task { process: started(5, 3 * TICK + 7), pid: 5, ..Task::default() };
+    let exit = Event { time_ns: 8, flavour: Flavour::Tracepoint, task, body: Body::Exit { status: 0 } };
+    b.judge.event(&exit);
+    let found = b.found.take();
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/true"));
+    assert_eq!(found[0].operation, Some(FileOp::CloseWrite));
+    b.judge.event(&exit);
+    assert_eq!(verdicts(&b.found.take()), [], "it has ended");
+}
+
+#[test]
+fn more_that_was_open_for_write_before_than_is_looked_at_is_undetermined() {
+    use crate::judge::held::FILES;
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    b.world.0.borrow_mut().rest = Some(ATTESTED);
+    for n in 0..=FILES {
+        let mut file = FileRef { has_writers: true, ..at("/bin/true") };
+        file.identity.ino = 1_000_000 + n as u64;
+        // Other workloads have other files at the same path.
+        let info = WorkloadInfo { id: n.to_string(), ..WorkloadInfo::default() };
+        let workload = Workload { info: Arc::new(info), ..Workload::clone(&container(1)) };
+        b.world.0.borrow_mut().workload = Some(Arc::new(workload));
+        let processes = vec![started(5, 0)];
+        let found = b.event(5, Body::Running { file, role: Role::Written, processes });
+        let told = found.iter().filter(|f| f.verdict == Verdict::Undetermined).count();
+        assert_eq!(told, usize::from(n == FILES), "{n}: {:?}", verdicts(&found));
+    }
 }

@@ -1,0 +1,38 @@
+//! Processes of the host that have another root directory than the host.
+
+use super::*;
+
+/// `ldconfig -r DIRECTORY` makes a root directory of it.
+#[test]
+fn what_a_process_of_the_host_changes_in_a_root_of_its_own_is_not_the_hosts() {
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    let inside = "/var/tmp/x/bin/true";
+    {
+        let mut world = b.world.0.borrow_mut();
+        world.files.extend([(inside, OTHER), ("/bin/true", OTHER)]);
+        world.places = vec![(true, inside, inside), (true, "/bin/true", "/bin/true"), (true, "/new", "/new")];
+    }
+    let change = |op, place: &str, target: Option<&str>| {
+        let origin = Origin { path: place.into(), target: target.unwrap_or_default().into() };
+        let file = FileRef { origin: Some(Box::new(origin)), ..at("/bin/true") };
+        Body::File { op, file, target: None, mode: None }
+    };
+    let found = b.event(1, change(FileOp::CloseWrite, inside, None));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Unauthorized, inside));
+    assert_eq!(verdicts(&b.event(1, change(FileOp::Unlink, inside, None))), []);
+    let found = b.event(1, change(FileOp::CloseWrite, "/bin/true", None));
+    assert_eq!(verdicts(&found), one(Kind::File, Verdict::Modified, "/bin/true"));
+    // By a new name.
+    let origin = Origin { path: "/new".into(), target: inside.into() };
+    let file = FileRef { origin: Some(Box::new(origin)), ..at("/bin/true.new") };
+    let body = Body::File { op: FileOp::Rename, file, target: Some("/bin/true".into()), mode: None };
+    assert_eq!(verdicts(&b.event(1, body)), one(Kind::File, Verdict::Unauthorized, inside));
+    // A container's root is its own.
+    b.world.0.borrow_mut().workload = Some(container(WALL));
+    let found = b.event(1, change(FileOp::CloseWrite, inside, None));
+    assert!(
+        found.iter().any(|f| f.verdict == Verdict::Modified && f.path == "/bin/true".into()),
+        "{found:?}"
+    );
+}
