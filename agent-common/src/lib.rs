@@ -21,7 +21,7 @@ pub const NAME_CAP: usize = 256;
 /// Size of a path buffer: a name that starts at the last byte of [`PATH_CAP`] still fits, which is what the verifier
 /// wants to see.
 pub const PATH_BUF: usize = PATH_CAP + NAME_CAP;
-/// [`FileRecord::origin_len`] of names that did not fit into the buffer, or were too many.
+/// [`FileRecord::origin_len`] of names that did not fit into their buffer, or were too many.
 pub const ORIGIN_CUT: u16 = u16::MAX;
 /// Length of a task's command name (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
@@ -353,40 +353,38 @@ pub struct Digest {
     pub error: i32,
 }
 
-/// A record that one or two paths follow, as long as they are: all bytes of the first, then all of the second.
+/// A record that one or two paths follow, each with the names up to the root of its file system behind it, all as long as they are.
 pub trait WithPaths {
-    /// How many bytes each of the two has. A record of the kernel programs never states more than [`PATH_BUF`].
-    fn path_lens(&self) -> [u32; 2];
+    /// How many bytes they have: the first path, its names, the second path, its names. A record of the kernel programs never states
+    /// more than [`PATH_BUF`].
+    fn path_lens(&self) -> [u16; 4];
 }
 
-/// The bytes of a path and of the names up to the root of its file system behind it.
+/// The bytes of names up to the root of a file system.
 #[inline(always)]
-fn with_origin(path: u16, origin: u16) -> u32 {
-    let origin = if origin == ORIGIN_CUT { 0 } else { origin };
-    u32::from(path) + u32::from(origin)
+fn origin_bytes(len: u16) -> u16 {
+    if len == ORIGIN_CUT { 0 } else { len }
 }
 
 impl WithPaths for ExecRecord {
     #[inline(always)]
-    fn path_lens(&self) -> [u32; 2] {
-        [self.exe.path_len.into(), self.script.path_len.into()]
+    fn path_lens(&self) -> [u16; 4] {
+        [self.exe.path_len, 0, self.script.path_len, 0]
     }
 }
 
 impl WithPaths for LibraryRecord {
     #[inline(always)]
-    fn path_lens(&self) -> [u32; 2] {
-        [self.file.path_len.into(), 0]
+    fn path_lens(&self) -> [u16; 4] {
+        [self.file.path_len, 0, 0, 0]
     }
 }
 
 impl WithPaths for FileRecord {
     #[inline(always)]
-    fn path_lens(&self) -> [u32; 2] {
-        [
-            with_origin(self.file.path_len, self.origin_len),
-            with_origin(self.target_len, self.target_origin_len),
-        ]
+    fn path_lens(&self) -> [u16; 4] {
+        let (origin, target_origin) = (origin_bytes(self.origin_len), origin_bytes(self.target_origin_len));
+        [self.file.path_len, origin, self.target_len, target_origin]
     }
 }
 

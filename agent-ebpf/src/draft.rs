@@ -10,9 +10,11 @@ use crate::atomic::add;
 use crate::layout::opaque;
 
 /// Drafts of one processor. One program can take the processor from another that is writing, on kernels that can be preempted.
-const DRAFTS_PER_CPU: u32 = 4;
+const DRAFTS_PER_CPU: u32 = 16;
+/// Those that are for execs alone: whatever else is done as often as it can be takes none of these.
+const FOR_EXECS: u32 = 4;
 
-/// A record, and room for the two paths behind it.
+/// A record, and room for what follows it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Draft<R> {
@@ -20,12 +22,16 @@ pub struct Draft<R> {
     pub head: R,
     /// The first path.
     pub path: [u8; PATH_BUF],
+    /// Its names up to the root of its file system. Room of their own, as who mounts chooses how long the path is.
+    pub origin: [u8; PATH_BUF],
     /// The second path.
     pub second_path: [u8; PATH_BUF],
+    /// Its names.
+    pub second_origin: [u8; PATH_BUF],
 }
 
 impl<R: WithPaths> Draft<R> {
-    /// Moves the second path to where the first ends, and states the size. The bytes of the whole record.
+    /// Moves each part to where the one before it ends, and states the size. The bytes of the whole record.
     ///
     /// # Safety
     /// `draft` is valid, a map value, and all of the record is written.
@@ -33,24 +39,39 @@ impl<R: WithPaths> Draft<R> {
     pub unsafe fn finish<'a>(draft: *mut Self) -> &'a [u8] {
         // SAFETY: the caller's promise.
         unsafe {
-            let [first, second] = (*draft).head.path_lens();
-            let first = bounded(first);
-            let second = bounded(second);
-            if second > 0 {
-                let to = (&raw mut (*draft).path).cast::<u8>().add(first);
-                bpf_probe_read_kernel(to.cast(), second as u32, (&raw const (*draft).second_path).cast());
-            }
-            let size = size_of::<R>() + first + second;
+            let [path, origin, second, second_origin] = (*draft).head.path_lens();
+            let mut end = bounded(path);
+            end += Self::part(draft, end, &raw const (*draft).origin, origin);
+            end += Self::part(draft, end, &raw const (*draft).second_path, second);
+            end += Self::part(draft, end, &raw const (*draft).second_origin, second_origin);
+            let size = size_of::<R>() + end;
             (*draft.cast::<Header>()).size = size as u32;
             core::slice::from_raw_parts(draft.cast(), size)
         }
+    }
+
+    /// Moves a part to so many bytes after the record. Its length.
+    ///
+    /// # Safety
+    /// As for [`Self::finish`]; `from` is a part of the draft, not before there.
+    #[inline(always)]
+    unsafe fn part(draft: *mut Self, at: usize, from: *const [u8; PATH_BUF], len: u16) -> usize {
+        let len = bounded(len);
+        if len > 0 {
+            // SAFETY: the caller's promise. The helper copies forwards.
+            unsafe {
+                let to = (&raw mut (*draft).path).cast::<u8>().add(at);
+                bpf_probe_read_kernel(to.cast(), len as u32, from.cast());
+            }
+        }
+        len
     }
 }
 
 /// What no path is longer than, said so that the verifier understands.
 #[inline(always)]
-fn bounded(len: u32) -> usize {
-    let len = opaque(len) as usize;
+fn bounded(len: u16) -> usize {
+    let len = opaque(u32::from(len)) as usize;
     if len > PATH_BUF { 0 } else { len }
 }
 
@@ -72,8 +93,9 @@ pub struct Claimed(*mut Slot);
 impl Claimed {
     /// None, when all of this processor are taken.
     #[inline(always)]
-    pub fn new() -> Option<Self> {
-        DRAFTS.get_ptr_mut(opaque(free_draft())).map(Self)
+    pub fn new(is_exec: bool) -> Option<Self> {
+        let first = if is_exec { 0 } else { FOR_EXECS };
+        DRAFTS.get_ptr_mut(opaque(free_draft(first))).map(Self)
     }
 
     /// Where to write.
@@ -92,12 +114,12 @@ impl Claimed {
     }
 }
 
-/// Claims a draft: its index, or one that none has. While a program has it, each other that comes finds at least two claims. Adding and
+/// Claims a draft, this one or one after it: its index, or one that none has. While a program has it, each other that comes finds at least two claims. Adding and
 /// reading are two steps, for an addition that tells its result needs kernel 5.12: then two may each find the other's claim, and both go
 /// on. A function of its own: a program has 512 bytes of stack.
 #[inline(never)]
-fn free_draft() -> u32 {
-    for index in 0..DRAFTS_PER_CPU {
+fn free_draft(first: u32) -> u32 {
+    for index in first..DRAFTS_PER_CPU {
         let Some(slot) = DRAFTS.get_ptr_mut(index) else { break };
         // SAFETY: a map value.
         let claims = unsafe { &raw mut (*slot).claims };

@@ -14,13 +14,13 @@ use crate::task;
 
 /// Exec, fork, exit. The agent may override the size of each ring at load.
 #[map]
-static RING_EXEC: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+static RING_EXEC: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 /// Executable mappings, which anybody can make faster than they are judged: they crowd nothing out but each other.
 #[map]
 static RING_LIBRARY: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// File changes.
 #[map]
-static RING_FILE: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
+static RING_FILE: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Connects.
 #[map]
 static RING_NET: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
@@ -110,15 +110,15 @@ pub fn emit_with_paths<R: Record + WithPaths>(task: u64, fill: impl FnOnce(*mut 
 
 /// Lets `submit` have a draft, and counts what never came into its ring.
 #[inline(always)]
-pub fn emit_by(task: u64, kind: u16, submit: impl FnOnce(Claimed) -> Submitted) {
-    let Some(claimed) = Claimed::new() else {
-        lost(task, kind, cause::MAP);
+pub fn emit_by(task: u64, of: u16, submit: impl FnOnce(Claimed) -> Submitted) {
+    let Some(claimed) = Claimed::new(of == kind::EXEC) else {
+        lost(task, of, cause::MAP);
         return;
     };
     let submitted = submit(claimed);
     claimed.release();
     if submitted == Submitted::NoRoom {
-        lost(task, kind, cause::RING);
+        lost(task, of, cause::RING);
     }
 }
 

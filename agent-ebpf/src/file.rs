@@ -88,7 +88,7 @@ unsafe fn fill(
         let buffer = &raw mut (*draft).path;
         let walked = path::of(task, path, buffer.cast());
         file_info::set_path(&raw mut (*record).file, walked);
-        (*record).origin_len = origin(task, info, path, buffer.cast(), walked.len);
+        (*record).origin_len = origin(task, info, path, (&raw mut (*draft).origin).cast());
     }
 }
 
@@ -119,12 +119,12 @@ unsafe fn set_op(record: *mut FileRecord, op: u8, arg: u32, open_flags: u32) {
 /// # Safety
 /// As [`path::origin`].
 #[inline(always)]
-unsafe fn origin(task: u64, info: &FileInfo, path: Path, buffer: *mut u8, start: u16) -> u16 {
+unsafe fn origin(task: u64, info: &FileInfo, path: Path, buffer: *mut u8) -> u16 {
     if info.flags & file_flag::TMPFS != 0 {
         return 0;
     }
     // SAFETY: the caller's promise.
-    unsafe { path::origin(task, path, buffer, start) }
+    unsafe { path::origin(task, path, buffer) }
 }
 
 /// Something that is about to be done to a name.
@@ -259,6 +259,10 @@ fn swap(kept: *const Draft<FileRecord>, inode: u64) {
             let (old, new) = (&raw const (*kept).path, &raw const (*kept).second_path);
             bpf_probe_read_kernel(path.cast(), PATH_BUF as u32, new.cast());
             bpf_probe_read_kernel(second.cast(), PATH_BUF as u32, old.cast());
+            let (origin, second) = (&raw mut (*draft).origin, &raw mut (*draft).second_origin);
+            let (old, new) = (&raw const (*kept).origin, &raw const (*kept).second_origin);
+            bpf_probe_read_kernel(origin.cast(), PATH_BUF as u32, new.cast());
+            bpf_probe_read_kernel(second.cast(), PATH_BUF as u32, old.cast());
         }
     });
 }
@@ -300,10 +304,10 @@ fn announce_pair(old: Path, new: Path, op: u8) {
             let info = &(*record).file;
             let buffer = &raw mut (*draft).path;
             let walked = path::of_name(task, old, buffer.cast());
-            (*record).origin_len = origin(task, info, old, buffer.cast(), walked.len);
+            (*record).origin_len = origin(task, info, old, (&raw mut (*draft).origin).cast());
             let target = &raw mut (*draft).second_path;
             let there = path::of_name(task, new, target.cast());
-            (*record).target_origin_len = origin(task, info, new, target.cast(), there.len);
+            (*record).target_origin_len = origin(task, info, new, (&raw mut (*draft).second_origin).cast());
             file_info::set_path(&raw mut (*record).file, walked);
             (*record).target_len = there.len;
             (*record).target_flags = there.flags;
@@ -577,7 +581,7 @@ pub fn attribute_set(dentry: u64, attribute: u64) {
             (*record).file = info;
             (*record).file.path_flags = path_flag::UNREACHABLE;
             set_op(record, file_op::CAPABILITY, 0, 0);
-            (*record).origin_len = path::within(dentry, (&raw mut (*draft).path).cast(), 0);
+            (*record).origin_len = path::within(dentry, (&raw mut (*draft).origin).cast());
         }
     });
 }

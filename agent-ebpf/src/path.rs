@@ -161,26 +161,39 @@ fn is_in_namespace(mnt: u64) -> bool {
 }
 
 /// The path may not be the file's only one by what is mounted: it leads through another mount than that of the task's root, or the
-/// root is only a part of its file system.
+/// root is only a part of its file system, or another than that of the mounts the task sees (`chroot` to a file system that is mounted
+/// somewhere).
 #[inline(always)]
 fn is_one_of_several(task: u64, path: Path) -> bool {
     let root = Path::root(task);
     let whole = pointer(path.mnt, &OFF_VFSMOUNT_ROOT);
-    path.mnt != root.mnt || root.dentry != whole || pointer(whole, &OFF_DENTRY_PARENT) != whole
+    path.mnt != root.mnt
+        || root.dentry != whole
+        || pointer(whole, &OFF_DENTRY_PARENT) != whole
+        || !is_lowest(root.mnt)
 }
 
-/// Writes the names from a file to the root of its file system to `buffer`, after `start` bytes, if they say more than its path;
-/// returns how many bytes these are.
+/// The mount is the lowest of its namespace, or lies on the root of another, as what an initramfs or pivot_root() leaves.
+#[inline(always)]
+fn is_lowest(mnt: u64) -> bool {
+    let mount = mnt.wrapping_sub(off(&OFF_MOUNT_MNT));
+    let parent = pointer(mount, &OFF_MOUNT_PARENT);
+    let below = pointer(parent + off(&OFF_MOUNT_MNT), &OFF_VFSMOUNT_ROOT);
+    parent == mount || pointer(mount, &OFF_MOUNT_MOUNTPOINT) == below
+}
+
+/// Writes the names from a file to the root of its file system to `buffer`, if they say more than its path; returns how many bytes
+/// these are.
 ///
 /// # Safety
 /// `buffer` has room for `PATH_BUF` bytes.
 #[inline(always)]
-pub unsafe fn origin(task: u64, path: Path, buffer: *mut u8, start: u16) -> u16 {
+pub unsafe fn origin(task: u64, path: Path, buffer: *mut u8) -> u16 {
     if !is_one_of_several(task, path) {
         return 0;
     }
     // SAFETY: the caller's promise.
-    unsafe { within(path.dentry, buffer, start) }
+    unsafe { within(path.dentry, buffer) }
 }
 
 /// The same of a name whose mount is not known.
@@ -188,10 +201,10 @@ pub unsafe fn origin(task: u64, path: Path, buffer: *mut u8, start: u16) -> u16 
 /// # Safety
 /// `buffer` has room for `PATH_BUF` bytes.
 #[inline(always)]
-pub unsafe fn within(mut dentry: u64, buffer: *mut u8, start: u16) -> u16 {
+pub unsafe fn within(mut dentry: u64, buffer: *mut u8) -> u16 {
     let mut cut = 1;
     // As in `walk`.
-    let mut len = opaque(u32::from(start)) as usize & (2 * PATH_CAP - 1);
+    let mut len = opaque(0) as usize & (2 * PATH_CAP - 1);
     for _ in 0..ORIGIN_STEPS {
         let parent = pointer(dentry, &OFF_DENTRY_PARENT);
         if parent == dentry {
@@ -215,7 +228,7 @@ pub unsafe fn within(mut dentry: u64, buffer: *mut u8, start: u16) -> u16 {
         len = at + wrote as usize;
         dentry = parent;
     }
-    if opaque(cut) == 0 { (opaque(len as u32) as u16).wrapping_sub(start) } else { ORIGIN_CUT }
+    if opaque(cut) == 0 { opaque(len as u32) as u16 } else { ORIGIN_CUT }
 }
 
 /// Where a spelling lies.

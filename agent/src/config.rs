@@ -60,9 +60,9 @@ impl Default for Sensor {
     fn default() -> Self {
         Self {
             flavour: FlavourChoice::Auto,
-            exec_ring_bytes: 1 << 20,
+            exec_ring_bytes: 2 << 20,
             library_ring_bytes: 1 << 20,
-            file_ring_bytes: 2 << 20,
+            file_ring_bytes: 4 << 20,
             network_ring_bytes: 512 << 10,
             kernel_hash_bytes: 256 << 20,
         }

@@ -1,5 +1,7 @@
 //! Whether a changed file is one to judge: it is in the SBOM, or it is a program.
 
+use memchr::memmem::find;
+
 use super::change::By;
 use super::{EXECUTABLE, FILE_TYPE, Facts, Judge, REGULAR};
 use crate::event::{FilePath, FileRef, Start};
@@ -32,12 +34,15 @@ fn is_module(path: &[u8]) -> bool {
     packed.unwrap_or(name).ends_with(MODULE)
 }
 
-/// `x.so`, `x.so.1`. What the dynamic linker is told (`ld.so.cache`, `ld.so.conf`) is data.
+/// What the dynamic linker reads: `ld.so.cache`, `ld.so.conf`, `ld.so.preload`, and what they are called while they are written.
+const TOLD: [&[u8]; 3] = [b"cache", b"conf", b"preload"];
+
+/// `x.so`, `x.so.1`. What the dynamic linker is told is data.
 fn is_library(path: &[u8]) -> bool {
     let name = file_name(path);
-    let told = name.strip_prefix(b"ld.so.").and_then(|rest| rest.first());
-    let is_linkers = told.is_some_and(|byte| !byte.is_ascii_digit());
-    name.ends_with(LIBRARY) || !is_linkers && memchr::memmem::find(name, b".so.").is_some()
+    let told = |rest: &[u8]| TOLD.iter().any(|told| rest.starts_with(told)) && find(rest, b".so.").is_none();
+    let is_linkers = name.strip_prefix(b"ld.so.").is_some_and(told);
+    name.ends_with(LIBRARY) || !is_linkers && find(name, b".so.").is_some()
 }
 
 /// Below a directory from which kernel modules are loaded.
@@ -92,6 +97,8 @@ mod tests {
             ("/usr/lib/x.so.d/readme", false, false),
             ("/lib/ld.so.1", true, false),
             ("/etc/ld.so.cache~", false, false),
+            ("/tmp/ld.so.x.so.1", true, false),
+            ("/tmp/ld.so.conf.so.1", true, false),
             ("/tmp/ld.so.cache.so", true, false),
             ("/tmp/resolv.so.conf", true, false),
             ("/usr/lib/modules/6.1/x.ko", false, true),

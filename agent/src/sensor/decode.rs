@@ -131,11 +131,12 @@ fn with_paths<T: FromBytes + KnownLayout + Immutable + WithPaths>(
         return Err(size(size_of::<T>()));
     };
     let read = |head: &T| {
-        let [first, second] = head.path_lens().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
-        if let Some(len) = [first, second].into_iter().find(|len| *len > PATH_BUF) {
-            let reason = "longer than the kernel programs' buffer";
-            return Err(Malformed::Path { kind, len: u16::try_from(len).unwrap_or(u16::MAX), reason });
+        let lens = head.path_lens();
+        if let Some(len) = lens.into_iter().find(|len| usize::from(*len) > PATH_BUF) {
+            return Err(Malformed::Path { kind, len, reason: "longer than the kernel programs' buffer" });
         }
+        let [path, origin, target, target_origin] = lens.map(usize::from);
+        let (first, second) = (path + origin, target + target_origin);
         let expected = size_of::<T>() + first + second;
         if bytes.len() != expected || usize::try_from(header.size) != Ok(expected) {
             return Err(size(expected));

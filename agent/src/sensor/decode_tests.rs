@@ -185,13 +185,13 @@ fn file_operations() {
     r.header = header::<FileRecord>(kind::FILE);
     r.op = file_op::LINK;
     (r.file.path_len, r.target_len) = (6, 6);
-    let long = [&b"a\0mnt\0"[..], &[b'x'; PATH_BUF], b"b\0mnt\0"].concat();
+    let long = [&b"a\0mnt\0"[..], &[b'x'; PATH_BUF + 1], b"b\0mnt\0"].concat();
     for (lens, paths, expected) in [
         ((0, 0), &b"a\0mnt\0b\0mnt\0"[..], Ok(None)),
         ((6, 6), b"a\0mnt\0a\0usr\0b\0mnt\0b\0opt\0", Ok(Some(("/usr/a", "/opt/b")))),
         ((ORIGIN_CUT, 6), b"a\0mnt\0b\0mnt\0b\0opt\0", Ok(Some(("", "/opt/b")))),
         ((6, ORIGIN_CUT), b"a\0mnt\0a\0usr\0b\0mnt\0", Ok(Some(("/usr/a", "")))),
-        ((1280, 0), &long, refused_path(1286, "longer than the kernel programs' buffer")),
+        ((1281, 0), &long, refused_path(1281, "longer than the kernel programs' buffer")),
         ((5, 6), b"a\0mnt\0a\0usrb\0mnt\0b\0opt\0", refused_path(5, "the last name does not end with NUL")),
     ] {
         (r.origin_len, r.target_origin_len) = lens;

@@ -293,7 +293,7 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         }
         Flavour::Fentry | Flavour::Tracepoint => out.extend([
             "io_uring: opens, renames, links, unlinks and connects made through it",
-            "that a file has a name in the SBOM by another mount (bind mounts), when it is renamed, linked, removed, cut or changed in \
+            "that a file has a name in the SBOM by another mount or root directory (bind mounts, chroot), when it is renamed, linked, removed, cut or changed in \
              mode by name; a write to it is seen",
             "files opened by handle (open_by_handle_at)",
             "a file that mprotect makes executable after it was mapped, and the mappings that the kernel's ELF loader makes \

@@ -147,7 +147,7 @@ fn reload(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     Ok(vec![found(Kind::Exec, v1::Verdict::Unauthorized, &stage.world.tool)?])
 }
 
-/// Resident memory of the agent at most, bytes. `VmRSS` counts each page of a ring twice, for it is mapped twice: 9 MB of 4.5 MB.
+/// Resident memory of the agent at most, bytes. `VmRSS` counts each page of a ring twice, for it is mapped twice: 15 MB of 7.5 MB.
 const RESIDENT: u64 = 60_000_000;
 
 /// Nothing of what the scenarios before this one did is kept for ever. What a burst took is given back within seconds.

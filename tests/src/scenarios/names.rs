@@ -25,6 +25,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("file of the SBOM emptied by an open for reading", emptied),
         seen("file of the SBOM changed through a hard link", linked),
         seen("file of the SBOM changed through a bind mount", bound),
+        seen("file of the SBOM changed by who has its file system as root directory", rooted),
         seen("inode number of a file of the SBOM given away again", given_away),
         seen("file of the SBOM held open for write", held),
         seen("execute bit that is gone again on no file of the SBOM", temporary),
@@ -110,6 +111,34 @@ fn bound(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let changed = by_suite(found(File, Modified, &changed)?.operation("close_write"), Severity::High)?;
     let removed = modified(&removed, "unlink")?;
     Ok(changed.into_iter().chain(removed.into_iter().map(|e| e.blind("by another mount"))).collect())
+}
+
+/// As `/boot` or `/usr` may be a file system of its own.
+fn rooted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    /// Longer than the agent believes in a table of mounts.
+    const MOUNTS_KEPT: Duration = Duration::from_millis(5500);
+    let (image, directory) = (stage.world.disk.join("rooted.img"), attested_data("Age"));
+    let (image, at) = (image.display(), directory.display());
+    let script = format!(
+        "set -e; truncate -s 16M {image}; mkfs.ext4 -q -F {image}; d=$(losetup --find --show {image}); mount $d /mnt; \
+         cp -a {at}/. /mnt; umount /mnt; mount $d {at}; echo $d"
+    );
+    let device = world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+    let device = String::from_utf8(device.stdout)?;
+    std::thread::sleep(MOUNTS_KEPT);
+    stage.settle()?;
+    let script = "import os,sys\n\
+                  os.chroot(sys.argv[1])\n\
+                  open('/V61.pl','a').write('x')\n\
+                  open('/new','w').write('no program')";
+    world::run(Command::new("/usr/bin/python3").args(["-c", script]).arg(&directory))?;
+    let changed = found(File, Modified, &directory.join("V61.pl"))?;
+    stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
+    // The agent may be reading there.
+    let script = format!("umount --lazy {} && losetup -d {}", directory.display(), device.trim());
+    world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+    stage.settle()?;
+    Ok(Vec::new())
 }
 
 /// A new file with the number of one that had several names, one of them in the SBOM.
