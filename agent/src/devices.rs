@@ -22,6 +22,8 @@ use crate::event::FilePath;
 const MAX_MOUNTS: u64 = 8 << 20;
 /// Mount namespaces that are looked at. More than that, and what is mounted where is not known.
 const MAX_NAMESPACES: usize = 4096;
+/// File systems that the host's processes do not see, at most: beyond those one namespace more is looked at.
+const MAX_SYSTEMS: usize = 16_384;
 /// Time for looking at the namespaces of all processes, at once; and over a longer time, one part in so many.
 const BURST: Duration = Duration::from_millis(500);
 const PART: u32 = 20;
@@ -149,7 +151,10 @@ impl Devices {
         if self.left.is_zero() {
             return Err(io::Error::other("too much time went into looking at mount namespaces"));
         }
+        let began = Instant::now();
         let mut mounts = Vec::new();
+        // Who has a namespace of his own chooses how often a file system is mounted there.
+        let mut systems = BTreeSet::new();
         let mut seen = BTreeSet::from([self.namespace("1").or_else(|_| self.namespace("self"))?]);
         for entry in fs::read_dir(&self.proc)? {
             let name = entry?.file_name();
@@ -161,11 +166,15 @@ impl Devices {
                 continue;
             }
             let Ok(others) = self.of_process(pid) else { continue };
-            if seen.len() >= MAX_NAMESPACES {
-                return Err(io::Error::other("there are too many mount namespaces"));
+            if seen.len() >= MAX_NAMESPACES || systems.len() >= MAX_SYSTEMS {
+                return Err(io::Error::other("there are too many mount namespaces or file systems"));
+            }
+            if began.elapsed() >= self.left {
+                return Err(io::Error::other("looking at all mount namespaces takes too long"));
             }
             seen.insert(namespace);
-            mounts.extend(others);
+            let is_new = |mount: &Mount| systems.insert((mount.device, mount.source.clone()));
+            mounts.extend(others.into_iter().filter(is_new));
         }
         Ok(mounts)
     }
