@@ -177,6 +177,48 @@ fn what_was_open_for_write_before_is_looked_at_and_watched() {
     }
 }
 
+/// A user's own root directory has each path in it, and on a file system of his own the numbers are his.
+#[test]
+fn no_watch_of_what_was_open_before_is_taken_by_another_file_of_the_same_path() {
+    use crate::judge::held::PATIENCE_NS;
+    let (own, listed) = (9, 1);
+    for (what, number) in [("another number", 1), ("the same number", 0)] {
+        for first in [own, listed] {
+            let mut b = Bench::new();
+            b.flavour = Flavour::Lsm;
+            b.world.0.borrow_mut().own_root = Some(own);
+            let of = |dev, generation, has_writers| {
+                let mut file = FileRef { has_writers, ..at("/bin/true") };
+                (file.identity.dev, file.identity.generation) = (dev, generation);
+                file.identity.ino += if dev == own { number } else { 0 };
+                file
+            };
+            let held = |b: &Bench| b.judge.held.devices();
+            for dev in [first, own + listed - first] {
+                let (role, processes) = (Role::Written, vec![started(5, 0)]);
+                b.event(5, Body::Running { file: of(dev, 0, true), role, processes });
+            }
+            assert_eq!(held(&b), [listed, own], "{what}: both are watched");
+            // Another that is opened later has a watch of its own, and its close takes only that.
+            let file = |op, file| Body::File { op, file, target: None, mode: None };
+            b.event(5, file(FileOp::CloseWrite, of(own, 0, false)));
+            assert_eq!(held(&b), [listed], "{what}");
+            b.event(5, file(FileOp::OpenWrite, of(own, 77, true)));
+            assert_eq!(held(&b), [listed, own], "{what}");
+            b.event(5, file(FileOp::CloseWrite, of(own, 77, false)));
+            assert_eq!(held(&b), [listed], "{what}");
+            b.event(5, file(FileOp::CloseWrite, of(own, 78, false)));
+            assert_eq!(held(&b), [listed], "{what}: of a file that is not known");
+            b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+            b.clock += PATIENCE_NS;
+            b.judge.tick(Duration::from_nanos(b.clock));
+            assert_eq!(verdicts(&b.found.take()), one(Kind::File, Verdict::Modified, "/bin/true"), "{what}");
+            b.event(5, file(FileOp::CloseWrite, of(listed, 77, false)));
+            assert_eq!(held(&b), [0_u32; 0], "{what}");
+        }
+    }
+}
+
 /// No tracepoint sees what an exit closes. `/proc` has the process's start in ticks.
 #[test]
 fn what_was_open_for_write_before_is_judged_when_its_process_exits() {
