@@ -57,8 +57,22 @@ fn what_has_run_another_program_by_then_is_left_out() {
     assert_eq!(verdicts(&b.event(5, running("/opt/x", false, &[5]))), [], "its exec was told");
     let found = b.event(6, running("/opt/x", true, &[5, 6]));
     assert_eq!(found.len(), 1, "another has it mapped");
-    b.judge.running_is_judged();
+    b.judge.running_is_judged(Flavour::Lsm, 0);
+    assert_eq!(b.found.take().len(), 0);
     assert_eq!(verdicts(&b.connect(6)), one(Kind::Connect, Verdict::Unauthorized, "/opt/x"));
+}
+
+#[test]
+fn what_was_not_looked_at_is_lost() {
+    let mut b = Bench::new();
+    b.judge.running_is_judged(Flavour::Lsm, 2);
+    let found = b.found.take();
+    assert_eq!(verdicts(&found), one(Kind::Lost, Verdict::Loss, ""));
+    assert!(
+        found[0].reason.starts_with("2 of the processes that ran before the agent"),
+        "{}",
+        found[0].reason
+    );
 }
 
 /// `/proc` has starts in ticks, the kernel's records to the nanosecond.
