@@ -109,7 +109,8 @@ pub struct Running {
     writing: Vec<(u32, u32)>,
     /// What they have, next to be judged.
     written: VecDeque<Written>,
-    /// Device and number of what runs, and is open for write.
+    /// Device and number of what runs; and of that, what is open for write.
+    ran: HashSet<(u32, u64)>,
     doubted: HashSet<(u32, u64)>,
     counts: Counts,
 }
@@ -156,6 +157,7 @@ impl Running {
             is_new: false,
             writing: Vec::new(),
             written: VecDeque::new(),
+            ran: HashSet::new(),
             doubted: HashSet::new(),
             counts: Counts::default(),
         };
@@ -454,22 +456,27 @@ impl Running {
             group.processes.push(process);
             return Ok(());
         }
-        let group = Group { file: file()?, role: key.2, processes: vec![process] };
+        let file = file()?;
+        self.ran.insert((file.identity.dev, file.identity.ino));
+        let group = Group { file, role: key.2, processes: vec![process] };
         self.known.insert(key, self.groups.len());
         self.groups.push_back(group);
         Ok(())
     }
 
     /// Adds a file that is open for write. What has no name, and what the kernel serves, is in no SBOM.
-    fn add_written(&mut self, at: u32, number: Option<Number>, link: String, file: FileRef) {
+    fn add_written(&mut self, at: u32, stat: Option<Number>, link: String, file: FileRef) {
         if file.mode & super::FILE_TYPE != super::REGULAR {
             return;
         }
-        self.doubted.insert((file.identity.dev, file.identity.ino));
+        let number = (file.identity.dev, file.identity.ino);
+        if self.ran.contains(&number) {
+            self.doubted.insert(number);
+        }
         let has_name = file.path.as_bytes().starts_with(b"/") && !file.deleted && file.place != Place::Memfd;
         if has_name {
             let file = FileRef { has_writers: true, ..file };
-            self.written.push_back(Written { file, at, number, links: vec![link.into_boxed_str()] });
+            self.written.push_back(Written { file, at, number: stat, links: vec![link.into_boxed_str()] });
         }
     }
 
