@@ -167,8 +167,7 @@ fn step<S: FnMut(Finding)>(
         judge.event(&event);
     }
     if running.is_done() {
-        let (flavour, left_out) = running.left_out();
-        judge.running_is_judged(flavour, left_out);
+        judge.running_is_judged();
         *left = None;
     }
     *last = Instant::now();
