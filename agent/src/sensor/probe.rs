@@ -266,7 +266,7 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "two last writers of a file that close it at the same moment: neither close is reported, and what was written is judged \
          when it is run, mapped or written again",
         "what is written to a block device under a file system: only that it was opened for write is told, not if that was before the \
-         agent started, nor of a file system that process 1 does not see mounted",
+         agent started or before the file system was mounted",
         "renames that the kernel makes by itself, changes of ACLs",
         "what is mounted over a file of the SBOM; hard links of files of the host that a container makes and changes",
         "whether a file that was gone before its first bytes could be read was a program, where neither its mode nor its name says so: \
