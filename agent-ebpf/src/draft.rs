@@ -114,9 +114,9 @@ impl Claimed {
     }
 }
 
-/// Claims a draft, this one or one after it: its index, or one that none has. While a program has it, each other that comes finds at least two claims. Adding and
-/// reading are two steps, for an addition that tells its result needs kernel 5.12: then two may each find the other's claim, and both go
-/// on. A function of its own: a program has 512 bytes of stack.
+/// Claims a draft, this one or one after it: its index, or one that none has. While a program has it, each other that comes finds at
+/// least two claims. Adding and reading are two steps, for an addition that tells its result needs kernel 5.12: two may each find the
+/// other's claim, and then both go on to the next. A function of its own: a program has 512 bytes of stack.
 #[inline(never)]
 fn free_draft(first: u32) -> u32 {
     for index in first..DRAFTS_PER_CPU {

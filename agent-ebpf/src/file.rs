@@ -217,8 +217,8 @@ fn copy(kept: *const Draft<FileRecord>, dentry: u64, op: u8) {
     });
 }
 
-/// Emits the pending record if vfs_rename() succeeded. With `RENAME_EXCHANGE` each of the two has its record. security_path_rename() calls its hook for
-/// both until 5.18, the second from the other's side.
+/// Emits the pending record if vfs_rename() succeeded. With `RENAME_EXCHANGE` each of the two has its record. security_path_rename()
+/// calls its hook for both until 5.18, the second from the other's side.
 #[inline(always)]
 pub fn renamed(old: u64, new: u64, flags: u32, result: i32) {
     if flags & RENAME_EXCHANGE == 0 {
