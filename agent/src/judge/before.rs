@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::program::{Culprit, Program, worse};
 use super::{Facts, Judge, PROCESSES};
-use crate::event::{Action, Event, FileRef, ProcessId, Role};
+use crate::event::{Action, Event, FileRef, Flavour, ProcessId, Role};
 use crate::finding::Finding;
 use crate::recent::Recent;
 
@@ -58,9 +58,16 @@ impl Before {
 }
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
-    /// All that ran before the agent is judged.
-    pub(super) fn running_is_judged(&mut self) {
+    /// All that ran before the agent is judged, but for so many processes.
+    pub(super) fn running_is_judged(&mut self, flavour: Flavour, left_out: usize) {
         self.before.ran_another = None;
+        if left_out > 0 {
+            let reason = format!(
+                "{left_out} of the processes that ran before the agent started were not looked at, or not all that they have mapped and \
+                 open: there were too many"
+            );
+            (self.sink)(Finding::loss(flavour, reason));
+        }
     }
 
     /// Judges a file that processes ran, or had mapped, before the agent started.

@@ -10,7 +10,7 @@ use super::before::in_ticks;
 use super::change::By;
 use super::report::About;
 use super::{FILE_TYPE, Facts, Judge, Known, REGULAR};
-use crate::event::{Content, Event, FileOp, FilePath, FileRef, Flavour, Inode, ProcessId};
+use crate::event::{Content, Event, FileOp, FilePath, FileRef, Flavour, Inode, Place, ProcessId};
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
@@ -46,7 +46,8 @@ struct Open {
 #[derive(Default)]
 pub(super) struct Held {
     open: BTreeMap<Inode, Open>,
-    /// Those that were open before the agent, by path and workload. Nobody told their generation, nor on overlayfs their device.
+    /// Those that were open before the agent, by path, if they were what their workload had there. Nobody told their generation, nor on
+    /// overlayfs their device.
     before: HashMap<FilePath, Vec<(Arc<Workload>, Inode)>>,
     due_ns: Option<u64>,
 }
@@ -56,22 +57,30 @@ impl Held {
         self.due_ns.is_some_and(|due| due <= now_ns)
     }
 
-    /// As what it is known.
-    fn key(&self, file: &FileRef, workload: impl FnOnce() -> Arc<Workload>) -> Option<Inode> {
+    /// As what it is known. Nobody told the generation of what was open before the agent.
+    fn key(&self, file: &FileRef) -> Option<Inode> {
         let inode = file.identity.inode();
+        let unsure = Inode { generation: 0, ..inode };
         if self.open.contains_key(&inode) {
             return Some(inode);
         }
-        if self.before.is_empty() {
-            return None;
-        }
-        let unsure = Inode { generation: 0, ..inode };
-        if self.open.get(&unsure).is_some_and(|open| open.before) {
-            return Some(unsure);
-        }
-        let named = self.before.get(&file.path)?;
-        let workload = workload();
-        named.iter().find(|(of, _)| of.info.id == workload.info.id).map(|(_, inode)| *inode)
+        self.open.get(&unsure).is_some_and(|open| open.before).then_some(unsure)
+    }
+
+    /// Of what was open before the agent: files that have this one's path, number and kind of file system in some workload. Whether they
+    /// are it their devices do not say.
+    fn alike(&self, file: &FileRef) -> Vec<(Arc<Workload>, Inode)> {
+        let numbers = [file.identity.ino, file.identity.real.ino];
+        let is_alike = |inode: &Inode| {
+            numbers.contains(&inode.ino)
+                && self.open.get(inode).is_some_and(|open| {
+                    let other = &open.file;
+                    let is_memory = |file: &FileRef| file.place == Place::Tmpfs;
+                    !other.served && !file.served && is_memory(other) == is_memory(file)
+                })
+        };
+        let named = self.before.get(&file.path).map(Vec::as_slice).unwrap_or_default();
+        named.iter().filter(|(_, inode)| is_alike(inode)).cloned().collect()
     }
 
     /// The last writer has closed it.
@@ -99,6 +108,12 @@ impl Held {
         self.set_due();
     }
 
+    /// Of what is watched.
+    #[cfg(test)]
+    pub(super) fn devices(&self) -> Vec<u32> {
+        self.open.keys().map(|inode| inode.dev).collect()
+    }
+
     fn set_due(&mut self) {
         self.due_ns = self.open.values().map(|open| open.due_ns).min();
     }
@@ -107,8 +122,7 @@ impl Held {
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// A file was opened for write, or closed by a writer.
     pub(super) fn note_held(&mut self, event: &Event, op: FileOp, file: &FileRef) {
-        let facts = &mut self.facts;
-        let known = self.held.key(file, || facts.workload());
+        let known = self.held_as(file);
         match (op, known) {
             (FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite, None) => {
                 self.hold_open(event, op, file, false);
@@ -127,6 +141,22 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
     }
 
+    /// As what an event's file is known. By a path nobody's watch is taken: who has a root directory of his own has each path in it. Where
+    /// `stat` does not give the kernel's device (overlayfs, file systems with subvolumes) both must be what the workload has at the path.
+    fn held_as(&mut self, file: &FileRef) -> Option<Inode> {
+        let key = self.held.key(file);
+        if key.is_some() || self.held.before.is_empty() {
+            return key;
+        }
+        let alike = self.held.alike(file);
+        if alike.is_empty() {
+            return None;
+        }
+        let workload = self.facts.workload();
+        let (_, inode) = alike.into_iter().find(|(of, _)| of.info.id == workload.info.id)?;
+        self.facts.is_at(&workload, &file.path, file).then_some(inode)
+    }
+
     /// Processes had a file open for write before the agent started. It is looked at now, and what becomes of it later is judged as if
     /// the open had been seen.
     pub(super) fn was_writing(&mut self, event: &Event, file: &FileRef, processes: &[ProcessId]) {
@@ -135,8 +165,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 self.writes(event, in_ticks(*process), file);
             }
         }
-        let facts = &mut self.facts;
-        if self.held.key(file, || facts.workload()).is_none() {
+        if self.held.key(file).is_none() {
             self.hold_open(event, FileOp::OpenWrite, file, true);
             self.look_at_held(event.time_ns);
         }
@@ -169,7 +198,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             };
             return self.report(event, &workload.info, judgement, &about);
         }
-        if before {
+        if before && self.facts.is_at(&workload, &file.path, file) {
             self.held.before.entry(file.path.clone()).or_default().push((Arc::clone(&workload), inode));
         }
         let due_ns = if before { event.time_ns } else { event.time_ns.saturating_add(PATIENCE_NS) };

@@ -167,7 +167,8 @@ fn step<S: FnMut(Finding)>(
         judge.event(&event);
     }
     if running.is_done() {
-        judge.running_is_judged();
+        let (flavour, left_out) = running.left_out();
+        judge.running_is_judged(flavour, left_out);
         *left = None;
     }
     *last = Instant::now();

@@ -47,6 +47,8 @@ struct World {
     places: Vec<(bool, &'static str, &'static str)>,
     /// Name of the SBOM of each file that had several before.
     listed: HashMap<&'static str, &'static str>,
+    /// A device whose files are in no workload's root.
+    own_root: Option<u32>,
     settled: usize,
     asked: usize,
     now: Duration,
@@ -153,8 +155,9 @@ impl Facts for Shared {
         });
         names.map(|(_, _, name)| (*name).into()).collect()
     }
-    fn is_at(&mut self, _: &Workload, name: &FilePath, _: &FileRef) -> bool {
-        self.0.borrow().files.contains_key(name.to_string().as_str())
+    fn is_at(&mut self, _: &Workload, name: &FilePath, file: &FileRef) -> bool {
+        let world = self.0.borrow();
+        world.own_root != Some(file.identity.dev) && world.files.contains_key(name.to_string().as_str())
     }
     fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<FilePath> {
         self.0.borrow().listed.get(file.path.to_string().as_str()).map(|name| (*name).into())

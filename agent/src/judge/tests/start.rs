@@ -57,8 +57,22 @@ fn what_has_run_another_program_by_then_is_left_out() {
     assert_eq!(verdicts(&b.event(5, running("/opt/x", false, &[5]))), [], "its exec was told");
     let found = b.event(6, running("/opt/x", true, &[5, 6]));
     assert_eq!(found.len(), 1, "another has it mapped");
-    b.judge.running_is_judged();
+    b.judge.running_is_judged(Flavour::Lsm, 0);
+    assert_eq!(b.found.take().len(), 0);
     assert_eq!(verdicts(&b.connect(6)), one(Kind::Connect, Verdict::Unauthorized, "/opt/x"));
+}
+
+#[test]
+fn what_was_not_looked_at_is_lost() {
+    let mut b = Bench::new();
+    b.judge.running_is_judged(Flavour::Lsm, 2);
+    let found = b.found.take();
+    assert_eq!(verdicts(&found), one(Kind::Lost, Verdict::Loss, ""));
+    assert!(
+        found[0].reason.starts_with("2 of the processes that ran before the agent"),
+        "{}",
+        found[0].reason
+    );
 }
 
 /// `/proc` has starts in ticks, the kernel's records to the nanosecond.
@@ -174,6 +188,48 @@ fn what_was_open_for_write_before_is_looked_at_and_watched() {
         assert_eq!(b.event(5, close).len(), 1);
         b.world.0.borrow_mut().files.extend([("/bin/true", 8), ("/bin/sh", 8)]);
         assert_eq!(verdicts(&wait(&mut b, 100 * PATIENCE_NS)), [], "both are closed");
+    }
+}
+
+/// A user's own root directory has each path in it, and on a file system of his own the numbers are his.
+#[test]
+fn no_watch_of_what_was_open_before_is_taken_by_another_file_of_the_same_path() {
+    use crate::judge::held::PATIENCE_NS;
+    let (own, listed) = (9, 1);
+    for (what, number) in [("another number", 1), ("the same number", 0)] {
+        for first in [own, listed] {
+            let mut b = Bench::new();
+            b.flavour = Flavour::Lsm;
+            b.world.0.borrow_mut().own_root = Some(own);
+            let of = |dev, generation, has_writers| {
+                let mut file = FileRef { has_writers, ..at("/bin/true") };
+                (file.identity.dev, file.identity.generation) = (dev, generation);
+                file.identity.ino += if dev == own { number } else { 0 };
+                file
+            };
+            let held = |b: &Bench| b.judge.held.devices();
+            for dev in [first, own + listed - first] {
+                let (role, processes) = (Role::Written, vec![started(5, 0)]);
+                b.event(5, Body::Running { file: of(dev, 0, true), role, processes });
+            }
+            assert_eq!(held(&b), [listed, own], "{what}: both are watched");
+            // Another that is opened later has a watch of its own, and its close takes only that.
+            let file = |op, file| Body::File { op, file, target: None, mode: None };
+            b.event(5, file(FileOp::CloseWrite, of(own, 0, false)));
+            assert_eq!(held(&b), [listed], "{what}");
+            b.event(5, file(FileOp::OpenWrite, of(own, 77, true)));
+            assert_eq!(held(&b), [listed, own], "{what}");
+            b.event(5, file(FileOp::CloseWrite, of(own, 77, false)));
+            assert_eq!(held(&b), [listed], "{what}");
+            b.event(5, file(FileOp::CloseWrite, of(own, 78, false)));
+            assert_eq!(held(&b), [listed], "{what}: of a file that is not known");
+            b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+            b.clock += PATIENCE_NS;
+            b.judge.tick(Duration::from_nanos(b.clock));
+            assert_eq!(verdicts(&b.found.take()), one(Kind::File, Verdict::Modified, "/bin/true"), "{what}");
+            b.event(5, file(FileOp::CloseWrite, of(listed, 77, false)));
+            assert_eq!(held(&b), [0_u32; 0], "{what}");
+        }
     }
 }
 
