@@ -45,6 +45,7 @@ macro_rules! with_kernel_fields {
             OFF_FILE_INODE, "file", "f_inode", Offset, false;
             OFF_FILE_MODE, "file", "f_mode", Offset, false;
             OFF_FILE_FLAGS, "file", "f_flags", Offset, false;
+            OFF_FILE_MAPPING, "file", "f_mapping", Offset, false;
             OFF_FILE_COUNT, "file", "f_count", Offset, true;
             OFF_FILE_REF, "file", "f_ref", Offset, true;
             OFF_BACKING_USER_PATH, "backing_file", "user_path", Offset, true;
@@ -76,6 +77,9 @@ macro_rules! with_kernel_fields {
             OFF_INODE_MAPPING, "inode", "i_mapping", Offset, false;
             SIZE_INODE, "inode", "", Size, false;
             OFF_MAPPING_WRITABLE, "address_space", "i_mmap_writable", Offset, false;
+            OFF_MAPPING_HOST, "address_space", "host", Offset, false;
+            OFF_BDEV_INODE, "bdev_inode", "vfs_inode", Offset, true;
+            OFF_BDEV_HOLDER, "block_device", "bd_holder", Offset, true;
             OFF_RENAME_OLD, "renamedata", "old_dentry", Offset, true;
             OFF_RENAME_NEW, "renamedata", "new_dentry", Offset, true;
             OFF_RENAME_FLAGS, "renamedata", "flags", Offset, true;
@@ -115,6 +119,7 @@ macro_rules! with_kernel_fields {
             SIZE_UPID, "upid", "", Size, false;
             OFF_FS_ROOT, "fs_struct", "root", Offset, false;
             OFF_FS_PWD, "fs_struct", "pwd", Offset, false;
+            OFF_FILES_COUNT, "files_struct", "count", Offset, false;
             OFF_FILES_FDT, "files_struct", "fdt", Offset, false;
             OFF_FDTABLE_FD, "fdtable", "fd", Offset, false;
             OFF_FDTABLE_MAX, "fdtable", "max_fds", Offset, false;

@@ -64,6 +64,8 @@ pub mod map {
     pub const OVERLAY: &str = "OVERLAY";
     /// Hash: block devices that were opened for write; see `agent-ebpf/src/device.rs`.
     pub const DEVICES: &str = "DEVICES";
+    /// Hash: who has block devices open for write; see `agent-ebpf/src/device.rs`.
+    pub const DEVICE_WRITERS: &str = "DEVICE_WRITERS";
 }
 
 /// `.rodata` globals that the agent sets before it loads the programs, beside the offsets of [`layout`].

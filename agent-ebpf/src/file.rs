@@ -371,7 +371,7 @@ pub fn opened(file: u64) {
     }
     let inode = file_info::inode(file);
     if mode & WRITE != 0 && file_info::kind(inode) == S_IFBLK {
-        device_opened(inode, Path::of_file(file), read(file, &OFF_FILE_FLAGS));
+        device_opened(file, inode);
         return;
     }
     if !is_content(inode) {
@@ -390,9 +390,10 @@ pub fn opened(file: u64) {
 
 /// A block device was opened for write. The agent knows whether a file system lies on it.
 #[inline(always)]
-fn device_opened(inode: u64, path: Path, flags: u32) {
+fn device_opened(file: u64, inode: u64) {
+    let (path, flags): (Path, u32) = (Path::of_file(file), read(file, &OFF_FILE_FLAGS));
     let number: u32 = read(inode, &OFF_INODE_RDEV);
-    device::opened(number);
+    device::opened(file, number);
     report(&info(inode, path.mnt), path, file_op::BLOCK_WRITE, number, flags);
 }
 
@@ -408,7 +409,13 @@ pub fn closing(file: u64) {
     if mode & WRITE == 0 || of_layer && global(&FLAVOUR) != u32::from(hook::LSM) {
         return;
     }
-    let writers = file_info::writers(file_info::inode(file));
+    let inode = file_info::inode(file);
+    let writers = file_info::writers(inode);
+    // What is no file is not counted among the writers of its inode.
+    if writers < 1 && !of_layer && file_info::kind(inode) == S_IFBLK {
+        device::closed(file);
+        return;
+    }
     if writers < 1 || of_layer && writers != 1 {
         return;
     }

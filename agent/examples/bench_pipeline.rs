@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use muster::config::{self, Config};
+use muster::devices::{Again, Opened};
 use muster::event::{Action, Content, DigestOrigin, Event, FilePath, FileRef, Owner, Start, Task};
 use muster::finding::{Sha256, WorkloadInfo};
 use muster::images::{Digests, Image, ImageState, Images};
@@ -102,6 +103,9 @@ impl Facts for World {
     }
     fn device_written(&mut self, _: u32) -> Option<Vec<FilePath>> {
         None
+    }
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        vec![Again::Closed; opened.len()]
     }
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         vec![Settled::default(); files.len()]

@@ -12,9 +12,11 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::{major, minor};
+use serde::{Deserialize, Serialize};
 
 use crate::event::FilePath;
 
@@ -34,14 +36,52 @@ const MAX_BELOW: usize = 256;
 /// Mount points that are named.
 const MAX_NAMED: usize = 8;
 
-/// Told that files on a device of this number must not be believed to be unchanged (`true`), or may be again.
-type Mark = Box<dyn Fn(u32, bool) + Send>;
+/// What the kernel programs know of devices. Device numbers are in the kernel's encoding.
+pub trait Kernel: Send {
+    /// Files on the device must not be believed to be unchanged (`true`), or may be again. Whether that is new.
+    fn mark(&self, device: u32, written: bool) -> bool;
+    /// Who has the device open for write, which somebody opened since the programs were attached.
+    fn writers(&self, device: u32) -> Writers;
+}
+
+/// Who has a device open for write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Somebody has, for all that is known.
+    pub open: bool,
+    /// When one of them closed it last while a file system or a volume had claimed it, nanoseconds since boot.
+    pub claimed_ns: u64,
+}
+
+/// A device that was opened for write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its number.
+    pub device: u32,
+    /// When it was opened first of those times that it was not closed yet, nanoseconds since boot.
+    pub since_ns: u64,
+    /// That a file system lies on it was found before.
+    pub told: bool,
+}
+
+/// What is found when a device that was opened for write is looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Again {
+    /// Nothing new, and it may be open still.
+    Open,
+    /// It need not be looked at any more.
+    Closed,
+    /// File systems lie on it, mounted here, of which some did not before.
+    Mounted(Vec<FilePath>),
+}
 
 /// Device numbers are in the kernel's encoding: `major << 20 | minor`.
 pub struct Devices {
     proc: PathBuf,
     sys: PathBuf,
-    mark: Option<Mark>,
+    kernel: Option<Box<dyn Kernel>>,
+    /// When devices were looked at again last, and the time that it took.
+    looked: Option<(Instant, Duration)>,
     /// Time that may go into looking at namespaces, and when that was last added to.
     left: Duration,
     filled: Instant,
@@ -55,7 +95,14 @@ impl fmt::Debug for Devices {
 
 impl Default for Devices {
     fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into(), mark: None, left: BURST, filled: Instant::now() }
+        Self {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            kernel: None,
+            looked: None,
+            left: BURST,
+            filled: Instant::now(),
+        }
     }
 }
 
@@ -85,50 +132,120 @@ impl Mount {
 }
 
 impl Devices {
-    /// Tells `mark` what it finds from now on.
-    pub fn tell(&mut self, mark: impl Fn(u32, bool) + Send + 'static) {
-        self.mark = Some(Box::new(mark));
+    /// Tells `kernel` what it finds from now on, and asks it.
+    pub fn tell(&mut self, kernel: impl Kernel + 'static) {
+        self.kernel = Some(Box::new(kernel));
     }
 
-    /// Where the file systems are mounted that lie on a device which was opened for write; some of them if there are many. What cannot be
-    /// looked at counts as mounted at no known place (`None`).
-    pub fn written(&mut self, device: u32) -> Option<Vec<FilePath>> {
-        let Mounts { mounts, doubt } = self.mounts();
-        let (mut points, mut named, mut lies_on) = (Vec::new(), HashMap::new(), HashMap::new());
-        for mount in mounts {
-            let key = (mount.device, mount.source.clone());
-            if !*lies_on.entry(key).or_insert_with(|| self.below(&mount).contains(&device)) {
-                continue;
+    /// Where the file systems are mounted that lie on a device which was opened for write at that time (nanoseconds since boot); some of
+    /// them if there are many. What cannot be looked at counts as mounted at no known place (`None`).
+    pub fn written(&mut self, device: u32, at_ns: u64) -> Option<Vec<FilePath>> {
+        // Before the mounts: who mounts it and closes it then is seen by one of the two.
+        let writers = self.writers(device);
+        if !writers.open && writers.claimed_ns < at_ns {
+            // What is mounted now was mounted after that. The mark goes when it is looked at again: others may have it open.
+            return Some(Vec::new());
+        }
+        let Mounts { mounts, doubt } = self.mounts(true);
+        let (points, _) = self.on(&self.stacks(mounts), device);
+        if points.is_empty() {
+            if let Some(error) = doubt {
+                tracing::warn!(%error, "which file systems lie on a block device cannot be found out");
+                return None;
             }
-            self.tell_one(mount.device, true);
+            if !writers.open {
+                self.release(device);
+            }
+        }
+        Some(points)
+    }
+
+    /// Looks again at devices that were opened for write and may be open still: a file system may have been mounted meanwhile. As often as
+    /// that takes no more than one part in [`PART`] of the time; the answers are in the order of `opened`.
+    pub fn again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        // Before the mounts, as above.
+        let opened: Vec<_> = opened.iter().map(|one| (one, self.writers(one.device))).collect();
+        // What nothing had claimed when it was closed held no file system then: one that is mounted now is as the writer left it.
+        let is_done = |(one, writers): &(&Opened, Writers)| {
+            !writers.open && (one.told || writers.claimed_ns < one.since_ns)
+        };
+        for (one, _) in opened.iter().filter(|one| is_done(one) && !one.0.told) {
+            self.release(one.device);
+        }
+        let now = Instant::now();
+        let is_early = self.looked.is_some_and(|(at, took)| now < at + took * PART);
+        let mut looked = None;
+        if !is_early && !opened.iter().all(is_done) {
+            // The half is left for devices that are opened.
+            let mounts = self.mounts(self.left >= BURST / 2);
+            looked = Some((self.stacks(mounts.mounts), mounts.doubt.is_some()));
+            self.looked = Some((now, now.elapsed()));
+        }
+        let again = opened.iter().map(|both| {
+            let (one, writers) = both;
+            let Some((stacks, doubt)) = looked.as_ref().filter(|_| !is_done(both)) else {
+                return if is_done(both) { Again::Closed } else { Again::Open };
+            };
+            let (points, new) = self.on(stacks, one.device);
+            if !points.is_empty() && (new || !one.told) {
+                return Again::Mounted(points);
+            }
+            if writers.open || *doubt {
+                return Again::Open;
+            }
+            self.release(one.device);
+            Again::Closed
+        });
+        again.collect()
+    }
+
+    /// Mounts with the devices that they lie on.
+    fn stacks(&self, mounts: Vec<Mount>) -> Vec<(Mount, Rc<BTreeSet<u32>>)> {
+        let mut known = HashMap::new();
+        let with_devices = mounts.into_iter().map(|mount| {
+            let key = (mount.device, mount.source.clone());
+            let below = Rc::clone(known.entry(key).or_insert_with(|| Rc::new(self.below(&mount))));
+            (mount, below)
+        });
+        with_devices.collect()
+    }
+
+    /// Where those are mounted that lie on a device, and whether that is new of one of them. All of them are marked.
+    fn on(&self, stacks: &[(Mount, Rc<BTreeSet<u32>>)], device: u32) -> (Vec<FilePath>, bool) {
+        let (mut points, mut named, mut new) = (Vec::new(), HashMap::new(), false);
+        for (mount, _) in stacks.iter().filter(|(_, below)| below.contains(&device)) {
+            new |= self.mark(mount.device, true);
             // Where the host's processes see a file system, its places elsewhere say nothing more.
             let says_more = match mount.seen_by {
                 NOBODY => points.is_empty(),
                 by => *named.entry(mount.device).or_insert(by) == by,
             };
             if points.len() < MAX_NAMED && says_more {
-                points.push(mount.point);
+                points.push(mount.point.clone());
             }
         }
-        if points.is_empty() {
-            if let Some(error) = doubt {
-                tracing::warn!(%error, "which file systems lie on a block device cannot be found out");
-                return None;
-            }
-            self.tell_one(device, false);
-        }
-        Some(points)
+        (points, new)
     }
 
-    fn tell_one(&self, device: u32, written: bool) {
-        if let Some(mark) = &self.mark {
-            mark(device, written);
+    fn writers(&self, device: u32) -> Writers {
+        self.kernel.as_ref().map_or(Writers::default(), |kernel| kernel.writers(device))
+    }
+
+    fn mark(&self, device: u32, written: bool) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| kernel.mark(device, written))
+    }
+
+    /// Nobody writes to the device. Whoever opens it meanwhile is counted first, and marks it then.
+    fn release(&self, device: u32) {
+        self.mark(device, false);
+        if self.writers(device).open {
+            self.mark(device, true);
         }
     }
 
     /// Those of process 1, which sees the host's, then what is in use wherever it is mounted, then those of one process of each other
     /// mount namespace.
-    fn mounts(&mut self) -> Mounts {
+    fn mounts(&mut self, of_others: bool) -> Mounts {
         let host = self.of_process("1").or_else(|_| self.of_process("self"));
         let (mut mounts, mut doubt) = match host {
             Ok(mounts) => (mounts, None),
@@ -137,7 +254,11 @@ impl Devices {
         let now = Instant::now();
         self.left = BURST.min(self.left + now.saturating_duration_since(self.filled) / PART);
         self.filled = now;
-        match self.others() {
+        let others = match of_others {
+            true => self.others(),
+            false => Err(io::Error::other("the other mount namespaces were looked at a short time ago")),
+        };
+        match others {
             Ok(others) => mounts.extend(others),
             Err(error) => doubt = Some(error),
         }
@@ -283,6 +404,36 @@ mod tests {
         major << 20 | minor
     }
 
+    /// What a kernel is told, and says of every device.
+    #[derive(Clone, Default)]
+    struct Seen {
+        told: Arc<Mutex<Vec<(u32, bool)>>>,
+        marked: Arc<Mutex<BTreeSet<u32>>>,
+        writers: Arc<Mutex<Writers>>,
+    }
+
+    impl Seen {
+        fn take(&self) -> Vec<(u32, bool)> {
+            std::mem::take(&mut *self.told.lock().expect("one thread"))
+        }
+
+        fn set(&self, open: bool, claimed_ns: u64) {
+            *self.writers.lock().expect("one thread") = Writers { open, claimed_ns };
+        }
+    }
+
+    impl Kernel for Seen {
+        fn mark(&self, device: u32, written: bool) -> bool {
+            self.told.lock().expect("one thread").push((device, written));
+            let mut marked = self.marked.lock().expect("one thread");
+            if written { marked.insert(device) } else { marked.remove(&device) }
+        }
+
+        fn writers(&self, _: u32) -> Writers {
+            *self.writers.lock().expect("one thread")
+        }
+    }
+
     /// A root file system on a volume of a partition of a disk, and a disk beside it with nothing on it.
     fn machine() -> (tempfile::TempDir, Devices) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -324,15 +475,14 @@ mod tests {
         for living in ["fs/ext4/features", "fs/ext4/sdc", "fs/btrfs/1234/devices/sdd"] {
             fs::create_dir_all(sys.join(living)).expect("a directory");
         }
-        (dir, Devices { proc, sys, mark: None, left: BURST, filled: Instant::now() })
+        (dir, Devices { proc, sys, kernel: None, looked: None, left: BURST, filled: Instant::now() })
     }
 
     #[test]
     fn a_device_is_written_for_all_that_lies_on_it() {
         let (_dir, mut devices) = machine();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let telling = Arc::clone(&told);
-        devices.tell(move |device, written| telling.lock().expect("one thread").push((device, written)));
+        let seen = Seen::default();
+        devices.tell(seen.clone());
         let root = device(253, 0);
         for (what, opened, expected) in [
             ("the volume", root, "/"),
@@ -351,13 +501,13 @@ mod tests {
             ),
             ("another disk", device(8, 64), ""),
         ] {
-            let points = devices.written(opened).expect("all can be looked at");
+            let points = devices.written(opened, 0).expect("all can be looked at");
             let points: Vec<_> = points.iter().map(ToString::to_string).collect();
             let sys = devices.sys.display().to_string();
             // Either process of the namespace will do.
             let points = points.join(" ").replace("/8/", "/N/").replace("/9/", "/N/").replace(&sys, "SYS");
             assert_eq!(points, expected, "{what}");
-            let mut told = std::mem::take(&mut *told.lock().expect("one thread"));
+            let mut told = seen.take();
             told.dedup();
             let marked = if opened >> 20 == 8 && opened & 0xf_ffff < 16 { root } else { opened };
             assert_eq!(told, [(marked, !expected.is_empty())], "{what}");
@@ -369,18 +519,95 @@ mod tests {
         let (_dir, mut devices) = machine();
         devices.left = Duration::ZERO;
         devices.filled = Instant::now() + Duration::from_secs(1);
-        assert_eq!(devices.written(device(8, 64)), None, "it may be mounted where nobody looked");
-        let points = devices.written(device(8, 0)).expect("the host's mounts are looked at");
+        assert_eq!(devices.written(device(8, 64), 0), None, "it may be mounted where nobody looked");
+        let points = devices.written(device(8, 0), 0).expect("the host's mounts are looked at");
         assert_eq!(points, [FilePath::from("/")]);
         devices.filled = Instant::now();
         devices.left = Duration::from_millis(1);
-        assert_eq!(devices.written(device(8, 64)), Some(Vec::new()));
+        assert_eq!(devices.written(device(8, 64), 0), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_mark_stays_while_somebody_has_the_device_open() {
+        let (_dir, mut devices) = machine();
+        let seen = Seen::default();
+        devices.tell(seen.clone());
+        let other = device(8, 64);
+        let opened = |device, told| Opened { device, since_ns: 10, told };
+        seen.set(true, 0);
+        assert_eq!(devices.written(other, 0), Some(Vec::new()));
+        assert_eq!(seen.take(), []);
+        assert_eq!(devices.again(&[opened(other, false)]), [Again::Open]);
+        assert_eq!(seen.take(), []);
+        // Closed before its opening is looked at.
+        seen.set(false, 9);
+        assert_eq!(devices.written(device(8, 0), 10), Some(Vec::new()));
+        assert_eq!(seen.take(), []);
+        seen.set(false, 10);
+        assert_eq!(devices.written(device(8, 0), 10), Some(vec!["/".into()]));
+        seen.take();
+        // Closed, and never mounted.
+        for claimed_ns in [0, 9, 11] {
+            devices.looked = None;
+            seen.set(false, claimed_ns);
+            assert_eq!(devices.again(&[opened(other, false)]), [Again::Closed], "{claimed_ns}");
+            assert_eq!(seen.take(), [(other, false)], "{claimed_ns}");
+        }
+    }
+
+    #[test]
+    fn what_is_mounted_while_its_device_is_open_is_told_once() {
+        let (_dir, mut devices) = machine();
+        let seen = Seen::default();
+        devices.tell(seen.clone());
+        let (root, disk) = (device(253, 0), device(8, 0));
+        let opened = |told| [Opened { device: disk, since_ns: 10, told }];
+        let mounted = [Again::Mounted(vec!["/".into()])];
+        let mut look = |open, claimed_ns, told| {
+            devices.looked = None;
+            seen.set(open, claimed_ns);
+            let again = devices.again(&opened(told));
+            let mut marks = seen.take();
+            marks.dedup();
+            (again, marks)
+        };
+        let (again, marks) = look(true, 0, false);
+        assert_eq!((again.as_slice(), marks), (mounted.as_slice(), vec![(root, true)]));
+        assert_eq!(look(true, 0, true).0, [Again::Open]);
+        // Another file system has come.
+        seen.marked.lock().expect("one thread").clear();
+        assert_eq!(look(true, 0, true).0, mounted);
+        // The marks stay.
+        assert_eq!(look(false, 11, true), (vec![Again::Closed], vec![]));
+        // It was mounted, and then closed.
+        assert_eq!(look(false, 11, false).0, mounted);
+        // It was closed, and then mounted.
+        assert_eq!(look(false, 9, false), (vec![Again::Closed], vec![(disk, false)]));
+    }
+
+    #[test]
+    fn devices_that_stay_open_cost_no_more_than_a_part_of_the_time() {
+        let (_dir, mut devices) = machine();
+        let seen = Seen::default();
+        devices.tell(seen.clone());
+        seen.set(true, 0);
+        let opened = [Opened { device: device(8, 0), since_ns: 10, told: false }];
+        devices.looked = Some((Instant::now(), Duration::from_secs(10)));
+        assert_eq!(devices.again(&opened), [Again::Open]);
+        // The host's mounts are looked at, the others' not.
+        devices.looked = None;
+        (devices.left, devices.filled) = (Duration::ZERO, Instant::now() + Duration::from_secs(1));
+        assert_eq!(devices.again(&opened), [Again::Mounted(vec!["/".into()])]);
+        devices.looked = None;
+        seen.set(false, 11);
+        let other = [Opened { device: device(8, 64), ..opened[0] }];
+        assert_eq!(devices.again(&other), [Again::Open], "it may be mounted where nobody looked");
     }
 
     #[test]
     fn without_a_list_of_mounts_nothing_is_known() {
         let (dir, mut devices) = machine();
         fs::remove_dir_all(dir.path().join("proc")).expect("a directory");
-        assert_eq!(devices.written(device(8, 64)), None);
+        assert_eq!(devices.written(device(8, 64), 0), None);
     }
 }

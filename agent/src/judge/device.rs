@@ -1,28 +1,138 @@
-//! A block device with a file system on it is opened for write.
+//! A block device with a file system on it is opened for write, or is open for write when one is mounted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::report::About;
 use super::{Facts, Judge};
-use crate::event::{Event, FileOp, FileRef};
+use crate::devices::{Again, Opened};
+use crate::event::{Event, FileOp, FilePath, FileRef, Flavour};
 use crate::finding::{Finding, Severity, Verdict};
 use crate::verdict::Judgement;
+use crate::workload::Workload;
+
+/// Time between two looks at devices that are open for write, nanoseconds.
+pub(super) const AGAIN_NS: u64 = 1_000_000_000;
+/// Devices that are looked at.
+const DEVICES: usize = 1024;
+
+struct Open {
+    /// Who opened it last.
+    event: Event,
+    file: FileRef,
+    workload: Arc<Workload>,
+    since_ns: u64,
+    told: bool,
+    /// Whether it is open still is not known: see [`Judge::opener_ended`].
+    ended: bool,
+    /// Other processes opened it before.
+    others: bool,
+}
+
+/// Block devices that may be open for write, by number.
+#[derive(Default)]
+pub(super) struct WrittenDevices {
+    open: BTreeMap<u32, Open>,
+    due_ns: u64,
+}
+
+impl WrittenDevices {
+    pub(super) fn is_due(&self, now_ns: u64) -> bool {
+        !self.open.is_empty() && self.due_ns <= now_ns
+    }
+}
+
+fn places(points: &[FilePath]) -> String {
+    points.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Reports it if file systems lie on the device. Nothing that was known of their files is believed any more: the digests of the
     /// kernel and of the agent are forgotten when the facts are asked.
     pub(super) fn device_written(&mut self, event: &Event, file: &FileRef) {
         let on = match self.facts.device_written(file.identity.real.dev) {
-            Some(points) if points.is_empty() => return,
-            Some(points) => {
-                let points: Vec<_> = points.iter().map(ToString::to_string).collect();
-                format!("file systems lie on it, mounted at {}", points.join(", "))
-            }
-            None => "which file systems lie on it cannot be found out".to_owned(),
+            Some(points) if points.is_empty() => None,
+            Some(points) => Some(format!("file systems lie on it, mounted at {}", places(&points))),
+            None => Some("which file systems lie on it cannot be found out".to_owned()),
         };
-        self.silent.clear();
         let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else { return };
+        self.watch_device(event, file, &workload, on.is_some());
+        if let Some(on) = on {
+            self.tell_device(event, file, &workload, &format!("was opened for write, and {on}"));
+        }
+    }
+
+    /// One may be mounted on it before it is closed.
+    fn watch_device(&mut self, event: &Event, file: &FileRef, workload: &Arc<Workload>, told: bool) {
+        let device = file.identity.real.dev;
+        let before = self.written_devices.open.remove(&device);
+        if before.is_none() && self.written_devices.open.len() >= DEVICES {
+            tracing::warn!(
+                path = %file.path,
+                "too many block devices are open for write: if a file system is mounted on this one it is not told; no digests of its \
+                 files are kept"
+            );
+            return;
+        }
+        if self.written_devices.open.is_empty() {
+            self.written_devices.due_ns = event.time_ns.saturating_add(AGAIN_NS);
+        }
+        let is_other = |before: &Open| before.others || before.event.task.process != event.task.process;
+        let open = Open {
+            event: event.clone(),
+            file: file.clone(),
+            workload: Arc::clone(workload),
+            since_ns: before.as_ref().map_or(event.time_ns, |before| before.since_ns),
+            told,
+            ended: false,
+            others: before.as_ref().is_some_and(is_other),
+        };
+        self.written_devices.open.insert(device, open);
+    }
+
+    /// Looks again at devices that were opened for write.
+    pub(super) fn look_at_devices(&mut self, now_ns: u64) {
+        if !self.written_devices.is_due(now_ns) {
+            return;
+        }
+        self.written_devices.due_ns = now_ns.saturating_add(AGAIN_NS);
+        let all = self.written_devices.open.iter();
+        let opened: Vec<_> = all
+            .map(|(device, open)| Opened { device: *device, since_ns: open.since_ns, told: open.told })
+            .collect();
+        let again = self.facts.devices_again(&opened);
+        for (Opened { device, .. }, again) in opened.into_iter().zip(again) {
+            match again {
+                Again::Open => {}
+                Again::Closed => {
+                    self.written_devices.open.remove(&device);
+                }
+                Again::Mounted(points) => self.mounted_while_open(device, &points, now_ns),
+            }
+        }
+    }
+
+    fn mounted_while_open(&mut self, device: u32, points: &[FilePath], now_ns: u64) {
+        self.silent.clear();
+        let Some(open) = self.written_devices.open.get_mut(&device) else { return };
+        if std::mem::replace(&mut open.told, true) || open.ended {
+            return;
+        }
+        let others = if open.others { " (and by others before)" } else { "" };
         let reason = format!(
-            "the block device was opened for write, and {on}: what is written to it changes their files, and no file shows it"
+            "was opened for write{others}, and file systems on it were mounted before it was closed, at {}",
+            places(points)
+        );
+        let event = Event { time_ns: now_ns, ..open.event.clone() };
+        let (file, workload) = (open.file.clone(), Arc::clone(&open.workload));
+        self.tell_device(&event, &file, &workload, &reason);
+    }
+
+    fn tell_device(&mut self, event: &Event, file: &FileRef, workload: &Arc<Workload>, what: &str) {
+        self.silent.clear();
+        let Some(image) = self.image_of(event, workload) else { return };
+        let reason = format!(
+            "the block device {what}: what is written to it changes their files, and no file shows it"
         );
         let judgement = Judgement::new(Verdict::Modified, Severity::High, reason);
         let about = About {
@@ -32,5 +142,16 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             ..About::default()
         };
         self.report(event, &workload.info, judgement, &about);
+    }
+
+    /// The tracepoint flavour does not see what an exit closes: who has ended is not accused, though the kernel has the device counted as
+    /// open still, and so keeps no digest.
+    pub(super) fn opener_ended(&mut self, event: &Event) {
+        if event.flavour != Flavour::Tracepoint {
+            return;
+        }
+        for open in self.written_devices.open.values_mut() {
+            open.ended |= open.event.task.process == event.task.process;
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::devices::{Again, Opened};
 use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::finding::ProcessInfo;
 use crate::sbom::ImageIndex;
@@ -67,6 +68,8 @@ pub trait Facts {
     fn in_host_root(&mut self, task: &Task) -> bool;
     /// A block device (kernel encoding) was opened for write: where the file systems that lie on it are mounted. `None`: nobody knows.
     fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>>;
+    /// Looks again at devices that were opened for write, in their order.
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again>;
     /// What became of files of the host, in their order.
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled>;
     /// The host's own workload.

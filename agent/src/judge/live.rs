@@ -11,7 +11,7 @@ use super::facts::{Ancestry, Facts, Settled, Unsettled};
 use super::mounts::Mounts;
 use super::running::Running;
 use crate::config::Config;
-use crate::devices::Devices;
+use crate::devices::{self, Again, Devices, Opened};
 use crate::digest::Digests;
 use crate::event::{
     Action, Body, Content, Doubt, Event, FileOp, FilePath, FileRef, Flavour, Owner, ProcessId, Start, Task,
@@ -46,6 +46,8 @@ pub struct Live {
     package_managers: Vec<PathBuf>,
     clock: Clock,
     time: SystemTime,
+    /// When it was, nanoseconds since boot.
+    time_ns: u64,
     /// The event is an exec: what its names mean must be what they meant then.
     is_exec: bool,
     /// The event is of a name itself: a symbolic link is not followed.
@@ -82,6 +84,7 @@ impl Live {
             package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
             time: SystemTime::UNIX_EPOCH,
+            time_ns: 0,
             is_exec: false,
             is_of_name: false,
             workload,
@@ -94,9 +97,9 @@ impl Live {
         self.digests.ask(order);
     }
 
-    /// Tells the kernel programs which devices lie below file systems.
-    pub fn tell(&mut self, mark: impl Fn(u32, bool) + Send + 'static) {
-        self.devices.tell(mark);
+    /// Tells the kernel programs which devices lie below file systems, and asks them who writes to devices.
+    pub fn tell(&mut self, kernel: impl devices::Kernel + 'static) {
+        self.devices.tell(kernel);
     }
 
     /// Takes in every process that runs now. Call it when the hooks are attached and before the first event. What they run is left to be
@@ -165,6 +168,7 @@ impl Live {
 impl Facts for Live {
     fn begin(&mut self, event: &Event) {
         self.time = self.clock.wall(event.time_ns);
+        self.time_ns = event.time_ns;
         self.is_exec = matches!(event.body, Body::Exec { .. });
         self.is_of_name = matches!(
             event.body,
@@ -273,11 +277,19 @@ impl Facts for Live {
     }
 
     fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
-        let points = self.devices.written(device);
+        let points = self.devices.written(device, self.time_ns);
         if points.as_ref().is_none_or(|points| !points.is_empty()) {
             self.digests.forget_all();
         }
         points
+    }
+
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        let again = self.devices.again(opened);
+        if again.iter().any(|again| matches!(again, Again::Mounted(_))) {
+            self.digests.forget_all();
+        }
+        again
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {

@@ -71,6 +71,7 @@ mod updates;
 mod writers;
 
 use before::Before;
+use device::WrittenDevices;
 pub use facts::{Ancestry, Facts, Settled, Unsettled};
 use held::Held;
 use image::{Known, Losses, STATES, Said};
@@ -123,6 +124,7 @@ pub struct Judge<F, S> {
     writers: Writers,
     links: Links,
     held: Held,
+    written_devices: WrittenDevices,
     settling: Settling,
     updates: Updates,
 }
@@ -154,6 +156,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             writers: Writers::new(),
             links: Links::new(),
             held: Held::default(),
+            written_devices: WrittenDevices::default(),
             settling: Settling::default(),
             updates: Updates::new(&crate::config::Host::default().package_managers),
         }
@@ -183,6 +186,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         self.at(event.time_ns);
         self.repeat_losses(event);
         self.look_at_held(event.time_ns);
+        self.look_at_devices(event.time_ns);
         self.settle_files(event.time_ns);
         match &event.body {
             Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
@@ -199,6 +203,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             Body::Exit { .. } => {
                 self.close_all(event);
+                self.opener_ended(event);
                 self.programs.remove(&event.task.process);
                 self.before.ended(event.task.process);
                 self.updates.end(event.task.process, event.time_ns);

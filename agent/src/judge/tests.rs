@@ -5,6 +5,7 @@ use super::image::REPEATED_NS;
 use super::updates::{AT_MOST_NS, GRACE_NS, HELD};
 use super::*;
 use crate::attestation::PredicateType;
+use crate::devices::{Again, Opened};
 use crate::event::{DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, Kind, LossCause, Protocol, Start};
 use crate::event::{Origin, Owner, PackageDigest, WeakDigests};
 use crate::finding::{Binding, ProcessInfo, WorkloadInfo};
@@ -51,6 +52,9 @@ struct World {
     own_root: Option<u32>,
     settled: usize,
     asked: usize,
+    /// What is found when devices are looked at again, and what was asked then.
+    devices: Option<Again>,
+    devices_asked: Vec<Vec<Opened>>,
     now: Duration,
 }
 
@@ -103,6 +107,12 @@ impl Facts for Shared {
     }
     fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
         Some(if device == 0 { Vec::new() } else { vec!["/".into()] })
+    }
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        let mut world = self.0.borrow_mut();
+        world.devices_asked.push(opened.to_vec());
+        let again = world.devices.clone().unwrap_or(Again::Open);
+        vec![again; opened.len()]
     }
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let mut world = self.0.borrow_mut();
@@ -1696,4 +1706,62 @@ fn what_processes_have_open_for_write_is_bounded_and_none_of_it_forgotten() {
         found += b.event(pid, Body::Exit { status: 0 }).len();
     }
     assert_eq!((found as u64, b.judge.writers.bytes()), (u64::from(PROCESSES) * FILES, 0));
+}
+
+#[test]
+fn a_device_that_is_mounted_while_it_is_open_is_told_once() {
+    use super::device::AGAIN_NS;
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    let wait = |b: &mut Bench| {
+        b.clock += AGAIN_NS;
+        b.judge.tick(Duration::from_nanos(b.clock));
+        b.found.take()
+    };
+    let mut device = at("/dev/loop0");
+    // The judge's facts have nothing on it when it is opened.
+    device.identity.real.dev = 0;
+    let open = |b: &mut Bench, pid: u32| {
+        let body = Body::File { op: FileOp::BlockWrite, file: device.clone(), target: None, mode: None };
+        b.event(pid, body)
+    };
+    let told = || one(Kind::File, Verdict::Modified, "/dev/loop0");
+    assert_eq!(verdicts(&open(&mut b, 7)), []);
+    let since_ns = b.clock;
+    assert_eq!(verdicts(&wait(&mut b)), []);
+    let mounted = Again::Mounted(vec!["/mnt".into()]);
+    b.world.0.borrow_mut().devices = Some(mounted.clone());
+    let found = wait(&mut b);
+    assert_eq!(verdicts(&found), told());
+    assert_eq!(found[0].operation, Some(FileOp::BlockWrite));
+    assert!(found[0].reason.contains("before it was closed, at /mnt"), "{}", found[0].reason);
+    assert_eq!(found[0].process.as_ref().map(|p| p.id.tgid), Some(7));
+    assert_eq!(verdicts(&wait(&mut b)), []);
+    let asked = |told| vec![Opened { device: 0, since_ns, told }];
+    assert_eq!(
+        std::mem::take(&mut b.world.0.borrow_mut().devices_asked),
+        [asked(false), asked(false), asked(true)]
+    );
+    // Opened once more, by another.
+    assert_eq!(verdicts(&open(&mut b, 8)), []);
+    let found = wait(&mut b);
+    assert_eq!(verdicts(&found), told());
+    assert!(found[0].reason.contains("by others before"), "{}", found[0].reason);
+    assert_eq!(found[0].process.as_ref().map(|p| p.id.tgid), Some(8));
+    // It is closed, and nobody asks any more.
+    b.world.0.borrow_mut().devices = Some(Again::Closed);
+    assert_eq!(verdicts(&wait(&mut b)), []);
+    let asked = b.world.0.borrow().devices_asked.len();
+    assert_eq!(verdicts(&wait(&mut b)), []);
+    assert_eq!(b.world.0.borrow().devices_asked.len(), asked);
+    // Of who has ended the tracepoint flavour does not know that it is open still.
+    b.flavour = Flavour::Tracepoint;
+    b.world.0.borrow_mut().devices = Some(mounted);
+    for (ends, expected) in [(9, told()), (7, Vec::new())] {
+        assert_eq!(verdicts(&open(&mut b, 7)), []);
+        assert_eq!(verdicts(&b.event(ends, Body::Exit { status: 0 })), []);
+        assert_eq!(verdicts(&wait(&mut b)), expected, "{ends} has ended");
+        let asked = b.world.0.borrow_mut().devices_asked.pop().expect("it was looked at");
+        assert!(!asked[0].told, "closed, it need not be believed to be written any more");
+    }
 }

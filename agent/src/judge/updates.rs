@@ -268,6 +268,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if self.updates.is_due(now_ns)
             || self.losses.is_due(now_ns)
             || self.held.is_due(now_ns)
+            || self.written_devices.is_due(now_ns)
             || self.settling.is_due(now_ns)
         {
             self.pass(now_ns);

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::devices::Again;
 use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId, Start};
 use crate::finding::WorkloadInfo;
 use crate::identity::Digests;
@@ -37,7 +38,7 @@ pub use write::{Recorder, Recording, Written};
 /// First bytes of a recording.
 pub const MAGIC: &[u8; 16] = b"muster recording";
 /// Format of what follows, little-endian behind [`MAGIC`]. Raise it with every change of [`Frame`] or of what it holds.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 /// Largest body of a frame. An event with its answers needs a few KiB.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -86,6 +87,8 @@ pub enum Answer {
     InHostRoot(bool),
     /// Where the file systems are mounted that lie on a block device.
     DeviceWritten(Option<Vec<FilePath>>),
+    /// What was found of devices that were opened for write before.
+    DevicesAgain(Vec<Again>),
     /// What became of files that the package manager wrote.
     Settled(Vec<Settled>),
     /// The host's own workload.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Answer, Frame, Reader, Recorded, RecordingError};
+use crate::devices::{Again, Opened};
 use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
 use crate::judge::{Ancestry, Facts, ImageSource, Judge, Settled, Unsettled};
@@ -131,6 +132,16 @@ impl Facts for Replayed {
             _ => None,
         });
         found.flatten()
+    }
+
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        let found = self.find(|a| match a {
+            Answer::DevicesAgain(again) => Some(again.clone()),
+            _ => None,
+        });
+        let mut again = found.unwrap_or_default();
+        again.resize(opened.len(), Again::Open);
+        again
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::devices::{Again, Opened};
 use crate::event::{
     Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, KernelDigest, Kind,
     LossCause, PackageDigest, Place, Protocol, Role, Start, Task,
@@ -80,6 +81,9 @@ impl Facts for World {
     }
     fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
         Some(if device == 0 { Vec::new() } else { vec!["/".into()] })
+    }
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        vec![Again::Mounted(vec!["/".into()]); opened.len()]
     }
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
         let digest = Some(PackageDigest::Sha256(Sha256([2; 32])));

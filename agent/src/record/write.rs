@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use smallvec::SmallVec;
 
 use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
+use crate::devices::{Again, Opened};
 use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::judge::{Ancestry, Facts, Settled, Unsettled};
 use crate::metrics::Metrics;
@@ -310,6 +311,12 @@ impl<F: Facts> Facts for Recorder<F> {
         let points = self.facts.device_written(device);
         self.note(|| Answer::DeviceWritten(points.clone()));
         points
+    }
+
+    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+        let again = self.facts.devices_again(opened);
+        self.note(|| Answer::DevicesAgain(again.clone()));
+        again
     }
 
     fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {

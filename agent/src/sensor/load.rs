@@ -35,7 +35,7 @@ pub(super) struct Loaded {
     /// When inodes were last written.
     pub(super) writers: HashMap<MapData, changes::Number, changes::Writer>,
     /// Block devices that were opened for write.
-    pub(super) devices: HashMap<MapData, u32, u64>,
+    pub(super) devices: changes::Devices,
     /// Where overlayfs keeps its layers, to be filled in.
     pub(super) overlay: Array<MapData, overlay::Words>,
     /// What is not seen because a program could not be attached.
@@ -119,7 +119,8 @@ pub(super) fn load(
     ];
     let (sent, lost) = (take(&mut ebpf, map::SENT)?, take(&mut ebpf, map::LOST)?);
     let (losers, closed) = (take(&mut ebpf, map::LOST_OF)?, take(&mut ebpf, map::CLOSED)?);
-    let devices = take(&mut ebpf, map::DEVICES)?;
+    let devices =
+        changes::Devices::new(take(&mut ebpf, map::DEVICES)?, take(&mut ebpf, map::DEVICE_WRITERS)?);
     let (writers, overlay) = (take(&mut ebpf, map::WRITERS)?, take(&mut ebpf, map::OVERLAY)?);
     #[cfg(feature = "ebpf-log")]
     let log = aya_log::EbpfLogger::init(&mut ebpf)

@@ -11,6 +11,7 @@ use muster_common::hook;
 use tracing::{error, info, warn};
 
 use crate::config;
+use crate::devices;
 use crate::event::{Class, Event, Flavour, Kind};
 use crate::metrics::{KindCounts, Metrics};
 use crate::order::Order;
@@ -57,7 +58,7 @@ pub struct Sensor {
     status: SensorStatus,
     overlay: overlay::Watch,
     order: Option<Order>,
-    devices: Option<aya::maps::HashMap<MapData, u32, u64>>,
+    devices: Option<changes::Devices>,
 }
 
 /// Programs that are attached and submit nothing any more. Dropped, they are detached, for which the kernel takes seconds: it waits for
@@ -203,9 +204,9 @@ impl Sensor {
         self.order.take()
     }
 
-    /// Who is to be told which devices with file systems are written to. Only the first caller gets it.
-    pub fn devices(&mut self) -> Option<impl Fn(u32, bool) + Send + 'static> {
-        self.devices.take().map(changes::devices)
+    /// Who is to be told which devices with file systems are written to, and knows who writes. Only the first caller gets it.
+    pub fn devices(&mut self) -> Option<impl devices::Kernel + 'static> {
+        self.devices.take()
     }
 
     fn shut_down(&mut self) {

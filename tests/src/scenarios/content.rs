@@ -26,6 +26,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("content: attested program changed and put back 20 times", put_back),
         seen("content: file system written through its block device", block_device),
         seen("content: block device of a file system that the host does not see mounted", mounted_elsewhere),
+        seen("content: block device opened for write, then mounted, then written", mounted_while_open),
     ]
 }
 
@@ -364,6 +365,95 @@ fn mounted_elsewhere(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     run(Command::new("/bin/sh").args(["-c", &free]))?;
     write()?;
     nothing(stage, "when it is mounted no more")?;
+    run(Command::new("losetup").args(["-d", device]))?;
+    Ok(Vec::new())
+}
+
+/// The writer opens the device before there is a file system on it. The digest of before is known to whoever keeps any.
+fn mounted_while_open(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (image, point) = (stage.world.disk.join("early.img"), stage.world.disk.join("early"));
+    fs::create_dir_all(&point)?;
+    let script = format!("set -e; truncate -s 16M {0}; losetup --find --show {0}", image.display());
+    let device = String::from_utf8(run(Command::new("/bin/sh").args(["-c", &script]))?.stdout)?;
+    let device = device.trim();
+    // A program of the SBOM, bound to where that has it, and an unknown one, whose findings say who has its digest kept.
+    let (program, unknown) = (in_usr_bin("nl"), point.join("unknown"));
+    let mount = format!(
+        "set -e; mount {device} {0}; cp /usr/bin/nl {0}; cp /usr/bin/nl {1}; echo >>{1}; sync; mount --bind {0}/nl {2}",
+        point.display(),
+        unknown.display(),
+        program.display()
+    );
+    let unmount = format!("umount {} && umount --lazy {}", program.display(), point.display());
+    let sh = |script: &str| run(Command::new("/bin/sh").args(["-c", script])).map(drop);
+    let warm = |stage: &mut Stage, kept: &'static [&'static str]| {
+        for _ in 0..3 {
+            for program in [&program, &unknown] {
+                run(Command::new(program).arg("--version"))?;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let ran = found(Exec, Unauthorized, &unknown)?;
+        stage.must_tell(&[ran.clone(), ran.clone(), ran.digest_from(kept)])
+    };
+
+    // Closed before it is mounted: nothing is told, and digests are kept when the agent has looked again.
+    sh(&format!("mkfs.ext4 -q -F {device}; {mount}"))?;
+    std::thread::sleep(Duration::from_secs(3));
+    let of_device = |came: Vec<muster_proto::v1::Finding>| {
+        came.into_iter().filter(|f| f.path == device).collect::<Vec<_>>()
+    };
+    let difference = Difference::of(&[], &of_device(stage.settle()?));
+    ensure!(difference.is_empty(), "when it was closed before it was mounted:{difference}");
+    warm(stage, &["kernel_cache", "agent_cache"])?;
+    sh(&unmount)?;
+    let gone =
+        format!("until ! test -e /sys/fs/ext4/{}; do sleep 0.1; done", device.trim_start_matches("/dev/"));
+    sh(&gone)?;
+
+    // Opened, and held.
+    // The device may have several copies of what the program holds.
+    let script = "import os,sys\n\
+                  d=open(sys.argv[1],'r+b',0)\n\
+                  print(flush=True)\n\
+                  good=bytes.fromhex(sys.stdin.readline())\n\
+                  b=d.read()\n\
+                  at=b.find(good)\n\
+                  assert at>=0\n\
+                  while at>=0:\n\
+                  \x20d.seek(at+15)\n\
+                  \x20d.write(b'\\x01')\n\
+                  \x20at=b.find(good,at+1)\n\
+                  os.fsync(d.fileno())\n\
+                  print(flush=True)\n\
+                  sys.stdin.read()";
+    let mut writer = Command::new("/usr/bin/python3");
+    let mut writer =
+        writer.args(["-c", script, device]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut line = [0];
+    std::io::Read::read_exact(writer.stdout.as_mut().context("a pipe")?, &mut line)?;
+    // It is looked at, and nothing lies on it.
+    std::thread::sleep(Duration::from_secs(2));
+    nothing(stage, "before it is mounted")?;
+    sh(&mount)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let told = Expect::new(File, Modified, device).operation("block_write").severity(Severity::High);
+    let told = told.says(format!("before it was closed, at {}", point.display()));
+    let difference = Difference::of(&[told], &of_device(stage.settle()?));
+    ensure!(difference.is_empty(), "when it was mounted:{difference}");
+    warm(stage, &["kernel", "agent"])?;
+    let good = world::sha256(&program)?;
+    let hex: String = fs::read(&program)?.iter().map(|b| format!("{b:02x}")).collect();
+    let input = writer.stdin.as_mut().context("a pipe")?;
+    std::io::Write::write_all(input, format!("{hex}\n").as_bytes())?;
+    std::io::Read::read_exact(writer.stdout.as_mut().context("a pipe")?, &mut line)?;
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    run(Command::new(&program).arg("--version"))?;
+    ensure!(world::sha256(&program)? != good, "{} did not change", program.display());
+    stage.must_tell(&[found(Exec, Modified, &program)?.severity(Severity::High)])?;
+    drop(writer.stdin.take());
+    ensure!(writer.wait()?.success(), "the writer failed");
+    sh(&unmount)?;
     run(Command::new("losetup").args(["-d", device]))?;
     Ok(Vec::new())
 }
