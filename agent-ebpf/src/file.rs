@@ -88,7 +88,7 @@ unsafe fn fill(
         let buffer = &raw mut (*draft).path;
         let walked = path::of(task, path, buffer.cast());
         file_info::set_path(&raw mut (*record).file, walked);
-        (*record).origin_len = origin(task, info, path, (&raw mut (*draft).origin).cast());
+        (*record).origin_len = path::origin(task, path, (&raw mut (*draft).origin).cast());
     }
 }
 
@@ -112,19 +112,6 @@ unsafe fn set_op(record: *mut FileRecord, op: u8, arg: u32, open_flags: u32) {
         (*record).target_origin_len = 0;
         (*record).reserved_too = 0;
     }
-}
-
-/// What is in memory only is in no SBOM, whatever it is called.
-///
-/// # Safety
-/// As [`path::origin`].
-#[inline(always)]
-unsafe fn origin(task: u64, info: &FileInfo, path: Path, buffer: *mut u8) -> u16 {
-    if info.flags & file_flag::TMPFS != 0 {
-        return 0;
-    }
-    // SAFETY: the caller's promise.
-    unsafe { path::origin(task, path, buffer) }
 }
 
 /// Something that is about to be done to a name.
@@ -301,13 +288,12 @@ fn announce_pair(old: Path, new: Path, op: u8) {
             let record = &raw mut (*draft).head;
             file_info::fill(inode, old.mnt, &raw mut (*record).file);
             (*record).op = op;
-            let info = &(*record).file;
             let buffer = &raw mut (*draft).path;
             let walked = path::of_name(task, old, buffer.cast());
-            (*record).origin_len = origin(task, info, old, (&raw mut (*draft).origin).cast());
+            (*record).origin_len = path::origin(task, old, (&raw mut (*draft).origin).cast());
             let target = &raw mut (*draft).second_path;
             let there = path::of_name(task, new, target.cast());
-            (*record).target_origin_len = origin(task, info, new, (&raw mut (*draft).second_origin).cast());
+            (*record).target_origin_len = path::origin(task, new, (&raw mut (*draft).second_origin).cast());
             file_info::set_path(&raw mut (*record).file, walked);
             (*record).target_len = there.len;
             (*record).target_flags = there.flags;

@@ -40,6 +40,8 @@ const MAX_NAMED: usize = 8;
 pub trait Kernel: Send {
     /// Files on the device must not be believed to be unchanged (`true`), or may be again. Whether that is new.
     fn mark(&self, device: u32, written: bool) -> bool;
+    /// No digest of before is to be used any more.
+    fn forget(&self);
     /// Who has the device open for write, which somebody opened since the programs were attached.
     fn writers(&self, device: u32) -> Writers;
 }
@@ -140,6 +142,10 @@ impl Devices {
     /// Where the file systems are mounted that lie on a device which was opened for write at that time (nanoseconds since boot); some of
     /// them if there are many. What cannot be looked at counts as mounted at no known place (`None`).
     pub fn written(&mut self, device: u32, at_ns: u64) -> Option<Vec<FilePath>> {
+        // What lay on it before and is mounted again after it was written has its old identities.
+        if let Some(kernel) = &self.kernel {
+            kernel.forget();
+        }
         // Before the mounts: who mounts it and closes it then is seen by one of the two.
         let writers = self.writers(device);
         if !writers.open && writers.claimed_ns < at_ns {
@@ -286,7 +292,11 @@ impl Devices {
             if seen.contains(&namespace) {
                 continue;
             }
-            let Ok(others) = self.of_process(pid) else { continue };
+            let others = match self.of_process(pid) {
+                Ok(others) => others,
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
+                Err(_) => continue,
+            };
             if seen.len() >= MAX_NAMESPACES || systems.len() >= MAX_SYSTEMS {
                 return Err(io::Error::other("there are too many mount namespaces or file systems"));
             }
@@ -307,7 +317,12 @@ impl Devices {
     /// The mounts that a process sees; places that the host's processes do not see are reached through it.
     fn of_process(&self, pid: &str) -> io::Result<Vec<Mount>> {
         let mut text = Vec::new();
-        File::open(self.proc.join(pid).join("mountinfo"))?.take(MAX_MOUNTS).read_to_end(&mut text)?;
+        let table = File::open(self.proc.join(pid).join("mountinfo"))?;
+        let read = table.take(MAX_MOUNTS).read_to_end(&mut text)?;
+        if u64::try_from(read).is_ok_and(|read| read >= MAX_MOUNTS) {
+            let reason = format!("the table of mounts of process {pid} has more than {MAX_MOUNTS} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+        }
         let seen_by = pid.parse().unwrap_or(1);
         let through = if seen_by == 1 { String::new() } else { format!("/proc/{pid}/root") };
         let mounts = text.split(|b| *b == b'\n').filter_map(mount);
@@ -410,6 +425,7 @@ mod tests {
         told: Arc<Mutex<Vec<(u32, bool)>>>,
         marked: Arc<Mutex<BTreeSet<u32>>>,
         writers: Arc<Mutex<Writers>>,
+        forgotten: Arc<Mutex<usize>>,
     }
 
     impl Seen {
@@ -427,6 +443,10 @@ mod tests {
             self.told.lock().expect("one thread").push((device, written));
             let mut marked = self.marked.lock().expect("one thread");
             if written { marked.insert(device) } else { marked.remove(&device) }
+        }
+
+        fn forget(&self) {
+            *self.forgotten.lock().expect("one thread") += 1;
         }
 
         fn writers(&self, _: u32) -> Writers {

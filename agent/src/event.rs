@@ -290,6 +290,9 @@ pub struct FileRef {
     /// It lies on an overlay that was mounted from a user namespace: its path says where that user wants it to be.
     #[serde(default)]
     pub foreign: bool,
+    /// Its file system is mounted for its process only: no process with the host's root directory has a name for it.
+    #[serde(default)]
+    pub private: bool,
     /// Its content lies in memory, whatever is mounted over it.
     #[serde(default)]
     pub in_memory: bool,

@@ -1,9 +1,13 @@
 //! What is mounted where, by `/proc/<pid>/mountinfo`: the names that a place in a file system has in a process's root.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::event::{FilePath, ProcessId};
 use crate::recent::Recent;
@@ -20,67 +24,172 @@ const HOLDS_WITHOUT: Duration = Duration::from_secs(1);
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
-    /// Device, kernel encoding (`major << 20 | minor`).
-    dev: u32,
     /// What of its file system is mounted.
     root: Vec<u8>,
     /// Where, in the process's root.
     at: Vec<u8>,
 }
 
-/// Tables of mounts by process.
-#[derive(Debug)]
-pub struct Mounts {
-    proc: PathBuf,
-    tables: Recent<ProcessId, (Instant, Vec<Mount>)>,
+/// What a process sees mounted.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// By device, kernel encoding (`major << 20 | minor`).
+    mounts: BTreeMap<u32, Vec<Mount>>,
+    /// There may be more.
+    is_cut: bool,
 }
 
-impl Mounts {
-    /// Knows nothing yet.
-    pub fn new(proc: &Path) -> Self {
-        Self { proc: proc.to_owned(), tables: Recent::new(TABLES) }
+impl Table {
+    /// The names of a file, by its device and its path in its file system.
+    pub fn names(&self, dev: u32, path: &[u8]) -> impl Iterator<Item = FilePath> {
+        self.of(dev).filter_map(move |mount| name(mount, path))
     }
 
-    /// The names that a file has in the root of a process, by its device and its path in its file system. None if the process is
-    /// gone, or does not see it.
-    pub fn names(&mut self, process: ProcessId, dev: u32, path: &[u8]) -> Vec<FilePath> {
-        let now = Instant::now();
-        let is_good = self.tables.get(&process).is_some_and(|(read, table)| {
-            let age = now.duration_since(*read);
-            age < HOLDS_WITHOUT || age < HOLDS && table.iter().any(|mount| mount.dev == dev)
-        });
-        if !is_good {
-            let table = self.read(process).unwrap_or_default();
-            self.tables.insert(process, (now, table));
-        }
-        let table = self.tables.get(&process).map(|(_, table)| table.as_slice()).unwrap_or_default();
-        table.iter().filter(|mount| mount.dev == dev).filter_map(|mount| name(mount, path)).collect()
+    /// The file has this name.
+    pub fn has_name(&self, dev: u32, path: &[u8], name: &[u8]) -> bool {
+        self.of(dev).any(|mount| {
+            let at = mount.at.strip_suffix(b"/").unwrap_or(&mount.at);
+            below(path, &mount.root).is_some_and(|below| match below {
+                b"" if at.is_empty() => name == b"/",
+                _ => name.strip_prefix(at) == Some(below),
+            })
+        })
     }
 
-    fn read(&self, process: ProcessId) -> io::Result<Vec<Mount>> {
+    /// Something of the device is mounted.
+    pub fn has_device(&self, dev: u32) -> bool {
+        self.mounts.contains_key(&dev)
+    }
+
+    /// All mounts are in it.
+    pub fn is_whole(&self) -> bool {
+        !self.is_cut && !self.mounts.is_empty()
+    }
+
+    fn of(&self, dev: u32) -> impl Iterator<Item = &Mount> {
+        self.mounts.get(&dev).into_iter().flatten()
+    }
+
+    fn read(process: u32, file: &mut File) -> io::Result<Self> {
         let mut text = Vec::new();
-        let file = File::open(self.proc.join(format!("{}/mountinfo", process.tgid)))?;
         let read = file.take(MAX_TABLE).read_to_end(&mut text)?;
-        if u64::try_from(read).is_ok_and(|read| read >= MAX_TABLE) {
+        let is_cut = u64::try_from(read).is_ok_and(|read| read >= MAX_TABLE);
+        if is_cut {
             tracing::warn!(
-                process = process.tgid,
+                process,
                 limit = MAX_TABLE,
                 "the table of mounts is too long: changes through the last of them are judged by the name used alone"
             );
         }
-        Ok(text.split(|b| *b == b'\n').filter_map(mount).collect())
+        let mut table = Self { mounts: BTreeMap::new(), is_cut };
+        for (dev, mount) in text.split(|b| *b == b'\n').filter_map(mount) {
+            table.mounts.entry(dev).or_default().push(mount);
+        }
+        Ok(table)
     }
 }
 
+/// A table that is always what is mounted now. It keeps the mount namespace alive, so only the host's is one.
+#[derive(Debug)]
+struct Watched {
+    process: u32,
+    /// Opened `mountinfo`; `None`: it is opened at the next look.
+    file: Option<File>,
+    table: Table,
+    /// It could not be read, and that was said.
+    is_lost: bool,
+}
+
+impl Watched {
+    fn look(&mut self, proc: &Path) -> &Table {
+        let is_old = match &self.file {
+            // mounts_poll() (`fs/proc_namespace.c`): an exceptional condition when something was mounted or unmounted since the last
+            // poll, or since the file was opened.
+            Some(file) => {
+                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+                let changed = PollFlags::POLLPRI | PollFlags::POLLERR;
+                poll(&mut fds, PollTimeout::ZERO).is_err()
+                    || fds[0].revents().is_none_or(|now| now.intersects(changed))
+            }
+            None => true,
+        };
+        if is_old {
+            let read = self.read(proc);
+            if let Err(error) = &read
+                && !self.is_lost
+            {
+                tracing::warn!(%error, "the host's mounts cannot be read: what is changed is judged by the name used alone");
+            }
+            self.is_lost = read.is_err();
+            self.table = read.unwrap_or_else(|_| {
+                self.file = None;
+                Table::default()
+            });
+        }
+        &self.table
+    }
+
+    fn read(&mut self, proc: &Path) -> io::Result<Table> {
+        let file = match &mut self.file {
+            Some(file) => {
+                file.rewind()?;
+                file
+            }
+            None => self.file.insert(open(proc, self.process)?),
+        };
+        Table::read(self.process, file)
+    }
+}
+
+/// Tables of mounts by process.
+#[derive(Debug)]
+pub struct Mounts {
+    proc: PathBuf,
+    host: Option<Watched>,
+    tables: Recent<ProcessId, (Instant, Table)>,
+}
+
+impl Mounts {
+    /// Knows nothing yet. `host`: a process with the host's mounts, which lives as long as the host.
+    pub fn new(proc: &Path, host: Option<u32>) -> Self {
+        let host =
+            host.map(|process| Watched { process, file: None, table: Table::default(), is_lost: false });
+        Self { proc: proc.to_owned(), host, tables: Recent::new(TABLES) }
+    }
+
+    /// What a process sees mounted, of the file systems of a device above all. Empty if the process is gone.
+    pub fn look(&mut self, process: ProcessId, dev: u32) -> &Table {
+        if let Some(host) = self.host.as_mut().filter(|host| host.process == process.tgid) {
+            return host.look(&self.proc);
+        }
+        let now = Instant::now();
+        let is_good = self.tables.get(&process).is_some_and(|(read, table)| {
+            let age = now.duration_since(*read);
+            age < HOLDS_WITHOUT || age < HOLDS && table.mounts.contains_key(&dev)
+        });
+        if !is_good {
+            let table =
+                open(&self.proc, process.tgid).and_then(|mut file| Table::read(process.tgid, &mut file));
+            self.tables.insert(process, (now, table.unwrap_or_default()));
+        }
+        const NOTHING: &Table = &Table { mounts: BTreeMap::new(), is_cut: true };
+        self.tables.get(&process).map_or(NOTHING, |(_, table)| table)
+    }
+}
+
+fn open(proc: &Path, process: u32) -> io::Result<File> {
+    File::open(proc.join(format!("{process}/mountinfo")))
+}
+
 /// A line of `mountinfo`, proc(5): `36 35 98:0 /mnt1 /mnt2 rw,noatime …`.
-fn mount(line: &[u8]) -> Option<Mount> {
+fn mount(line: &[u8]) -> Option<(u32, Mount)> {
     let mut fields = line.split(|b| *b == b' ').skip(2);
     let (device, root, at) = (fields.next()?, fields.next()?, fields.next()?);
     let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
     // Twelve bits and twenty, as MKDEV() of the kernel.
     let dev = major.checked_mul(1 << 20)?.checked_add(minor)?;
-    Some(Mount { dev, root: unescaped(root), at: unescaped(at) })
+    Some((dev, Mount { root: unescaped(root), at: unescaped(at) }))
 }
 
 /// mangle() writes spaces, tabs, line feeds and backslashes as `\ooo`.
@@ -138,7 +247,7 @@ nonsense
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir(dir.path().join("7")).expect("a directory");
         fs::write(dir.path().join("7/mountinfo"), TABLE).expect("a file");
-        let mut mounts = Mounts::new(dir.path());
+        let mut mounts = Mounts::new(dir.path(), None);
         let process = ProcessId { tgid: 7, start_ns: 1 };
         for (minor, path, expected) in [
             (1, "/usr/lib/python3/os.py", &["/usr/lib/python3/os.py", "/mnt/a b/os.py"][..]),
@@ -150,11 +259,40 @@ nonsense
             (3, "/one/grub.cfg", &["/boot/grub/grub.cfg"]),
             (9, "/x", &[]),
         ] {
-            let found = mounts.names(process, 8 << 20 | minor, path.as_bytes());
-            let expected: Vec<_> = expected.iter().map(|name| FilePath::from(*name)).collect();
-            assert_eq!(found, expected, "{path} of 8:{minor}");
+            let table = mounts.look(process, 8 << 20 | minor);
+            let found: Vec<_> = table.names(8 << 20 | minor, path.as_bytes()).collect();
+            let names: Vec<_> = expected.iter().map(|name| FilePath::from(*name)).collect();
+            assert_eq!(found, names, "{path} of 8:{minor}");
+            for name in [
+                "/usr/lib/python3/os.py",
+                "/mnt/a b/os.py",
+                "/mnt/a b",
+                "/",
+                "/home/x",
+                "/boot/grub/grub.cfg",
+            ] {
+                let has = table.has_name(8 << 20 | minor, path.as_bytes(), name.as_bytes());
+                assert_eq!(has, expected.contains(&name), "{name} for {path} of 8:{minor}");
+            }
+            assert!(table.is_whole());
         }
         let gone = ProcessId { tgid: 8, start_ns: 1 };
-        assert_eq!(mounts.names(gone, 8 << 20 | 1, b"/usr"), []);
+        let table = mounts.look(gone, 8 << 20 | 1);
+        assert!(table.names(8 << 20 | 1, b"/usr").next().is_none() && !table.is_whole());
+    }
+
+    #[test]
+    fn the_hosts_table_is_kept_until_something_is_mounted() {
+        let me = std::process::id();
+        let mut mounts = Mounts::new(Path::new("/proc"), Some(me));
+        let process = ProcessId { tgid: me, start_ns: 0 };
+        assert!(mounts.look(process, 0).is_whole());
+        // Nothing was mounted.
+        let watched = mounts.host.as_mut().expect("it is watched");
+        watched.table.mounts.clear();
+        assert!(!mounts.look(process, 0).is_whole());
+        // A file that is gone is opened anew.
+        mounts.host.as_mut().expect("it is watched").file = None;
+        assert!(mounts.look(process, 0).is_whole());
     }
 }

@@ -110,7 +110,8 @@ impl Judgement {
 
 /// The path by which a file may be found in an SBOM; `None` when the path proves nothing.
 pub fn provable_path(file: &FileRef) -> Option<&[u8]> {
-    let proven = !file.truncated && !file.unreachable && !file.by_name && file.place != Place::Memfd;
+    let doubtful = file.truncated || file.unreachable || file.by_name || file.private;
+    let proven = !doubtful && file.place != Place::Memfd;
     (proven && file.path.as_bytes().first() == Some(&b'/')).then(|| file.path.as_bytes())
 }
 

@@ -484,16 +484,15 @@ impl Digests {
             Way::Mapped => Some(self.ways.mapped(pid, file)),
             Way::Opened => Some(self.ways.opened(pid, file)),
             Way::Peer => {
-                let peer = match task.mnt_ns {
-                    // What an exit closes is closed after the process has left its namespaces (exit_task_work() in do_exit()).
-                    0 => self.stand_in?,
-                    mounts => match self.ways.peer(mounts) {
-                        Ok(peer) => peer.filter(|peer| *peer != pid)?,
-                        Err(error) => return Some(Err(error)),
-                    },
+                let peer = match self.ways.peer(task.mnt_ns) {
+                    Ok(peer) => peer.filter(|peer| *peer != pid)?,
+                    Err(error) => return Some(Err(error)),
                 };
                 Some(self.ways.in_root(peer, file.path.as_bytes(), false))
             }
+            // Tried as a peer.
+            Way::StandIn if self.ways.is_in_hosts_mounts(task) => None,
+            Way::StandIn => Some(self.ways.in_root(self.stand_in?, file.path.as_bytes(), false)),
         }
     }
 
@@ -566,6 +565,9 @@ enum Way {
     Opened,
     /// Its path in the root of another process of the mount namespace.
     Peer,
+    /// Its path in the root of the workload's first process: what an exit closes is closed after the process has left its namespaces
+    /// (exit_task_work() in do_exit()), and what a process of the host with another root directory changes has the host's name.
+    StandIn,
 }
 
 fn ways(file: &FileRef, action: Action) -> &'static [Way] {
@@ -575,11 +577,13 @@ fn ways(file: &FileRef, action: Action) -> &'static [Way] {
         || file.path.is_empty()
         || file.place == Place::Memfd;
     match (action, nameless) {
-        (Action::Exec | Action::Interpreter | Action::Connect, false) => &[Way::Exe, Way::Root, Way::Peer],
+        (Action::Exec | Action::Interpreter | Action::Connect, false) => {
+            &[Way::Exe, Way::Root, Way::Peer, Way::StandIn]
+        }
         (Action::Exec | Action::Interpreter | Action::Connect, true) => &[Way::Exe],
-        (Action::Library, false) => &[Way::Root, Way::Mapped, Way::Opened, Way::Peer],
+        (Action::Library, false) => &[Way::Root, Way::Mapped, Way::Opened, Way::Peer, Way::StandIn],
         (Action::Library, true) => &[Way::Mapped, Way::Opened],
-        (Action::Script | Action::Change(_), false) => &[Way::Root, Way::Opened, Way::Peer],
+        (Action::Script | Action::Change(_), false) => &[Way::Root, Way::Opened, Way::Peer, Way::StandIn],
         (Action::Script | Action::Change(_), true) => &[Way::Opened],
     }
 }

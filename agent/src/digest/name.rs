@@ -115,6 +115,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         altered: false,
         changes_beneath: false,
         foreign: false,
+        private: false,
         in_memory: tmpfs,
         served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,

@@ -54,6 +54,12 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if event.flavour == Flavour::Tracepoint {
             self.note_writer(event, op, file);
         }
+        let workload = self.facts.workload();
+        let on_host = self.as_host_names(&event.task, &workload, file, target);
+        let (file, target) = match &on_host {
+            Some((file, target)) => (file, target.as_ref()),
+            None => (file, target),
+        };
         self.note_held(event, op, file);
         let judged = match op {
             // The content is there when the writer closes it; a new name of its own has none.
@@ -64,12 +70,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if !judged {
             return;
         }
-        let workload = self.facts.workload();
-        let elsewhere = self.in_hosts_root(&workload, file, target);
-        let (file, target) = match &elsewhere {
-            Some((file, target)) => (file, target.as_ref()),
-            None => (file, target),
-        };
         if let Some(image) = self.image_of(event, &workload) {
             let by = By { event, workload: &workload, of: &workload, image: &image, op };
             self.changed(&by, file, target, mode);
@@ -96,7 +96,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     fn changed(&mut self, by: &By<'_>, file: &FileRef, target: Option<&FilePath>, mode: Option<u32>) {
         let By { event, workload, image, op, .. } = *by;
-        self.names_taken(by, file, target);
+        if !file.private {
+            self.names_taken(by, file, target);
+        }
         if op == FileOp::Unlink {
             self.links.remove(file.identity.inode(), &file.path, file.nlink.saturating_sub(1));
             return;
@@ -134,8 +136,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         if file.by_name {
             match self.facts.resolve(&event.task, &file) {
-                Ok(resolved) => {
+                Ok(mut resolved) => {
                     let permissions = mode.unwrap_or(resolved.mode);
+                    resolved.private =
+                        workload.is_host && self.facts.is_private(&event.task, resolved.identity.dev);
                     file = FileRef { mode: resolved.mode & FILE_TYPE | permissions & !FILE_TYPE, ..resolved };
                 }
                 // The name is gone, or what has it now is not what had it.
@@ -178,6 +182,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let (mut judgement, session) = self.consider(task, workload, image, &mut observation);
         if listed.is_some() && !judgement.is_silent() {
             judgement.reason = format!("{}; {}", judgement.reason, way(by, &file.path));
+        }
+        if file.private && !judgement.is_silent() {
+            judgement.reason =
+                format!("{}; its file system is mounted for its process only", judgement.reason);
         }
         match session {
             Some(session) => {

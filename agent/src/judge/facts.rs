@@ -35,6 +35,17 @@ pub struct Settled {
     pub owner: Option<Owner>,
 }
 
+/// What a file that a process of the host names is called in the host's own root directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostName {
+    /// As the process calls it.
+    Used,
+    /// Otherwise: the process has another root directory or mounts of its own.
+    Other(FilePath),
+    /// It has no name there: its file system is mounted for the process only.
+    Nowhere,
+}
+
 /// Answers about the event that was begun last.
 pub trait Facts {
     /// The next event, in order. Everything asked until [`end`](Self::end) is about it.
@@ -79,6 +90,15 @@ pub trait Facts {
     /// The names that a place in a file system has in a workload's root, by device and path from the file system's root.
     fn names(&mut self, _: &Workload, _dev: u32, _path: &FilePath) -> Vec<FilePath> {
         Vec::new()
+    }
+    /// What the host calls a file of this device that a task of the host calls `used`. `place`: where it is in its file system, if that is
+    /// not just the name used.
+    fn host_name(&mut self, _: &Task, _dev: u32, _place: Option<&FilePath>, _used: &FilePath) -> HostName {
+        HostName::Used
+    }
+    /// The task has mounts of its own, and the host's processes see no file system of this device.
+    fn is_private(&mut self, _: &Task, _dev: u32) -> bool {
+        false
     }
     /// The file has this name in a workload's root now.
     fn is_at(&mut self, _: &Workload, _name: &FilePath, _: &FileRef) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::facts::{Ancestry, Facts, Settled, Unsettled};
+use super::facts::{Ancestry, Facts, HostName, Settled, Unsettled};
 use super::mounts::Mounts;
 use super::running::Running;
 use crate::config::Config;
@@ -77,7 +77,7 @@ impl Live {
             digests: Digests::new(Arc::clone(&metrics)),
             databases: Databases::new(metrics, host.as_ref().map(HostRoot::directory)),
             proc,
-            places: crate::mounts::Mounts::new(Path::new("/proc")),
+            places: crate::mounts::Mounts::new(Path::new("/proc"), host.as_ref().map(HostRoot::process)),
             mounts: Mounts::new(host.as_ref().map(HostRoot::mounts)),
             host,
             devices: Devices::default(),
@@ -277,11 +277,9 @@ impl Facts for Live {
     }
 
     fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
-        let points = self.devices.written(device, self.time_ns);
-        if points.as_ref().is_none_or(|points| !points.is_empty()) {
-            self.digests.forget_all();
-        }
-        points
+        // Also where nothing is mounted now: what is mounted later may have been mounted before, and was written meanwhile.
+        self.digests.forget_all();
+        self.devices.written(device, self.time_ns)
     }
 
     fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
@@ -312,9 +310,40 @@ impl Facts for Live {
 
     fn names(&mut self, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
         match (self.first(workload), path.is_empty()) {
-            (Some(process), false) => self.places.names(process, dev, path.as_bytes()),
+            (Some(process), false) => self.places.look(process, dev).names(dev, path.as_bytes()).collect(),
             _ => Vec::new(),
         }
+    }
+
+    fn host_name(&mut self, task: &Task, dev: u32, place: Option<&FilePath>, used: &FilePath) -> HostName {
+        let Some(host) = &self.host else { return HostName::Used };
+        let has_hosts_mounts = task.mnt_ns == host.mounts();
+        let place = match place {
+            // It was too long for its record.
+            Some(place) if place.is_empty() => return HostName::Used,
+            Some(place) => place,
+            // Who is exiting has no namespace any more, and its record always has the place.
+            None if has_hosts_mounts || task.mnt_ns == 0 => return HostName::Used,
+            None => used,
+        };
+        let table = self.places.look(ProcessId { tgid: host.process(), start_ns: 0 }, dev);
+        if table.has_name(dev, place.as_bytes(), used.as_bytes()) {
+            return HostName::Used;
+        }
+        match table.names(dev, place.as_bytes()).next() {
+            Some(name) => HostName::Other(name),
+            // It may have been unmounted since.
+            None if has_hosts_mounts || !table.is_whole() => HostName::Used,
+            None => HostName::Nowhere,
+        }
+    }
+
+    fn is_private(&mut self, task: &Task, dev: u32) -> bool {
+        let Some(host) = self.host.as_ref().filter(|host| ![0, host.mounts()].contains(&task.mnt_ns)) else {
+            return false;
+        };
+        let table = self.places.look(ProcessId { tgid: host.process(), start_ns: 0 }, dev);
+        table.is_whole() && !table.has_device(dev)
     }
 
     fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {

@@ -72,7 +72,7 @@ mod writers;
 
 use before::Before;
 use device::WrittenDevices;
-pub use facts::{Ancestry, Facts, Settled, Unsettled};
+pub use facts::{Ancestry, Facts, HostName, Settled, Unsettled};
 use held::Held;
 use image::{Known, Losses, STATES, Said};
 use links::Links;
@@ -323,6 +323,17 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
     }
 
+    /// The file of a process of the host, if its path is none of the host's: whoever mounts a file system over a directory of the host in
+    /// a namespace of his own says what is at its paths, and of an overlay he may change it beneath while it runs.
+    fn unproven(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
+        if file.foreign {
+            return Some(FileRef { unreachable: true, ..file.clone() });
+        }
+        let knows = !file.by_name && file.place != Place::Memfd && file.identity.dev != 0;
+        let is_private = knows && self.facts.is_private(task, file.identity.dev);
+        is_private.then(|| FileRef { private: true, ..file.clone() })
+    }
+
     /// Judges a file that runs or is mapped, and reports it.
     fn run(
         &mut self,
@@ -337,10 +348,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return Ran { culprit: None, attested: Some(file.path.clone()) };
         }
         let task = &event.task;
-        // Whoever mounts an overlay over a directory of the host in a namespace of his own says what is at its paths, and may change it
-        // beneath while it runs.
-        let unproven = FileRef { unreachable: true, ..file.clone() };
-        let file = if workload.is_host && file.foreign { &unproven } else { file };
+        let unproven = if workload.is_host { self.unproven(task, file) } else { None };
+        let file = unproven.as_ref().unwrap_or(file);
         let resolved = match file.by_name {
             true => self.facts.resolve(task, file),
             false => Ok(file.clone()),

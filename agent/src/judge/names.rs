@@ -6,8 +6,8 @@
 //!   names than are remembered.
 
 use super::change::By;
-use super::{FILE_TYPE, Facts, Judge, REGULAR};
-use crate::event::{Action, FileOp, FilePath, FileRef, Inode, Observation};
+use super::{FILE_TYPE, Facts, HostName, Judge, REGULAR};
+use crate::event::{Action, FileOp, FilePath, FileRef, Inode, Observation, Origin, Task};
 use crate::finding::Finding;
 use crate::verdict;
 use crate::workload::Workload;
@@ -20,6 +20,7 @@ pub(super) fn at_name(file: &FileRef, name: &FilePath) -> FileRef {
         deleted: false,
         by_name: false,
         unreachable: false,
+        private: false,
         ..file.clone()
     }
 }
@@ -33,27 +34,41 @@ pub(super) fn way(by: &By<'_>, path: &FilePath) -> String {
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// A file that a process of the host changes, and its new name, by the names that they have in the host's own root directory, if that
     /// of the process is another one (`chroot`, mounts of its own): its `/etc/x` is none of the SBOM's then.
-    pub(super) fn in_hosts_root(
+    pub(super) fn as_host_names(
         &mut self,
+        task: &Task,
         workload: &Workload,
         file: &FileRef,
         target: Option<&FilePath>,
     ) -> Option<(FileRef, Option<FilePath>)> {
-        let origin = file.origin.as_ref().filter(|_| workload.is_host && !file.by_name)?;
-        let mut name_of = |own: &FilePath, place: &FilePath| {
-            let names = self.facts.names(workload, file.identity.dev, place);
-            if names.contains(own) { None } else { names.into_iter().next() }
-        };
-        let name = name_of(&file.path, &origin.path);
-        let other = target.and_then(|target| name_of(target, &origin.target));
-        if name.is_none() && other.is_none() {
+        let origin = file.origin.as_deref();
+        // Without a place a path must say it all.
+        let says_nothing = file.by_name || origin.is_none() && (file.truncated || file.unreachable);
+        if !workload.is_host || says_nothing {
             return None;
         }
+        let dev = file.identity.dev;
+        let name = self.facts.host_name(task, dev, origin.map(|origin| &origin.path), &file.path);
+        let other = target
+            .map(|used| (used, self.facts.host_name(task, dev, origin.map(|origin| &origin.target), used)));
+        let is_used = matches!(other, None | Some((_, HostName::Used)));
         let file = match name {
-            Some(path) => FileRef { path, truncated: false, unreachable: false, ..file.clone() },
-            None => file.clone(),
+            HostName::Used if is_used => return None,
+            HostName::Used => file.clone(),
+            HostName::Other(path) => {
+                // It may have more than one name on the host.
+                let place =
+                    || Origin { path: file.path.clone(), target: target.cloned().unwrap_or_default() };
+                let origin = file.origin.clone().unwrap_or_else(|| Box::new(place()));
+                FileRef { path, truncated: false, unreachable: false, origin: Some(origin), ..file.clone() }
+            }
+            HostName::Nowhere => FileRef { private: true, ..file.clone() },
         };
-        Some((file, other.or_else(|| target.cloned())))
+        let target = other.map(|(used, name)| match name {
+            HostName::Other(name) => name,
+            HostName::Used | HostName::Nowhere => used.clone(),
+        });
+        Some((file, target))
     }
 
     /// The file under each of its names: its own, if that counts, and those by other mounts.

@@ -44,6 +44,8 @@ struct World {
     /// Files without content.
     empty: Vec<&'static str>,
     elsewhere: bool,
+    /// The events' tasks have mounts of their own.
+    own_mounts: bool,
     /// Names that each place in a file system has, in the host's root or the container's.
     places: Vec<(bool, &'static str, &'static str)>,
     /// Name of the SBOM of each file that had several before.
@@ -164,6 +166,23 @@ impl Facts for Shared {
             *is_host == workload.is_host && place.as_bytes() == path.as_bytes()
         });
         names.map(|(_, _, name)| (*name).into()).collect()
+    }
+    fn host_name(&mut self, _: &Task, _: u32, place: Option<&FilePath>, used: &FilePath) -> HostName {
+        let world = self.0.borrow();
+        let place = place.or(world.own_mounts.then_some(used));
+        let names = world.places.iter().filter(|(is_host, at, _)| {
+            *is_host && place.is_some_and(|place| at.as_bytes() == place.as_bytes())
+        });
+        let names: Vec<FilePath> = names.map(|(_, _, name)| (*name).into()).collect();
+        match names.first() {
+            None if world.own_mounts => HostName::Nowhere,
+            Some(name) if !names.contains(used) => HostName::Other(name.clone()),
+            _ => HostName::Used,
+        }
+    }
+    fn is_private(&mut self, _: &Task, _: u32) -> bool {
+        let world = self.0.borrow();
+        world.own_mounts && world.places.is_empty()
     }
     fn is_at(&mut self, _: &Workload, name: &FilePath, file: &FileRef) -> bool {
         let world = self.0.borrow();

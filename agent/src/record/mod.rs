@@ -22,7 +22,7 @@ use crate::devices::Again;
 use crate::event::{Content, Event, FilePath, FileRef, Owner, ProcessId, Start};
 use crate::finding::WorkloadInfo;
 use crate::identity::Digests;
-use crate::judge::{Ancestry, Settled};
+use crate::judge::{Ancestry, HostName, Settled};
 use crate::workload::Workload;
 
 mod read;
@@ -95,6 +95,10 @@ pub enum Answer {
     Host(Option<WorkloadSeed>),
     /// The names that a place in a file system has, in the host's root or that of the event's workload.
     Names(bool, FilePath, Vec<FilePath>),
+    /// What the host calls the file that its process calls so, if that is something else.
+    HostName(FilePath, HostName),
+    /// The host's processes see nothing of the file system, of this device.
+    Private(u32),
     /// The file has this name.
     IsAt(FilePath, bool),
     /// The name that the SBOM has for the file at this path.

@@ -8,7 +8,7 @@ use super::{Answer, Frame, Reader, Recorded, RecordingError};
 use crate::devices::{Again, Opened};
 use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
-use crate::judge::{Ancestry, Facts, ImageSource, Judge, Settled, Unsettled};
+use crate::judge::{Ancestry, Facts, HostName, ImageSource, Judge, Settled, Unsettled};
 use crate::metrics::Metrics;
 use crate::sbom::ImageIndex;
 use crate::workload::{UNKNOWN, Workload};
@@ -175,6 +175,18 @@ impl Facts for Replayed {
             _ => None,
         })
         .unwrap_or_default()
+    }
+
+    fn host_name(&mut self, _: &Task, _: u32, _: Option<&FilePath>, used: &FilePath) -> HostName {
+        let found = self.find(|a| match a {
+            Answer::HostName(of, name) if of == used => Some(name.clone()),
+            _ => None,
+        });
+        found.unwrap_or(HostName::Used)
+    }
+
+    fn is_private(&mut self, _: &Task, dev: u32) -> bool {
+        self.find(|a| matches!(a, Answer::Private(of) if *of == dev).then_some(())).is_some()
     }
 
     fn is_at(&mut self, _: &Workload, name: &FilePath, _: &FileRef) -> bool {

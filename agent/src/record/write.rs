@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::{Answer, FORMAT, Frame, MAGIC, MAX_FRAME, Recorded, WorkloadSeed, checksum};
 use crate::devices::{Again, Opened};
 use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
-use crate::judge::{Ancestry, Facts, Settled, Unsettled};
+use crate::judge::{Ancestry, Facts, HostName, Settled, Unsettled};
 use crate::metrics::Metrics;
 use crate::new_file::NewFile;
 use crate::sbom::ImageIndex;
@@ -335,6 +335,22 @@ impl<F: Facts> Facts for Recorder<F> {
         let names = self.facts.names(workload, dev, path);
         self.note(|| Answer::Names(workload.is_host, path.clone(), names.clone()));
         names
+    }
+
+    fn host_name(&mut self, task: &Task, dev: u32, place: Option<&FilePath>, used: &FilePath) -> HostName {
+        let name = self.facts.host_name(task, dev, place, used);
+        if name != HostName::Used {
+            self.note(|| Answer::HostName(used.clone(), name.clone()));
+        }
+        name
+    }
+
+    fn is_private(&mut self, task: &Task, dev: u32) -> bool {
+        let is = self.facts.is_private(task, dev);
+        if is {
+            self.note(|| Answer::Private(dev));
+        }
+        is
     }
 
     fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {

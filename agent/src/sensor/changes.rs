@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
+use muster_common::SHA256_LEN;
 
 use crate::devices::{Kernel, Writers};
 use crate::event::Inode;
@@ -25,11 +26,22 @@ pub(super) fn order(map: HashMap<MapData, Number, Writer>) -> Order {
 pub(super) struct Devices {
     marks: Mutex<HashMap<MapData, u32, u64>>,
     writers: HashMap<MapData, u32, [u64; 2]>,
+    digests: Mutex<HashMap<MapData, Content, [u8; SHA256_LEN]>>,
 }
 
+/// Keys that are asked for at most, some of them more than once.
+const KEYS: usize = 1 << 18;
+
+/// `ContentKey` of `digest.rs` there.
+pub(super) type Content = [u64; 5];
+
 impl Devices {
-    pub(super) fn new(marks: HashMap<MapData, u32, u64>, writers: HashMap<MapData, u32, [u64; 2]>) -> Self {
-        Self { marks: Mutex::new(marks), writers }
+    pub(super) fn new(
+        marks: HashMap<MapData, u32, u64>,
+        writers: HashMap<MapData, u32, [u64; 2]>,
+        digests: HashMap<MapData, Content, [u8; SHA256_LEN]>,
+    ) -> Self {
+        Self { marks: Mutex::new(marks), writers, digests: Mutex::new(digests) }
     }
 }
 
@@ -49,6 +61,21 @@ impl Kernel for Devices {
             tracing::warn!(%error, device, "a device that was written to is not remembered: the kernel goes on to keep digests of its files");
         }
         done.is_ok()
+    }
+
+    fn forget(&self) {
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        // All at first: whoever asks for the key behind one that is gone begins anew, and the kernel goes on to drop some.
+        let keys: Vec<_> = digests.keys().take(KEYS).collect();
+        for key in keys {
+            let removed = key.and_then(|key| digests.remove(&key));
+            if let Err(error) = removed
+                && !matches!(error, MapError::KeyNotFound)
+            {
+                tracing::warn!(%error, "the kernel's digests of before a device was opened for write cannot be dropped");
+                return;
+            }
+        }
     }
 
     fn writers(&self, device: u32) -> Writers {

@@ -309,6 +309,7 @@ fn file_ref(
         has_writers: has(file_flag::WRITERS),
         altered: has(file_flag::ALTERED),
         changes_beneath: has(CHANGES_BENEATH),
+        private: false,
         foreign: has(file_flag::BENEATH) && !served,
         in_memory: has(file_flag::IN_MEMORY),
         served,

@@ -119,8 +119,11 @@ pub(super) fn load(
     ];
     let (sent, lost) = (take(&mut ebpf, map::SENT)?, take(&mut ebpf, map::LOST)?);
     let (losers, closed) = (take(&mut ebpf, map::LOST_OF)?, take(&mut ebpf, map::CLOSED)?);
-    let devices =
-        changes::Devices::new(take(&mut ebpf, map::DEVICES)?, take(&mut ebpf, map::DEVICE_WRITERS)?);
+    let devices = changes::Devices::new(
+        take(&mut ebpf, map::DEVICES)?,
+        take(&mut ebpf, map::DEVICE_WRITERS)?,
+        take(&mut ebpf, map::DIGESTS)?,
+    );
     let (writers, overlay) = (take(&mut ebpf, map::WRITERS)?, take(&mut ebpf, map::OVERLAY)?);
     #[cfg(feature = "ebpf-log")]
     let log = aya_log::EbpfLogger::init(&mut ebpf)

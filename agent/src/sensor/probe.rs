@@ -266,7 +266,9 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         "two last writers of a file that close it at the same moment: neither close is reported, and what was written is judged \
          when it is run, mapped or written again",
         "what is written to a block device under a file system: only that it was opened for write is told, not if that was before the \
-         agent started or before the file system was mounted",
+         agent started",
+        "which file of the host a program is that runs in a root directory or mounts of its own: it is judged by its path there, unless \
+         the host does not see its file system at all",
         "renames that the kernel makes by itself, changes of ACLs",
         "what is mounted over a file of the SBOM; hard links of files of the host that a container makes and changes",
         "whether a file that was gone before its first bytes could be read was a program, where neither its mode nor its name says so: \
@@ -293,8 +295,8 @@ pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
         }
         Flavour::Fentry | Flavour::Tracepoint => out.extend([
             "io_uring: opens, renames, links, unlinks and connects made through it",
-            "that a file has a name in the SBOM by another mount or root directory (bind mounts, chroot), when it is renamed, linked, removed, cut or changed in \
-             mode by name; a write to it is seen",
+            "that a file has another name on the host by another mount or root directory (bind mounts, chroot), when it is renamed, linked, \
+             removed or cut by name: the name used counts; a write to it is seen",
             "files opened by handle (open_by_handle_at)",
             "a file that mprotect makes executable after it was mapped, and the mappings that the kernel's ELF loader makes \
              (the dynamic linker's own)",
@@ -502,6 +504,7 @@ mod tests {
             "ptrace",
             "two last writers",
             "mounted over",
+            "mounts of its own",
             "files_unread",
         ] {
             for spots in [&lsm, &tracepoint] {

@@ -67,9 +67,12 @@ fn grants_rights(observation: &Observation) -> bool {
     observation.file.mode & SET_ID != 0 || observation.action == Action::Change(FileOp::Capability)
 }
 
-/// The system runs or loads it without being told its name. A path that proves nothing may be any.
+/// The system runs or loads it without being told its name. A path that proves nothing may be any; but what has no name on the host no
+/// program of the host looks for.
 fn is_looked_for(file: &FileRef) -> bool {
-    super::provable_path(file).is_none_or(|path| LOOKED_INTO.iter().any(|place| path.starts_with(place)))
+    !file.private
+        && super::provable_path(file)
+            .is_none_or(|path| LOOKED_INTO.iter().any(|place| path.starts_with(place)))
 }
 
 fn is_in_memory(file: &FileRef) -> bool {
@@ -192,6 +195,7 @@ mod tests {
         assert_eq!(file(|f| f.truncated = true), Severity::High);
         assert_eq!(file(|f| f.unreachable = true), Severity::High);
         assert_eq!(file(|f| f.by_name = true), Severity::High);
+        assert_eq!(file(|f| (f.private, f.path) = (true, "/usr/bin/x".into())), Severity::Low);
     }
 
     #[test]

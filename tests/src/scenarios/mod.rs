@@ -21,7 +21,7 @@ use anyhow::{Context as _, ensure};
 use muster_proto::v1::{self, Kind, Verdict};
 
 use crate::agent::{Agent, PATIENCE};
-use crate::expect::{Difference, Expect};
+use crate::expect::{Difference, Expect, describe};
 use crate::losses::Losses;
 use crate::world::{self, World};
 
@@ -197,6 +197,8 @@ impl Stage {
         std::fs::remove_file(&mark)?;
         let (losses, came): (Vec<_>, Vec<_>) = came.into_iter().partition(|f| f.kind() == Kind::Lost);
         losses.iter().try_for_each(|f| self.told.tell(f))?;
+        let nowhere = came.iter().find(|f| !matches!(f.kind(), Kind::Connect) && f.path.is_empty());
+        ensure!(nowhere.is_none(), "a finding without a path: {}", nowhere.map(describe).unwrap_or_default());
         Ok(came)
     }
 }

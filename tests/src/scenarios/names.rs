@@ -26,6 +26,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("file of the SBOM changed through a hard link", linked),
         seen("file of the SBOM changed through a bind mount", bound),
         seen("file of the SBOM changed by who has its file system as root directory", rooted),
+        seen("no file of the SBOM in a file system that a process has for itself", of_its_own),
+        seen("file of the SBOM changed by who has moved its file system over his root", pivoted),
         seen("inode number of a file of the SBOM given away again", given_away),
         seen("file of the SBOM held open for write", held),
         seen("execute bit that is gone again on no file of the SBOM", temporary),
@@ -115,17 +117,8 @@ fn bound(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 /// As `/boot` or `/usr` may be a file system of its own.
 fn rooted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    /// Longer than the agent believes in a table of mounts.
-    const MOUNTS_KEPT: Duration = Duration::from_millis(5500);
     let (image, directory) = (stage.world.disk.join("rooted.img"), attested_data("Age"));
-    let (image, at) = (image.display(), directory.display());
-    let script = format!(
-        "set -e; truncate -s 16M {image}; mkfs.ext4 -q -F {image}; d=$(losetup --find --show {image}); mount $d /mnt; \
-         cp -a {at}/. /mnt; umount /mnt; mount $d {at}; echo $d"
-    );
-    let device = world::run(Command::new("/bin/sh").args(["-c", &script]))?;
-    let device = String::from_utf8(device.stdout)?;
-    std::thread::sleep(MOUNTS_KEPT);
+    let device = mounted_over(&image, &directory)?;
     stage.settle()?;
     let script = "import os,sys\n\
                   os.chroot(sys.argv[1])\n\
@@ -134,11 +127,64 @@ fn rooted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     world::run(Command::new("/usr/bin/python3").args(["-c", script]).arg(&directory))?;
     let changed = found(File, Modified, &directory.join("V61.pl"))?;
     stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
-    // The agent may be reading there.
-    let script = format!("umount --lazy {} && losetup -d {}", directory.display(), device.trim());
-    world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+    unmounted(&directory, &device)?;
     stage.settle()?;
     Ok(Vec::new())
+}
+
+/// Whoever may have namespaces of his own has a `/usr/bin` of his own, which is none of the host's.
+fn of_its_own(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (own, tool) = (attested_data("Age/V80.pl"), &stage.world.tool);
+    let script = "import os,sys,time\n\
+                  own,tool=sys.argv[1:]\n\
+                  program=open(tool,'rb').read()\n\
+                  os.chroot('/mnt')\n\
+                  os.makedirs(os.path.dirname(own))\n\
+                  open(own,'wb').write(program)\n\
+                  time.sleep(4)";
+    let mounts = "mount -t tmpfs none /mnt && exec python3 -c \"$@\"";
+    let arguments = [own.as_os_str(), tool.as_os_str()];
+    let shell = ["--mount", "/bin/sh", "-c", mounts, "sh", script];
+    world::run(Command::new("/usr/bin/unshare").args(shell).args(arguments))?;
+    let made = Expect::new(File, Unauthorized, own.display().to_string()).operation("close_write");
+    stage.must_tell(&[made.severity(Severity::Low).says("mounted for its process only")])?;
+    Ok(Vec::new())
+}
+
+/// His root directory is the file system's then, and nothing in a path says where the host has it.
+fn pivoted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (image, directory) = (stage.world.disk.join("pivoted.img"), attested_data("Age"));
+    let device = mounted_over(&image, &directory)?;
+    stage.settle()?;
+    let script = "import ctypes,os,sys\n\
+                  os.chdir(sys.argv[1])\n\
+                  assert ctypes.CDLL(None).syscall(155,b'.',b'old')==0\n\
+                  open('/V70.pl','a').write('x')";
+    let pivots = ["--mount", "/usr/bin/python3", "-c", script];
+    world::run(Command::new("/usr/bin/unshare").args(pivots).arg(&directory))?;
+    let changed = found(File, Modified, &directory.join("V70.pl"))?;
+    stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
+    unmounted(&directory, &device)?;
+    stage.settle()?;
+    Ok(Vec::new())
+}
+
+/// Mounts a file system with the same files, and a directory `old`, over a directory of the SBOM's.
+fn mounted_over(image: &Path, at: &Path) -> anyhow::Result<String> {
+    let (image, at) = (image.display(), at.display());
+    let script = format!(
+        "set -e; truncate -s 16M {image}; mkfs.ext4 -q -F {image}; d=$(losetup --find --show {image}); mount $d /mnt; \
+         cp -a {at}/. /mnt; mkdir /mnt/old; umount /mnt; mount $d {at}; echo $d"
+    );
+    let device = world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+    Ok(String::from_utf8(device.stdout)?.trim().to_owned())
+}
+
+/// The agent may be reading there.
+fn unmounted(at: &Path, device: &str) -> anyhow::Result<()> {
+    let script = format!("umount --lazy {} && losetup -d {device}", at.display());
+    world::run(Command::new("/bin/sh").args(["-c", &script]))?;
+    Ok(())
 }
 
 /// A new file with the number of one that had several names, one of them in the SBOM.

@@ -36,3 +36,37 @@ fn what_a_process_of_the_host_changes_in_a_root_of_its_own_is_not_the_hosts() {
         "{found:?}"
     );
 }
+
+/// `unshare --map-root-user --mount`, a tmpfs with a `/bin/true`, and `chroot`: anybody may do that.
+#[test]
+fn a_file_system_that_a_process_has_mounted_for_itself_has_no_name_on_the_host() {
+    use FileOp::{Chmod, CloseWrite, OpenWrite, Rename, Unlink};
+    let mut b = Bench::new();
+    b.flavour = Flavour::Lsm;
+    {
+        let mut world = b.world.0.borrow_mut();
+        world.files.extend([("/bin/true", OTHER), ("/true", OTHER), ("/bin/sh", OTHER)]);
+        world.own_mounts = true;
+    }
+    for (op, target, expected) in [
+        (OpenWrite, None, Vec::new()),
+        (CloseWrite, None, one(Kind::File, Verdict::Unauthorized, "/bin/true")),
+        (Chmod, None, one(Kind::File, Verdict::Unauthorized, "/bin/true")),
+        (Rename, Some("/bin/sh"), one(Kind::File, Verdict::Unauthorized, "/bin/sh")),
+        (Unlink, None, Vec::new()),
+    ] {
+        let body = Body::File { op, file: at("/bin/true"), target: target.map(Into::into), mode: None };
+        let found = b.event(1, body);
+        assert_eq!(verdicts(&found), expected, "{op:?}");
+        assert!(found.iter().all(|f| f.severity == Severity::Low), "{op:?}: {found:?}");
+    }
+    // Nor is what runs there the host's.
+    let found = b.event(1, Body::Exec { exe: at("/bin/true"), script: None });
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::Unauthorized, "/bin/true"));
+    // The host sees it mounted elsewhere; it is the process's root directory.
+    b.world.0.borrow_mut().places = vec![(true, "/true", "/bin/true")];
+    let body = |op| Body::File { op, file: at("/true"), target: None, mode: None };
+    let modified = || one(Kind::File, Verdict::Modified, "/bin/true");
+    assert_eq!(verdicts(&b.event(1, body(CloseWrite))), modified());
+    assert_eq!(verdicts(&b.event(1, body(Unlink))), modified());
+}
