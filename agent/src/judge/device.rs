@@ -47,9 +47,10 @@ fn places(points: &[FilePath]) -> String {
 }
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
-    /// Reports it if file systems lie on the device. Nothing that was known of their files is believed any more: the digests of the
-    /// kernel and of the agent are forgotten when the facts are asked.
+    /// Reports it if file systems lie on the device. Nothing that was known of their files is believed any more, nor of those that were
+    /// mounted earlier and may be mounted again: the digests of the kernel and of the agent are forgotten when the facts are asked.
     pub(super) fn device_written(&mut self, event: &Event, file: &FileRef) {
+        self.silent.clear();
         let on = match self.facts.device_written(file.identity.real.dev) {
             Some(points) if points.is_empty() => None,
             Some(points) => Some(format!("file systems lie on it, mounted at {}", places(&points))),

@@ -1727,6 +1727,21 @@ fn what_processes_have_open_for_write_is_bounded_and_none_of_it_forgotten() {
     assert_eq!((found as u64, b.judge.writers.bytes()), (u64::from(PROCESSES) * FILES, 0));
 }
 
+/// The file system on it may have been unmounted, and its inodes are the same when it is mounted again.
+#[test]
+fn what_was_attested_before_a_device_was_written_is_looked_at_again() {
+    let mut b = Bench::new();
+    let run = |b: &mut Bench| b.event(1, Body::Exec { exe: at("/bin/true"), script: None });
+    assert_eq!(verdicts(&run(&mut b)), []);
+    b.world.0.borrow_mut().files.insert("/bin/true", OTHER);
+    assert_eq!(verdicts(&run(&mut b)), [], "nothing says that it was changed");
+    let mut device = at("/dev/loop0");
+    device.identity.real.dev = 0;
+    let open = Body::File { op: FileOp::BlockWrite, file: device, target: None, mode: None };
+    assert_eq!(verdicts(&b.event(2, open)), []);
+    assert_eq!(verdicts(&run(&mut b)), one(Kind::Exec, Verdict::Modified, "/bin/true"));
+}
+
 #[test]
 fn a_device_that_is_mounted_while_it_is_open_is_told_once() {
     use super::device::AGAIN_NS;

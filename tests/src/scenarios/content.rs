@@ -1,6 +1,7 @@
 //! A digest counts only for the content that it was read from, and reading it holds up nobody.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +26,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("content: program that a container uses changed in its layer", layer),
         seen("content: attested program changed and put back 20 times", put_back),
         seen("content: file system written through its block device", block_device),
+        seen(
+            "content: file system written through its block device while it is not mounted",
+            while_unmounted,
+        ),
         seen("content: block device of a file system that the host does not see mounted", mounted_elsewhere),
         seen("content: block device opened for write, then mounted, then written", mounted_while_open),
     ]
@@ -261,14 +266,47 @@ impl Mounted {
         let [warm, cold] = Self::PROGRAMS;
         let script = format!(
             "set -e; truncate -s 16M {0}; mkfs.ext4 -q -F {0}; d=$(losetup --find --show {0}); mount $d {1}; \
-             cp /usr/bin/{warm} /usr/bin/{cold} {1}; sync; \
-             for p in {warm} {cold}; do mount --bind {1}/$p /usr/bin/$p; done; echo $d",
+             cp /usr/bin/{warm} /usr/bin/{cold} {1}; sync; echo $d",
             image.display(),
             point.display()
         );
         let device = run(Command::new("/bin/sh").args(["-c", &script]))?;
         let device = String::from_utf8(device.stdout)?.trim().to_owned();
-        Ok(Self { point, device })
+        let mounted = Self { point, device };
+        mounted.bind()?;
+        Ok(mounted)
+    }
+
+    fn bind(&self) -> anyhow::Result<()> {
+        let [warm, cold] = Self::PROGRAMS;
+        let point = self.point.display();
+        let script = format!("for p in {warm} {cold}; do mount --bind {point}/$p /usr/bin/$p || exit; done");
+        run(Command::new("/bin/sh").args(["-c", &script])).map(drop)
+    }
+
+    /// Changes the programs through the device. They are found on it by what they hold; the last byte of an ELF file's identification is
+    /// padding. A program with one thread writes: the tracepoint flavour does not see what others close.
+    fn write(&self, programs: &[&[u8]]) -> anyhow::Result<()> {
+        let script = "import os,sys\n\
+                      d=open(sys.argv[1],'r+b',0)\n\
+                      b=d.read()\n\
+                      while p:=sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(8),'little')):\n\
+                      \x20at=b.find(p)\n\
+                      \x20assert at>=0\n\
+                      \x20d.seek(at+15)\n\
+                      \x20d.write(b'\\x01')\n\
+                      os.fsync(d.fileno())\n\
+                      d.close()";
+        let mut command = Command::new("/usr/bin/python3");
+        let mut writer = command.args(["-c", script, &self.device]).stdin(Stdio::piped()).spawn()?;
+        let mut input = writer.stdin.take().context("no pipe")?;
+        for program in programs {
+            input.write_all(&(program.len() as u64).to_le_bytes())?;
+            input.write_all(program)?;
+        }
+        drop(input);
+        ensure!(writer.wait()?.success(), "the device was not written to");
+        Ok(())
     }
 
     fn unmount(&self) -> anyhow::Result<()> {
@@ -295,17 +333,7 @@ fn block_device(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     }
     nothing(stage, "before the change")?;
     let good = [world::sha256(&warm)?, world::sha256(&cold)?];
-    // Found on the device by what they hold; the last byte of an ELF file's identification is padding.
-    let script = "import os,sys\n\
-                  d=open(sys.argv[1],'r+b',0)\n\
-                  b=d.read()\n\
-                  for p in sys.argv[2:]:\n\
-                  \x20at=b.find(open(p,'rb').read())\n\
-                  \x20assert at>=0,p\n\
-                  \x20d.seek(at+15)\n\
-                  \x20d.write(b'\\x01')\n\
-                  os.fsync(d.fileno())";
-    run(Command::new("/usr/bin/python3").args(["-c", script, &mounted.device]).args([&warm, &cold]))?;
+    mounted.write(&[&fs::read(&warm)?, &fs::read(&cold)?])?;
     fs::write("/proc/sys/vm/drop_caches", "3")?;
     let mut expected = vec![
         Expect::new(File, Modified, &mounted.device)
@@ -319,6 +347,38 @@ fn block_device(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
         expected.push(found(Exec, Modified, program)?.severity(Severity::High));
     }
     stage.must_tell(&expected)?;
+    mounted.unmount()?;
+    stage.settle()?;
+    Ok(Vec::new())
+}
+
+/// Its inodes are those of before when it is mounted again.
+fn while_unmounted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let mounted = Mounted::make(stage)?;
+    stage.settle()?;
+    let [warm, cold] = Mounted::PROGRAMS.map(in_usr_bin);
+    for _ in 0..3 {
+        run(Command::new(&warm).arg("--version"))?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    nothing(stage, "before the change")?;
+    let (good, program) = (world::sha256(&warm)?, fs::read(&warm)?);
+    // The agent may be reading there.
+    let script = format!(
+        "umount {} {} && for n in $(seq 50); do umount {} && exit; sleep 0.1; done; exit 1",
+        warm.display(),
+        cold.display(),
+        mounted.point.display()
+    );
+    run(Command::new("/bin/sh").args(["-c", &script]))?;
+    mounted.write(&[&program])?;
+    run(Command::new("mount").arg(&mounted.device).arg(&mounted.point))?;
+    mounted.bind()?;
+    for program in [&warm, &cold] {
+        run(Command::new(program).arg("--version"))?;
+    }
+    ensure!(world::sha256(&warm)? != good, "{} did not change", warm.display());
+    stage.must_tell(&[found(Exec, Modified, &warm)?.severity(Severity::High)])?;
     mounted.unmount()?;
     stage.settle()?;
     Ok(Vec::new())
