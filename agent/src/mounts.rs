@@ -17,9 +17,14 @@ const HOLDS: Duration = Duration::from_secs(5);
 /// How long a table is used in which a device is missing.
 const HOLDS_WITHOUT: Duration = Duration::from_secs(1);
 
+/// How the root of a mount ends that is unlinked (`seq_dentry()` of the kernel).
+const DELETED: &[u8] = b"//deleted";
+
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
+    /// Its number.
+    id: u32,
     /// Device, kernel encoding (`major << 20 | minor`).
     dev: u32,
     /// What of its file system is mounted.
@@ -28,11 +33,42 @@ struct Mount {
     at: Vec<u8>,
 }
 
+/// The mounts that a process sees.
+#[derive(Debug, Default)]
+pub(crate) struct Table(Vec<Mount>);
+
+impl Table {
+    /// Reads the table of a process.
+    ///
+    /// # Errors
+    /// It is gone, or may not be looked at.
+    pub(crate) fn read(proc: &Path, process: u32) -> io::Result<Self> {
+        let mut text = Vec::new();
+        let file = File::open(proc.join(format!("{process}/mountinfo")))?;
+        let read = file.take(MAX_TABLE).read_to_end(&mut text)?;
+        if u64::try_from(read).is_ok_and(|read| read >= MAX_TABLE) {
+            tracing::warn!(
+                process,
+                limit = MAX_TABLE,
+                "the table of mounts is too long: changes through the last of them are judged by the name used alone"
+            );
+        }
+        Ok(Self(text.split(|b| *b == b'\n').filter_map(mount).collect()))
+    }
+
+    /// Where a file is, by the number of the mount through which it is seen and its path in the process's root: its file system's device,
+    /// and its path there. None if the mount is not here, or the path is not below it.
+    pub(crate) fn place(&self, id: u32, path: &[u8]) -> Option<(u32, FilePath)> {
+        let mount = self.0.iter().find(|mount| mount.id == id && !mount.root.ends_with(DELETED))?;
+        Some((mount.dev, join(&mount.root, below(path, &mount.at)?)))
+    }
+}
+
 /// Tables of mounts by process.
 #[derive(Debug)]
 pub struct Mounts {
     proc: PathBuf,
-    tables: Recent<ProcessId, (Instant, Vec<Mount>)>,
+    tables: Recent<ProcessId, (Instant, Table)>,
 }
 
 impl Mounts {
@@ -47,40 +83,28 @@ impl Mounts {
         let now = Instant::now();
         let is_good = self.tables.get(&process).is_some_and(|(read, table)| {
             let age = now.duration_since(*read);
-            age < HOLDS_WITHOUT || age < HOLDS && table.iter().any(|mount| mount.dev == dev)
+            age < HOLDS_WITHOUT || age < HOLDS && table.0.iter().any(|mount| mount.dev == dev)
         });
         if !is_good {
-            let table = self.read(process).unwrap_or_default();
+            let table = Table::read(&self.proc, process.tgid).unwrap_or_default();
             self.tables.insert(process, (now, table));
         }
-        let table = self.tables.get(&process).map(|(_, table)| table.as_slice()).unwrap_or_default();
+        let table = self.tables.get(&process).map(|(_, table)| table.0.as_slice()).unwrap_or_default();
         table.iter().filter(|mount| mount.dev == dev).filter_map(|mount| name(mount, path)).collect()
-    }
-
-    fn read(&self, process: ProcessId) -> io::Result<Vec<Mount>> {
-        let mut text = Vec::new();
-        let file = File::open(self.proc.join(format!("{}/mountinfo", process.tgid)))?;
-        let read = file.take(MAX_TABLE).read_to_end(&mut text)?;
-        if u64::try_from(read).is_ok_and(|read| read >= MAX_TABLE) {
-            tracing::warn!(
-                process = process.tgid,
-                limit = MAX_TABLE,
-                "the table of mounts is too long: changes through the last of them are judged by the name used alone"
-            );
-        }
-        Ok(text.split(|b| *b == b'\n').filter_map(mount).collect())
     }
 }
 
 /// A line of `mountinfo`, proc(5): `36 35 98:0 /mnt1 /mnt2 rw,noatime …`.
 fn mount(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|b| *b == b' ').skip(2);
+    let mut fields = line.split(|b| *b == b' ');
+    let (id, _) = (fields.next()?, fields.next()?);
     let (device, root, at) = (fields.next()?, fields.next()?, fields.next()?);
+    let id = std::str::from_utf8(id).ok()?.parse().ok()?;
     let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
     // Twelve bits and twenty, as MKDEV() of the kernel.
     let dev = major.checked_mul(1 << 20)?.checked_add(minor)?;
-    Some(Mount { dev, root: unescaped(root), at: unescaped(at) })
+    Some(Mount { id, dev, root: unescaped(root), at: unescaped(at) })
 }
 
 /// mangle() writes spaces, tabs, line feeds and backslashes as `\ooo`.
@@ -104,10 +128,13 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 }
 
 fn name(mount: &Mount, path: &[u8]) -> Option<FilePath> {
-    let below = below(path, &mount.root)?;
-    let at = mount.at.strip_suffix(b"/").unwrap_or(&mount.at);
-    let name = [at, below].concat();
-    Some(FilePath::from(if name.is_empty() { b"/" } else { name.as_slice() }))
+    Some(join(&mount.at, below(path, &mount.root)?))
+}
+
+/// What [`below`] has found, below another directory.
+fn join(directory: &[u8], below: &[u8]) -> FilePath {
+    let path = [directory.strip_suffix(b"/").unwrap_or(directory), below].concat();
+    FilePath::from(if path.is_empty() { b"/" } else { path.as_slice() })
 }
 
 /// What of `path` is below `root`, with its leading slash.
@@ -156,5 +183,27 @@ nonsense
         }
         let gone = ProcessId { tgid: 8, start_ns: 1 };
         assert_eq!(mounts.names(gone, 8 << 20 | 1, b"/usr"), []);
+    }
+
+    #[test]
+    fn a_file_has_a_place_by_the_mount_through_which_it_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("7")).expect("a directory");
+        let more = "29 22 8:1 /gone//deleted /tmp/x rw - ext4 /dev/sda1 rw\n";
+        fs::write(dir.path().join("7/mountinfo"), [TABLE, more].concat()).expect("a file");
+        let table = Table::read(dir.path(), 7).expect("a table");
+        for (what, id, path, expected) in [
+            ("the root", 22, "/usr/bin/x", Some((1, "/usr/bin/x"))),
+            ("part of a file system", 23, "/mnt/a b/os.py", Some((1, "/usr/lib/python3/os.py"))),
+            ("a mount of one file", 23, "/mnt/a b", Some((1, "/usr/lib/python3"))),
+            ("a subvolume", 24, "/home/x", Some((2, "/@/home/x"))),
+            ("not below it", 24, "/homes/x", None),
+            ("a mount that is not seen", 99, "/usr/bin/x", None),
+            ("a directory that is gone", 29, "/tmp/x/y", None),
+        ] {
+            let expected = expected.map(|(minor, place)| (8 << 20 | minor, FilePath::from(place)));
+            assert_eq!(table.place(id, path.as_bytes()), expected, "{what}");
+        }
+        assert!(Table::read(dir.path(), 8).is_err());
     }
 }

@@ -179,6 +179,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         let workload = self.facts.workload();
         let Some(image) = self.image_of(event, &workload) else { return };
+        let elsewhere = self.in_hosts_root(&workload, file, None);
+        let file = elsewhere.as_ref().map_or(file, |(file, _)| file);
         let by = By { event, workload: &workload, of: &workload, image: &image, op: FileOp::OpenWrite };
         let is_listed = verdict::provable_path(file).is_some_and(|path| image.index.by_path(path).is_some())
             || self.listed_as(&by, file).is_some();

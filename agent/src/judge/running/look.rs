@@ -97,6 +97,7 @@ impl Running {
 
     /// Looks at some more of a process. `false`: that was all.
     pub(super) fn go_on(&mut self, look: &mut Look, proc: &Proc, digests: &mut Digests) -> io::Result<bool> {
+        self.mounts.forget();
         for _ in 0..STEP {
             look.looked_at += 1;
             if look.looked_at > MOST {

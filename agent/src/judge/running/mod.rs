@@ -9,6 +9,7 @@
 
 mod look;
 mod maps;
+mod place;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -18,9 +19,11 @@ use std::io;
 
 use self::look::{Look, Of};
 use self::maps::open_maps;
+use self::place::LastTable;
 use self::written::Written;
 use crate::digest::Digests;
 use crate::event::{Body, Event, FilePath, FileRef, Flavour, Role, Task};
+use crate::host_root::HostRoot;
 use crate::proc::Proc;
 use crate::workload::Workloads;
 
@@ -44,6 +47,8 @@ struct Group {
 #[derive(Debug)]
 pub struct Running {
     flavour: Flavour,
+    /// Where the host's root directory is.
+    host: Option<HostRoot>,
     pids: Vec<u32>,
     tasks: Vec<Task>,
     known: HashMap<Key, usize>,
@@ -59,6 +64,7 @@ pub struct Running {
     writing: Vec<(u32, u32)>,
     /// What they have, next to be judged.
     written: VecDeque<Written>,
+    mounts: LastTable,
     /// Device and number of what runs; and of that, what is open for write.
     ran: HashSet<(u32, u64)>,
     doubted: HashSet<(u32, u64)>,
@@ -82,9 +88,10 @@ struct Counts {
 
 impl Running {
     /// Takes the numbers of the processes that are there now. Call it after the hooks are attached.
-    pub(super) fn new(flavour: Flavour, proc: &Proc) -> Self {
+    pub(super) fn new(flavour: Flavour, proc: &Proc, host: Option<HostRoot>) -> Self {
         let mut running = Self {
             flavour,
+            host,
             pids: Vec::new(),
             tasks: Vec::new(),
             known: HashMap::new(),
@@ -95,6 +102,7 @@ impl Running {
             is_new: false,
             writing: Vec::new(),
             written: VecDeque::new(),
+            mounts: LastTable::default(),
             ran: HashSet::new(),
             doubted: HashSet::new(),
             counts: Counts::default(),

@@ -15,7 +15,7 @@ fn what_many_processes_run_is_judged_once() {
     let mut children = [sleep(), sleep()];
     // They have mapped their libraries.
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let mut running = Running::new(Flavour::Lsm, &proc);
+    let mut running = Running::new(Flavour::Lsm, &proc, None);
     running.pids = children.iter().map(std::process::Child::id).collect();
     running.rounds = 1;
     let mut workloads = Workloads::new(&Config::default()).expect("no entries");
@@ -47,7 +47,7 @@ fn what_many_processes_run_is_judged_once() {
 
 fn looked_at(pids: Vec<u32>, found: &Path, meanwhile: impl FnOnce()) -> (Vec<Event>, Counts) {
     let proc = Proc::new(Path::new("/proc"));
-    let mut running = Running::new(Flavour::Lsm, &proc);
+    let mut running = Running::new(Flavour::Lsm, &proc, None);
     (running.pids, running.rounds) = (pids, 1);
     let mut workloads = Workloads::new(&Config::default()).expect("no entries");
     let mut digests = Digests::new(Metrics::new());
@@ -100,7 +100,7 @@ fn a_library_that_is_open_for_write_is_doubted() {
         (file.identity.dev, file.identity.ino) = (1, ino);
         file
     };
-    let mut running = Running::new(Flavour::Lsm, &Proc::new(Path::new("/proc")));
+    let mut running = Running::new(Flavour::Lsm, &Proc::new(Path::new("/proc")), None);
     for (path, ino) in [("/lib/a", 5), ("/lib/b", 6)] {
         let key = ("host".to_owned(), 1, Role::Library, Vec::new(), ino, path.into());
         running.add(key, 0, || Ok(file(path, ino))).expect("no error");
@@ -121,7 +121,7 @@ fn a_step_looks_at_few_descriptors_and_no_file_is_left_out() {
     let open: Vec<_> = (0..FILES).map(|n| fs::File::create(path(n)).expect("a file")).collect();
     let copies: Vec<_> = (0..100).map(|_| open[0].try_clone().expect("a descriptor")).collect();
     let proc = Proc::new(Path::new("/proc"));
-    let mut running = Running::new(Flavour::Lsm, &proc);
+    let mut running = Running::new(Flavour::Lsm, &proc, None);
     (running.pids, running.rounds) = (vec![std::process::id()], 1);
     let mut workloads = Workloads::new(&Config::default()).expect("no entries");
     let mut digests = Digests::new(Metrics::new());
@@ -173,7 +173,7 @@ fn a_kernel_thread_is_none_by_its_flags() {
 #[test]
 fn a_process_that_is_new_is_looked_at() {
     let proc = Proc::new(Path::new("/proc"));
-    let mut running = Running::new(Flavour::Lsm, &proc);
+    let mut running = Running::new(Flavour::Lsm, &proc, None);
     running.pids = vec![std::os::unix::process::parent_id()];
     let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().expect("a process");
     let mut workloads = Workloads::new(&Config::default()).expect("no entries");

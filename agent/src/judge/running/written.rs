@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::Running;
+use super::{Running, place};
 use crate::event::{Body, Event, FileRef, Place, Role};
 use crate::judge::{FILE_TYPE, REGULAR};
 use crate::proc::Proc;
@@ -30,16 +30,21 @@ impl Running {
     pub(super) fn is_written(&mut self, now_ns: u64, proc: &Proc, written: Written) -> Option<Event> {
         let Written { file, at, number, links } = written;
         let task = usize::try_from(at).ok().and_then(|at| self.tasks.get(at))?;
-        if !proc.is_alive(task.process) || !links.iter().any(|link| leads_to(proc, link, &file)) {
+        let process = task.process;
+        let link = links.iter().find(|link| leads_to(proc, link, &file)).filter(|_| proc.is_alive(process));
+        let placed = link.and_then(|link| {
+            place::placed(file, link, task.pid, self.host.as_ref(), proc, &mut self.mounts).ok()
+        });
+        let Some(file) = placed else {
             self.counts.gone += 1;
             // Another descriptor may lead to it.
             if let (Some(look), Some(number)) = (&mut self.look, number) {
                 look.open.remove(&number);
             }
             return None;
-        }
+        };
         self.counts.written += 1;
-        let body = Body::Running { file, role: Role::Written, processes: vec![task.process] };
+        let body = Body::Running { file, role: Role::Written, processes: vec![process] };
         Some(Event { time_ns: now_ns, flavour: self.flavour, task: task.clone(), body })
     }
 
