@@ -1,6 +1,7 @@
 //! Tests with processes of their own.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::look::{STEP, thread_of};
@@ -47,7 +48,7 @@ fn what_many_processes_run_is_judged_once() {
 
 fn looked_at(pids: Vec<u32>, found: &Path, meanwhile: impl FnOnce()) -> (Vec<Event>, Counts) {
     let proc = Proc::new(Path::new("/proc"));
-    let mut running = Running::new(Flavour::Lsm, &proc, None);
+    let mut running = Running::new(Flavour::Lsm, &proc, HostRoot::find(&proc).ok());
     (running.pids, running.rounds) = (pids, 1);
     let mut workloads = Workloads::new(&Config::default()).expect("no entries");
     let mut digests = Digests::new(Metrics::new());
@@ -91,6 +92,34 @@ fn what_is_open_for_write_is_judged_once() {
         .collect();
     assert_eq!(told, [(file.display().to_string(), true, 1)], "two descriptors of one process");
     assert!(counts.written >= 1 && counts.gone >= 1 && counts.left_out == 0, "{counts:?}");
+}
+
+#[test]
+fn what_is_open_for_write_with_mounts_of_its_own_has_a_place() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let named = |name: &str| fs::canonicalize(&directory).expect("there").join(name);
+    for name in ["a", "b"] {
+        fs::create_dir(named(name)).expect("a private directory");
+    }
+    let script = "mount --bind a b && exec 9>>b/file && echo ready && exec sleep 60";
+    let mut child = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .current_dir(&directory)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("unshare of util-linux");
+    let mut ready = [0];
+    let said = child.stdout.as_mut().expect("a pipe").read(&mut ready).expect("it can be read");
+    let (events, _) = looked_at(vec![child.id()], &named("b/file"), || {});
+    child.kill().and_then(|()| child.wait()).expect("it lived");
+    assert_eq!(said, 1, "it could mount nothing: run the tests as root or with sudo");
+    let files = events.iter().filter_map(|event| match &event.body {
+        Body::Running { file, role: Role::Written, .. } => Some(file),
+        _ => None,
+    });
+    let file = files.into_iter().find(|file| Path::new(&file.path.to_string()) == named("b/file"));
+    let place = file.and_then(|file| file.origin.as_ref()).map(|origin| origin.path.to_string());
+    assert!(place.as_ref().is_some_and(|place| place.ends_with("/a/file")), "{place:?}");
 }
 
 #[test]
