@@ -21,9 +21,14 @@ const HOLDS: Duration = Duration::from_secs(5);
 /// How long a table is used in which a device is missing.
 const HOLDS_WITHOUT: Duration = Duration::from_secs(1);
 
+/// How the root of a mount ends that is unlinked (`seq_dentry()` of the kernel).
+const DELETED: &[u8] = b"//deleted";
+
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
+    /// Its number.
+    id: u32,
     /// What of its file system is mounted.
     root: Vec<u8>,
     /// Where, in the process's root.
@@ -56,6 +61,14 @@ impl Table {
         })
     }
 
+    /// Where a file is, by the number of the mount through which it is seen and its path in the process's root: its file system's device,
+    /// and its path there. None if the mount is not here, or the path is not below it.
+    pub(crate) fn place(&self, id: u32, path: &[u8]) -> Option<(u32, FilePath)> {
+        let mut all = self.mounts.iter().flat_map(|(dev, mounts)| mounts.iter().map(|mount| (*dev, mount)));
+        let (dev, mount) = all.find(|(_, mount)| mount.id == id && !mount.root.ends_with(DELETED))?;
+        Some((dev, join(&mount.root, below(path, &mount.at)?)))
+    }
+
     /// Something of the device is mounted.
     pub fn has_device(&self, dev: u32) -> bool {
         self.mounts.contains_key(&dev)
@@ -68,6 +81,14 @@ impl Table {
 
     fn of(&self, dev: u32) -> impl Iterator<Item = &Mount> {
         self.mounts.get(&dev).into_iter().flatten()
+    }
+
+    /// Reads the table of a process.
+    ///
+    /// # Errors
+    /// It is gone, or may not be looked at.
+    pub(crate) fn of_process(proc: &Path, process: u32) -> io::Result<Self> {
+        Self::read(process, &mut open(proc, process)?)
     }
 
     fn read(process: u32, file: &mut File) -> io::Result<Self> {
@@ -168,9 +189,8 @@ impl Mounts {
             age < HOLDS_WITHOUT || age < HOLDS && table.mounts.contains_key(&dev)
         });
         if !is_good {
-            let table =
-                open(&self.proc, process.tgid).and_then(|mut file| Table::read(process.tgid, &mut file));
-            self.tables.insert(process, (now, table.unwrap_or_default()));
+            let table = Table::of_process(&self.proc, process.tgid).unwrap_or_default();
+            self.tables.insert(process, (now, table));
         }
         const NOTHING: &Table = &Table { mounts: BTreeMap::new(), is_cut: true };
         self.tables.get(&process).map_or(NOTHING, |(_, table)| table)
@@ -183,13 +203,15 @@ fn open(proc: &Path, process: u32) -> io::Result<File> {
 
 /// A line of `mountinfo`, proc(5): `36 35 98:0 /mnt1 /mnt2 rw,noatime …`.
 fn mount(line: &[u8]) -> Option<(u32, Mount)> {
-    let mut fields = line.split(|b| *b == b' ').skip(2);
+    let mut fields = line.split(|b| *b == b' ');
+    let (id, _) = (fields.next()?, fields.next()?);
     let (device, root, at) = (fields.next()?, fields.next()?, fields.next()?);
+    let id = std::str::from_utf8(id).ok()?.parse().ok()?;
     let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
     // Twelve bits and twenty, as MKDEV() of the kernel.
     let dev = major.checked_mul(1 << 20)?.checked_add(minor)?;
-    Some((dev, Mount { root: unescaped(root), at: unescaped(at) }))
+    Some((dev, Mount { id, root: unescaped(root), at: unescaped(at) }))
 }
 
 /// mangle() writes spaces, tabs, line feeds and backslashes as `\ooo`.
@@ -213,10 +235,13 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 }
 
 fn name(mount: &Mount, path: &[u8]) -> Option<FilePath> {
-    let below = below(path, &mount.root)?;
-    let at = mount.at.strip_suffix(b"/").unwrap_or(&mount.at);
-    let name = [at, below].concat();
-    Some(FilePath::from(if name.is_empty() { b"/" } else { name.as_slice() }))
+    Some(join(&mount.at, below(path, &mount.root)?))
+}
+
+/// What [`below`] has found, below another directory.
+fn join(directory: &[u8], below: &[u8]) -> FilePath {
+    let path = [directory.strip_suffix(b"/").unwrap_or(directory), below].concat();
+    FilePath::from(if path.is_empty() { b"/" } else { path.as_slice() })
 }
 
 /// What of `path` is below `root`, with its leading slash.
@@ -294,5 +319,27 @@ nonsense
         // A file that is gone is opened anew.
         mounts.host.as_mut().expect("it is watched").file = None;
         assert!(mounts.look(process, 0).is_whole());
+    }
+
+    #[test]
+    fn a_file_has_a_place_by_the_mount_through_which_it_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("7")).expect("a directory");
+        let more = "29 22 8:1 /gone//deleted /tmp/x rw - ext4 /dev/sda1 rw\n";
+        fs::write(dir.path().join("7/mountinfo"), [TABLE, more].concat()).expect("a file");
+        let table = Table::of_process(dir.path(), 7).expect("a table");
+        for (what, id, path, expected) in [
+            ("the root", 22, "/usr/bin/x", Some((1, "/usr/bin/x"))),
+            ("part of a file system", 23, "/mnt/a b/os.py", Some((1, "/usr/lib/python3/os.py"))),
+            ("a mount of one file", 23, "/mnt/a b", Some((1, "/usr/lib/python3"))),
+            ("a subvolume", 24, "/home/x", Some((2, "/@/home/x"))),
+            ("not below it", 24, "/homes/x", None),
+            ("a mount that is not seen", 99, "/usr/bin/x", None),
+            ("a directory that is gone", 29, "/tmp/x/y", None),
+        ] {
+            let expected = expected.map(|(minor, place)| (8 << 20 | minor, FilePath::from(place)));
+            assert_eq!(table.place(id, path.as_bytes()), expected, "{what}");
+        }
+        assert!(Table::of_process(dir.path(), 8).is_err());
     }
 }

@@ -37,11 +37,27 @@ impl Agent {
         Self::spawn(command, socket, log)
     }
 
+    /// Like [`Self::start`], and its findings are all from the first one on. Some are there before any client can be: what ran before the
+    /// agent is judged as soon as it watches.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_first(program: &Path, config: &Path, socket: &Path, log: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["agent", "--config"]).arg(config);
+        Self::run(command, socket, log, Some(0))
+    }
+
     /// Like [`Self::start`], by a command that becomes the agent.
     ///
     /// # Errors
     /// As there.
-    pub fn spawn(mut command: Command, socket: &Path, log: &Path) -> anyhow::Result<Self> {
+    pub fn spawn(command: Command, socket: &Path, log: &Path) -> anyhow::Result<Self> {
+        Self::run(command, socket, log, None)
+    }
+
+    /// `after`: the number of the finding after which its own are wanted; else from when it answers.
+    fn run(mut command: Command, socket: &Path, log: &Path, after: Option<u64>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let out = std::fs::File::create(log)?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
@@ -51,7 +67,7 @@ impl Agent {
             if let Some(status) = child.try_wait()? {
                 bail!("the agent ended at start with {status}; its log:\n{}", tail(log));
             }
-            if let Ok((client, findings)) = runtime.block_on(subscribe(socket)) {
+            if let Ok((client, findings)) = runtime.block_on(subscribe(socket, after)) {
                 return Ok(Self { child, runtime, client, findings, socket: socket.to_owned() });
             }
             if Instant::now() > deadline {
@@ -189,6 +205,7 @@ impl Agent {
 
 async fn subscribe(
     socket: &Path,
+    after_sequence: Option<u64>,
 ) -> anyhow::Result<(SensorClient<Channel>, tokio::sync::mpsc::UnboundedReceiver<Item>)> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_| {
@@ -198,7 +215,8 @@ async fn subscribe(
     // The address is not used: the connector goes to the socket.
     let channel = Endpoint::from_static("http://muster.invalid").connect_with_connector(connector).await?;
     let mut client = SensorClient::new(channel);
-    let mut stream = client.watch(v1::WatchRequest::default()).await?.into_inner();
+    let request = v1::WatchRequest { after_sequence, ..v1::WatchRequest::default() };
+    let mut stream = client.watch(request).await?.into_inner();
     let (send, receive) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(response)) = stream.next().await {

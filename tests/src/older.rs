@@ -164,7 +164,7 @@ struct Watched {
 impl Watched {
     fn start(setting: &Setting, name: &str) -> anyhow::Result<Self> {
         let log = Path::new("/run/muster-test").join(format!("agent-{name}.log"));
-        let agent = Agent::start(&setting.program, &setting.config, &setting.socket, &log)?;
+        let agent = Agent::from_first(&setting.program, &setting.config, &setting.socket, &log)?;
         Ok(Self { agent, log, marks: 0 })
     }
 

@@ -166,6 +166,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
         }
         if self.held.key(file).is_none() {
+            let workload = self.facts.workload();
+            let on_host = self.as_host_names(&event.task, &workload, file, None);
+            let file = on_host.as_ref().map_or(file, |(file, _)| file);
             self.hold_open(event, FileOp::OpenWrite, file, true);
             self.look_at_held(event.time_ns);
         }

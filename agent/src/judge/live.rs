@@ -108,7 +108,7 @@ impl Live {
         if let Err(error) = self.processes.seed(&mut self.workloads) {
             tracing::warn!(%error, "the processes that run now cannot be listed: findings about them lack ancestors");
         }
-        Running::new(flavour, &self.proc)
+        Running::new(flavour, &self.proc, self.host.clone())
     }
 
     /// The next of what ran before; `None`: there is more to be looked at, or nothing left.

@@ -70,3 +70,37 @@ fn a_file_system_that_a_process_has_mounted_for_itself_has_no_name_on_the_host()
     assert_eq!(verdicts(&b.event(1, body(CloseWrite))), modified());
     assert_eq!(verdicts(&b.event(1, body(Unlink))), modified());
 }
+
+/// Also of what is open for write for long, and of what was so before the agent.
+#[test]
+fn what_is_held_open_in_a_root_of_its_own_is_not_the_hosts() {
+    use crate::judge::held::PATIENCE_NS;
+    let inside = "/var/tmp/x/bin/true";
+    for is_before in [true, false] {
+        for (place, expected) in
+            [(inside, vec![]), ("/bin/true", one(Kind::File, Verdict::Modified, "/bin/true"))]
+        {
+            let mut b = Bench::new();
+            b.flavour = Flavour::Lsm;
+            {
+                let mut world = b.world.0.borrow_mut();
+                world.files.extend([(inside, OTHER), ("/bin/true", OTHER)]);
+                world.places = vec![(true, inside, inside), (true, "/bin/true", "/bin/true")];
+            }
+            let origin = Origin { path: place.into(), ..Origin::default() };
+            let file = FileRef { has_writers: true, origin: Some(Box::new(origin)), ..at("/bin/true") };
+            let body = match is_before {
+                true => {
+                    let processes = vec![ProcessId { tgid: 5, start_ns: 0 }];
+                    Body::Running { file, role: Role::Written, processes }
+                }
+                false => Body::File { op: FileOp::OpenWrite, file, target: None, mode: None },
+            };
+            let mut found = b.event(5, body);
+            b.clock += PATIENCE_NS;
+            b.judge.tick(Duration::from_nanos(b.clock));
+            found.extend(b.found.take());
+            assert_eq!(verdicts(&found), expected, "{place}, before: {is_before}");
+        }
+    }
+}
