@@ -261,7 +261,8 @@ pub struct Task {
     pub uid: u32,
     /// Real group id, initial user namespace.
     pub gid: u32,
-    /// Inode of the mount namespace.
+    /// Inode of the mount namespace; 0 of a task that is exiting, and of one that changed a file in a root directory of another mount
+    /// namespace.
     pub mnt_ns: u32,
     /// Inode of the pid namespace.
     pub pid_ns: u32,

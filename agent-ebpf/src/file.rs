@@ -89,6 +89,21 @@ unsafe fn fill(
         let walked = path::of(task, path, buffer.cast());
         file_info::set_path(&raw mut (*record).file, walked);
         (*record).origin_len = path::origin(task, path, (&raw mut (*draft).origin).cast());
+        set_root(task, record);
+    }
+}
+
+/// A task's paths are those of its root directory: if that is in another mount namespace, its own says nothing of them.
+///
+/// # Safety
+/// `record` is valid for writes.
+#[inline(always)]
+unsafe fn set_root(task: u64, record: *mut FileRecord) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*record).origin_len != 0 && path::has_other_root(task) {
+            (*record).task.mnt_ns = 0;
+        }
     }
 }
 
@@ -200,6 +215,7 @@ fn copy(kept: *const Draft<FileRecord>, dentry: u64, op: u8) {
             let record = &raw mut (*draft).head;
             (*record).op = op;
             now_is(dentry, op, &raw mut (*record).file);
+            set_root(task::current(), record);
         }
     });
 }
@@ -250,6 +266,7 @@ fn swap(kept: *const Draft<FileRecord>, inode: u64) {
             let (old, new) = (&raw const (*kept).origin, &raw const (*kept).second_origin);
             bpf_probe_read_kernel(origin.cast(), PATH_BUF as u32, new.cast());
             bpf_probe_read_kernel(second.cast(), PATH_BUF as u32, old.cast());
+            set_root(task::current(), record);
         }
     });
 }

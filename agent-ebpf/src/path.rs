@@ -162,7 +162,7 @@ fn is_in_namespace(mnt: u64) -> bool {
 
 /// The path may not be the file's only one by what is mounted: it leads through another mount than that of the task's root, or the
 /// root is only a part of its file system, or another than that of the mounts the task sees (`chroot` to a file system that is mounted
-/// somewhere).
+/// somewhere, or to the root of another mount namespace).
 #[inline(always)]
 fn is_one_of_several(task: u64, path: Path) -> bool {
     let root = Path::root(task);
@@ -171,15 +171,25 @@ fn is_one_of_several(task: u64, path: Path) -> bool {
         || root.dentry != whole
         || pointer(whole, &OFF_DENTRY_PARENT) != whole
         || !is_lowest(root.mnt)
+        || has_other_root(task)
 }
 
-/// The mount is the lowest of its namespace, or lies on the root of another, as what an initramfs or pivot_root() leaves.
+/// The mount is the lowest of its namespace, or lies on the root of that, as what an initramfs or pivot_root() leaves. One on the root of
+/// another still hides what others see there.
 #[inline(always)]
 fn is_lowest(mnt: u64) -> bool {
     let mount = mnt.wrapping_sub(off(&OFF_MOUNT_MNT));
     let parent = pointer(mount, &OFF_MOUNT_PARENT);
     let below = pointer(parent + off(&OFF_MOUNT_MNT), &OFF_VFSMOUNT_ROOT);
-    parent == mount || pointer(mount, &OFF_MOUNT_MOUNTPOINT) == below
+    parent == mount
+        || pointer(mount, &OFF_MOUNT_MOUNTPOINT) == below && pointer(parent, &OFF_MOUNT_PARENT) == parent
+}
+
+/// The task's root directory is in another mount namespace than its own, by `chroot` to `/proc/PID/root`.
+#[inline(always)]
+pub fn has_other_root(task: u64) -> bool {
+    let mount = Path::root(task).mnt.wrapping_sub(off(&OFF_MOUNT_MNT));
+    pointer(mount, &OFF_MOUNT_NS) != pointer(pointer(task, &OFF_TASK_NSPROXY), &OFF_NSPROXY_MNT)
 }
 
 /// Writes the names from a file to the root of its file system to `buffer`, if they say more than its path; returns how many bytes

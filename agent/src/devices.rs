@@ -1,4 +1,5 @@
-//! Which file systems lie on a block device: on itself, or on a partition, a volume or a loop device that does.
+//! Which file systems lie on a block device: on itself, on the disk that it is a partition of, or on a partition, a volume or a loop
+//! device that lies on it.
 //!
 //! Whoever writes to the device changes their files without any inode showing it.
 //!
@@ -353,31 +354,36 @@ impl Devices {
     /// A file system's device, and those below it.
     fn below(&self, mount: &Mount) -> BTreeSet<u32> {
         let mut found = BTreeSet::new();
-        let mut left = vec![mount.device];
+        // And whether its partitions lie on what it holds, too. Those of a disk that holds a partition lie beside it.
+        let mut left = vec![(mount.device, true)];
         // btrfs and its like have a number of their own, and name one of their devices.
         if mount.device >> 20 == 0
             && let Ok(source) = fs::metadata(&mount.source)
             && source.file_type().is_block_device()
         {
-            left.push(encoded(source.rdev()));
+            left.push((encoded(source.rdev()), true));
         }
-        while let Some(device) = left.pop() {
+        while let Some((device, is_whole)) = left.pop() {
             if found.len() >= MAX_BELOW || !found.insert(device) {
                 continue;
             }
             let at = self.sys.join(format!("dev/block/{}:{}", device >> 20, device & 0xf_ffff));
             let Ok(at) = fs::canonicalize(at) else { continue };
-            if at.join("partition").exists()
-                && let Some(disk) = at.parent()
-            {
-                left.extend(number(&disk.join("dev")));
+            let is_partition = |at: &Path| at.join("partition").exists();
+            if is_partition(&at) {
+                left.extend(at.parent().and_then(|disk| number(&disk.join("dev"))).map(|disk| (disk, false)));
+            } else if is_whole {
+                // The file system of a whole disk has parts of it that anybody may have made since (BLKPG_ADD_PARTITION).
+                let parts = fs::read_dir(&at).into_iter().flatten().flatten().map(|part| part.path());
+                let parts = parts.filter(|part| is_partition(part));
+                found.extend(parts.filter_map(|part| number(&part.join("dev"))).take(MAX_BELOW));
             }
             for slave in fs::read_dir(at.join("slaves")).into_iter().flatten().flatten() {
-                left.extend(number(&slave.path().join("dev")));
+                left.extend(number(&slave.path().join("dev")).map(|slave| (slave, true)));
             }
             if let Ok(file) = fs::read(at.join("loop/backing_file")) {
                 let file = Path::new(std::ffi::OsStr::from_bytes(file.trim_ascii_end()));
-                left.extend(fs::metadata(file).map(|file| encoded(file.dev())));
+                left.extend(fs::metadata(file).map(|file| (encoded(file.dev()), true)));
             }
         }
         found
@@ -386,7 +392,7 @@ impl Devices {
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`: proc(5).
 fn mount(line: &[u8]) -> Option<Mount> {
-    let line = std::str::from_utf8(line).ok()?;
+    let line = String::from_utf8_lossy(line);
     let (before, after) = line.split_once(" - ")?;
     let mut before = before.split(' ');
     let (major, minor) = before.nth(2)?.split_once(':')?;
@@ -463,8 +469,12 @@ mod tests {
             ("sda/dev", "8:0\n"),
             ("sda/sda1/dev", "8:1\n"),
             ("sda/sda1/partition", "1\n"),
+            ("sda/sda2/dev", "8:2\n"),
+            ("sda/sda2/partition", "2\n"),
             ("dm-0/dev", "253:0\n"),
             ("sdb/dev", "8:16\n"),
+            ("sdb/sdb1/dev", "8:17\n"),
+            ("sdb/sdb1/partition", "1\n"),
         ] {
             let path = blocks.join(path);
             fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
@@ -508,7 +518,9 @@ mod tests {
             ("the volume", root, "/"),
             ("the partition that it lies on", device(8, 1), "/"),
             ("the disk", device(8, 0), "/"),
+            ("a partition beside it", device(8, 2), ""),
             ("one that a container alone has mounted", device(8, 16), "/proc/N/root/data"),
+            ("a partition that was made of that since", device(8, 17), "/proc/N/root/data"),
             (
                 "one that is mounted nowhere any more",
                 device(8, 32),
@@ -529,7 +541,11 @@ mod tests {
             assert_eq!(points, expected, "{what}");
             let mut told = seen.take();
             told.dedup();
-            let marked = if opened >> 20 == 8 && opened & 0xf_ffff < 16 { root } else { opened };
+            let marked = match expected {
+                "/" => root,
+                "/proc/N/root/data" => device(8, 16),
+                _ => opened,
+            };
             assert_eq!(told, [(marked, !expected.is_empty())], "{what}");
         }
     }

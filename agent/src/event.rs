@@ -135,7 +135,7 @@ pub struct Task {
     pub gid: u32,
     /// Effective user id.
     pub euid: u32,
-    /// Inode of the mount namespace.
+    /// Inode of the mount namespace; 0 where that says nothing of the task's paths: it is exiting, or has its root directory in another.
     pub mnt_ns: u32,
     /// Inode of the pid namespace.
     pub pid_ns: u32,
@@ -290,6 +290,9 @@ pub struct FileRef {
     /// It lies on an overlay that was mounted from a user namespace: its path says where that user wants it to be.
     #[serde(default)]
     pub foreign: bool,
+    /// The device in its identity is what `stat` gives, which is not that of the file system (overlayfs, subvolumes).
+    #[serde(default)]
+    pub own_device: bool,
     /// Its file system is mounted for its process only: no process with the host's root directory has a name for it.
     #[serde(default)]
     pub private: bool,

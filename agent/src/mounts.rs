@@ -110,13 +110,15 @@ impl Table {
     }
 }
 
-/// A table that is always what is mounted now. It keeps the mount namespace alive, so only the host's is one.
+/// A table of what is mounted now. Only renamed directories of mounts show as late as in any other. It keeps the mount namespace alive, so
+/// only the host's is one.
 #[derive(Debug)]
 struct Watched {
     process: u32,
     /// Opened `mountinfo`; `None`: it is opened at the next look.
     file: Option<File>,
     table: Table,
+    read: Instant,
     /// It could not be read, and that was said.
     is_lost: bool,
 }
@@ -126,6 +128,7 @@ impl Watched {
         let is_old = match &self.file {
             // mounts_poll() (`fs/proc_namespace.c`): an exceptional condition when something was mounted or unmounted since the last
             // poll, or since the file was opened.
+            Some(_) if self.read.elapsed() >= HOLDS => true,
             Some(file) => {
                 let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
                 let changed = PollFlags::POLLPRI | PollFlags::POLLERR;
@@ -135,6 +138,7 @@ impl Watched {
             None => true,
         };
         if is_old {
+            self.read = Instant::now();
             let read = self.read(proc);
             if let Err(error) = &read
                 && !self.is_lost
@@ -173,8 +177,13 @@ pub struct Mounts {
 impl Mounts {
     /// Knows nothing yet. `host`: a process with the host's mounts, which lives as long as the host.
     pub fn new(proc: &Path, host: Option<u32>) -> Self {
-        let host =
-            host.map(|process| Watched { process, file: None, table: Table::default(), is_lost: false });
+        let host = host.map(|process| Watched {
+            process,
+            file: None,
+            table: Table::default(),
+            read: Instant::now(),
+            is_lost: false,
+        });
         Self { proc: proc.to_owned(), host, tables: Recent::new(TABLES) }
     }
 

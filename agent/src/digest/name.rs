@@ -116,6 +116,7 @@ fn describe(found: &Found, root: &[u8]) -> io::Result<FileRef> {
         changes_beneath: false,
         foreign: false,
         private: false,
+        own_device: found.has_own_device(),
         in_memory: tmpfs,
         served: found.fs == Some(FUSE_SUPER_MAGIC),
         digest: None,

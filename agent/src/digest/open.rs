@@ -66,13 +66,17 @@ impl Found {
         open(path.as_str(), flags, Mode::empty()).map(File::from).map_err(|e| Reason::of(&e.into()))
     }
 
+    /// `stat` gives another device than that of the file system.
+    pub(super) fn has_own_device(&self) -> bool {
+        [OVERLAYFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, BCACHEFS_SUPER_MAGIC].map(Some).contains(&self.fs)
+    }
+
     /// How the file compares with what the event had.
     pub(super) fn compare(&self, expected: &FileIdentity) -> Sameness {
         // The kernel side sees the inode's own number and the superblock's device. On overlayfs `stat` gives the number and
         // the device of the layer's file (`ovl_map_dev_ino`); btrfs and bcachefs give a device per subvolume.
         let overlay = self.fs == Some(OVERLAYFS_SUPER_MAGIC);
-        let own_device =
-            overlay || self.fs == Some(BTRFS_SUPER_MAGIC) || self.fs == Some(BCACHEFS_SUPER_MAGIC);
+        let own_device = self.has_own_device();
         let numbers = [expected.ino, expected.real.ino];
         let same_number = match overlay {
             // With layers on several file systems the highest bits may say which (`xino`). Of a file that was copied up the number is the

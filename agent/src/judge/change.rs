@@ -138,8 +138,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             match self.facts.resolve(&event.task, &file) {
                 Ok(mut resolved) => {
                     let permissions = mode.unwrap_or(resolved.mode);
-                    resolved.private =
-                        workload.is_host && self.facts.is_private(&event.task, resolved.identity.dev);
+                    resolved.private = workload.is_host && self.is_private(&event.task, &resolved);
                     file = FileRef { mode: resolved.mode & FILE_TYPE | permissions & !FILE_TYPE, ..resolved };
                 }
                 // The name is gone, or what has it now is not what had it.

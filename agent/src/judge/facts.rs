@@ -44,6 +44,8 @@ pub enum HostName {
     Other(FilePath),
     /// It has no name there: its file system is mounted for the process only.
     Nowhere,
+    /// It has another one, and nobody knows which.
+    Unknown,
 }
 
 /// Answers about the event that was begun last.

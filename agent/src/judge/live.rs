@@ -26,6 +26,9 @@ use crate::record::process_of;
 use crate::sbom::ImageIndex;
 use crate::workload::{EntryError, Processes, Workload, Workloads};
 
+/// A path with fewer names and bytes has a place that fits into a record: `ORIGIN_STEPS` and `PATH_CAP` of the kernel programs.
+const ORIGIN_NAMES: usize = 32;
+const ORIGIN_BYTES: usize = muster_common::PATH_CAP;
 /// Ancestors in a finding at most.
 const ANCESTORS: usize = 32;
 /// How long a reading of the two clocks is used.
@@ -319,8 +322,12 @@ impl Facts for Live {
         let Some(host) = &self.host else { return HostName::Used };
         let has_hosts_mounts = task.mnt_ns == host.mounts();
         let place = match place {
-            // It was too long for its record.
-            Some(place) if place.is_empty() => return HostName::Used,
+            // It was too long for its record. A path is as long, but through a mount of a part of its file system.
+            Some(place) if place.is_empty() => {
+                let names = used.as_bytes().iter().filter(|byte| **byte == b'/').count();
+                let is_short = names < ORIGIN_NAMES && used.as_bytes().len() < ORIGIN_BYTES;
+                return if is_short && !has_hosts_mounts { HostName::Unknown } else { HostName::Used };
+            }
             Some(place) => place,
             // Who is exiting has no namespace any more, and its record always has the place.
             None if has_hosts_mounts || task.mnt_ns == 0 => return HostName::Used,
@@ -333,7 +340,7 @@ impl Facts for Live {
         match table.names(dev, place.as_bytes()).next() {
             Some(name) => HostName::Other(name),
             // It may have been unmounted since.
-            None if has_hosts_mounts || !table.is_whole() => HostName::Used,
+            None if has_hosts_mounts || !may_be_private(dev) || !table.is_whole() => HostName::Used,
             None => HostName::Nowhere,
         }
     }
@@ -343,7 +350,7 @@ impl Facts for Live {
             return false;
         };
         let table = self.places.look(ProcessId { tgid: host.process(), start_ns: 0 }, dev);
-        table.is_whole() && !table.has_device(dev)
+        may_be_private(dev) && table.is_whole() && !table.has_device(dev)
     }
 
     fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
@@ -363,6 +370,12 @@ impl Facts for Live {
         let process = self.processes.get(task.process).unwrap_or_else(|| process_of(task));
         (process, self.processes.ancestry(task.process, ANCESTORS))
     }
+}
+
+/// The file system is on no block device: only the host's root can mount one that is, and who has the host's files may mount them where
+/// the host does not see them. Of others the host's processes see all that they have.
+fn may_be_private(dev: u32) -> bool {
+    dev >> 20 == 0
 }
 
 /// From time since boot to wall clock.

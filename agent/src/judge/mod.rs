@@ -330,8 +330,13 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return Some(FileRef { unreachable: true, ..file.clone() });
         }
         let knows = !file.by_name && file.place != Place::Memfd && file.identity.dev != 0;
-        let is_private = knows && self.facts.is_private(task, file.identity.dev);
+        let is_private = knows && self.is_private(task, file);
         is_private.then(|| FileRef { private: true, ..file.clone() })
+    }
+
+    /// No process with the host's root directory sees the file's file system. Where that cannot be said it counts as seen.
+    fn is_private(&mut self, task: &Task, file: &FileRef) -> bool {
+        !file.own_device && self.facts.is_private(task, file.identity.dev)
     }
 
     /// Judges a file that runs or is mapped, and reports it.

@@ -63,10 +63,11 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 FileRef { path, truncated: false, unreachable: false, origin: Some(origin), ..file.clone() }
             }
             HostName::Nowhere => FileRef { private: true, ..file.clone() },
+            HostName::Unknown => FileRef { unreachable: true, ..file.clone() },
         };
         let target = other.map(|(used, name)| match name {
             HostName::Other(name) => name,
-            HostName::Used | HostName::Nowhere => used.clone(),
+            HostName::Used | HostName::Nowhere | HostName::Unknown => used.clone(),
         });
         Some((file, target))
     }

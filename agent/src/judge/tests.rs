@@ -46,6 +46,8 @@ struct World {
     elsewhere: bool,
     /// The events' tasks have mounts of their own.
     own_mounts: bool,
+    /// And their files have other names, which nobody knows.
+    unknown_names: bool,
     /// Names that each place in a file system has, in the host's root or the container's.
     places: Vec<(bool, &'static str, &'static str)>,
     /// Name of the SBOM of each file that had several before.
@@ -175,6 +177,7 @@ impl Facts for Shared {
         });
         let names: Vec<FilePath> = names.map(|(_, _, name)| (*name).into()).collect();
         match names.first() {
+            _ if world.unknown_names => HostName::Unknown,
             None if world.own_mounts => HostName::Nowhere,
             Some(name) if !names.contains(used) => HostName::Other(name.clone()),
             _ => HostName::Used,

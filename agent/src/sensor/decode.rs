@@ -310,6 +310,7 @@ fn file_ref(
         altered: has(file_flag::ALTERED),
         changes_beneath: has(CHANGES_BENEATH),
         private: false,
+        own_device: false,
         foreign: has(file_flag::BENEATH) && !served,
         in_memory: has(file_flag::IN_MEMORY),
         served,

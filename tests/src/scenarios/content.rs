@@ -437,9 +437,9 @@ fn mounted_while_open(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let device = String::from_utf8(run(Command::new("/bin/sh").args(["-c", &script]))?.stdout)?;
     let device = device.trim();
     // A program of the SBOM, bound to where that has it, and an unknown one, whose findings say who has its digest kept.
-    let (program, unknown) = (in_usr_bin("nl"), point.join("unknown"));
+    let (program, unknown) = (in_usr_bin("expand"), point.join("unknown"));
     let mount = format!(
-        "set -e; mount {device} {0}; cp /usr/bin/nl {0}; cp /usr/bin/nl {1}; echo >>{1}; sync; mount --bind {0}/nl {2}",
+        "set -e; mount {device} {0}; cp /usr/bin/expand {0}; cp /usr/bin/expand {1}; echo >>{1}; sync; mount --bind {0}/expand {2}",
         point.display(),
         unknown.display(),
         program.display()

@@ -197,7 +197,9 @@ impl Stage {
         std::fs::remove_file(&mark)?;
         let (losses, came): (Vec<_>, Vec<_>) = came.into_iter().partition(|f| f.kind() == Kind::Lost);
         losses.iter().try_for_each(|f| self.told.tell(f))?;
-        let nowhere = came.iter().find(|f| !matches!(f.kind(), Kind::Connect) && f.path.is_empty());
+        // What is said of an image is of no process.
+        let of_file = |f: &&v1::Finding| f.process.is_some() && f.kind() != Kind::Connect;
+        let nowhere = came.iter().filter(of_file).find(|f| f.path.is_empty());
         ensure!(nowhere.is_none(), "a finding without a path: {}", nowhere.map(describe).unwrap_or_default());
         Ok(came)
     }

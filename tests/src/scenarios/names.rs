@@ -28,6 +28,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         seen("file of the SBOM changed by who has its file system as root directory", rooted),
         seen("no file of the SBOM in a file system that a process has for itself", of_its_own),
         seen("file of the SBOM changed by who has moved its file system over his root", pivoted),
+        seen("file of the SBOM changed by who has bound its file system over his root", stacked),
+        seen("no file of the SBOM changed in the root directory of another process", in_root_of_another),
+        seen("file of the SBOM changed by a container in the root directory of process 1", in_hosts_root),
         seen("inode number of a file of the SBOM given away again", given_away),
         seen("file of the SBOM held open for write", held),
         seen("execute bit that is gone again on no file of the SBOM", temporary),
@@ -166,6 +169,61 @@ fn pivoted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
     unmounted(&directory, &device)?;
     stage.settle()?;
+    Ok(Vec::new())
+}
+
+/// The mount over the root of his namespace hides nothing from the host.
+fn stacked(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (image, directory) = (stage.world.disk.join("stacked.img"), attested_data("Age"));
+    let device = mounted_over(&image, &directory)?;
+    stage.settle()?;
+    let script = "import os\nos.chroot('/..')\nopen('/V70.pl','a').write('x')";
+    let binds = "mount --bind \"$1\" / && exec python3 -c \"$2\"";
+    let shell = ["--mount", "/bin/sh", "-c", binds, "sh"];
+    world::run(Command::new("/usr/bin/unshare").args(shell).arg(&directory).arg(script))?;
+    let changed = found(File, Modified, &directory.join("V70.pl"))?;
+    stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
+    unmounted(&directory, &device)?;
+    stage.settle()?;
+    Ok(Vec::new())
+}
+
+/// His own mount namespace is the host's, and says nothing of his paths.
+fn in_root_of_another(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let (directory, ready) = (attested_data("Age"), stage.world.disk.join("other-root"));
+    let mounts = "mount -t tmpfs none \"$1\" && : >\"$2\" && exec sleep 1000";
+    let shell = ["--mount", "/bin/sh", "-c", mounts, "sh"];
+    let mut other = Command::new("/usr/bin/unshare").args(shell).arg(&directory).arg(&ready).spawn()?;
+    for _ in 0..200 {
+        if ready.exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ensure!(ready.exists(), "nothing is mounted");
+    let script = "import os,sys\nos.chroot(sys.argv[1])\nopen(sys.argv[2],'w').write('no program')";
+    let root = format!("/proc/{}/root", other.id());
+    let written = world::run(
+        Command::new("/usr/bin/python3").args(["-c", script, &root]).arg(directory.join("V70.pl")),
+    );
+    let came = stage.settle();
+    other.kill()?;
+    other.wait()?;
+    written?;
+    let difference = Difference::of(&[], &came?);
+    ensure!(difference.is_empty(), "the findings differ:{difference}");
+    Ok(Vec::new())
+}
+
+fn in_hosts_root(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
+    let file = attested_data("Bc/AN.pl");
+    let script = "mount -t proc none /mnt && python3 -c \"$1\" \"$2\"; umount --lazy /mnt";
+    let changes = "import os,sys\nos.chroot('/mnt/1/root')\nopen(sys.argv[1],'a').write('x')";
+    let path = file.display().to_string();
+    stage.world.in_container("/bin/sh", &["-c", script, "sh", changes, &path])?;
+    let changed = found(File, Modified, &file)?.operation("close_write").severity(Severity::High);
+    let changed = changed.workload(format!("docker://{}", world::CONTAINER));
+    stage.must_tell(&[changed.clone(), changed.says("a container changed this file of the host")])?;
     Ok(Vec::new())
 }
 

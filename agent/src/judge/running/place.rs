@@ -73,7 +73,7 @@ pub(super) fn placed(
     };
     let mut file = FileRef { origin: Some(Box::new(Origin { path, ..Origin::default() })), ..file };
     // On overlayfs, and where subvolumes have devices of their own, `stat` gives another one, which no table of mounts has.
-    file.identity.dev = dev;
+    (file.identity.dev, file.own_device) = (dev, false);
     Ok(file)
 }
 

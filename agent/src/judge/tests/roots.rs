@@ -63,6 +63,15 @@ fn a_file_system_that_a_process_has_mounted_for_itself_has_no_name_on_the_host()
     // Nor is what runs there the host's.
     let found = b.event(1, Body::Exec { exe: at("/bin/true"), script: None });
     assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::Unauthorized, "/bin/true"));
+    // Of a program with a device of its own it cannot be said.
+    let own_device = FileRef { own_device: true, ..at("/bin/true") };
+    let found = b.event(1, Body::Exec { exe: own_device, script: None });
+    assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::Modified, "/bin/true"));
+    // A name that proves nothing.
+    b.world.0.borrow_mut().unknown_names = true;
+    let body = Body::File { op: CloseWrite, file: at("/bin/true"), target: None, mode: None };
+    assert_eq!(verdicts(&b.event(1, body)), one(Kind::File, Verdict::Unauthorized, "/bin/true"));
+    b.world.0.borrow_mut().unknown_names = false;
     // The host sees it mounted elsewhere; it is the process's root directory.
     b.world.0.borrow_mut().places = vec![(true, "/true", "/bin/true")];
     let body = |op| Body::File { op, file: at("/true"), target: None, mode: None };
