@@ -217,10 +217,11 @@ fn in_root_of_another(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 fn in_hosts_root(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = attested_data("Bc/AN.pl");
-    let script = "mount -t proc none /mnt && python3 -c \"$1\" \"$2\"; umount --lazy /mnt";
+    let script = "cd / && mount -t proc none /mnt && exec python3 -c \"$1\" \"$2\"";
     let changes = "import os,sys\nos.chroot('/mnt/1/root')\nopen(sys.argv[1],'a').write('x')";
     let path = file.display().to_string();
-    stage.world.in_container("/bin/sh", &["-c", script, "sh", changes, &path])?;
+    let arguments = ["--mount", "/bin/sh", "-c", script, "sh", changes, &path];
+    stage.world.in_container("/usr/bin/unshare", &arguments)?;
     let changed = found(File, Modified, &file)?.operation("close_write").severity(Severity::High);
     let changed = changed.workload(format!("docker://{}", world::CONTAINER));
     stage.must_tell(&[changed.clone(), changed.says("a container changed this file of the host")])?;
