@@ -111,7 +111,8 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 // the file that has it.
                 file.by_name |= target.as_bytes().first() != Some(&b'/');
                 file.path = target.clone();
-                file.truncated = false;
+                // Of the name that it had.
+                (file.truncated, file.unreachable) = (false, false);
                 if let Some(origin) = &mut file.origin {
                     origin.path = std::mem::take(&mut origin.target);
                 }

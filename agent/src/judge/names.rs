@@ -52,7 +52,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let other = target
             .map(|used| (used, self.facts.host_name(task, dev, origin.map(|origin| &origin.target), used)));
         let is_used = matches!(other, None | Some((_, HostName::Used)));
+        // It is moved to where the host sees it: its new name counts, its old one is none of the host's.
+        let becomes_seen = name == HostName::Nowhere && matches!(other, Some((_, HostName::Other(_))));
         let file = match name {
+            HostName::Nowhere if becomes_seen => FileRef { unreachable: true, ..file.clone() },
             HostName::Used if is_used => return None,
             HostName::Used => file.clone(),
             HostName::Other(path) => {

@@ -60,6 +60,11 @@ fn a_file_system_that_a_process_has_mounted_for_itself_has_no_name_on_the_host()
         assert_eq!(verdicts(&found), expected, "{op:?}");
         assert!(found.iter().all(|f| f.severity == Severity::Low), "{op:?}: {found:?}");
     }
+    // Moved to where the host sees it: of the file system a part is mounted.
+    b.world.0.borrow_mut().places = vec![(true, "/sh", "/bin/sh")];
+    let body = Body::File { op: Rename, file: at("/bin/true"), target: Some("/sh".into()), mode: None };
+    assert_eq!(verdicts(&b.event(1, body)), one(Kind::File, Verdict::Modified, "/bin/sh"));
+    b.world.0.borrow_mut().places.clear();
     // Nor is what runs there the host's.
     let found = b.event(1, Body::Exec { exe: at("/bin/true"), script: None });
     assert_eq!(verdicts(&found), one(Kind::Exec, Verdict::Unauthorized, "/bin/true"));
