@@ -349,6 +349,7 @@ nonsense
             let expected = expected.map(|(minor, place)| (8 << 20 | minor, FilePath::from(place)));
             assert_eq!(table.place(id, path.as_bytes()), expected, "{what}");
         }
-        assert!(Table::of_process(dir.path(), 8).is_err());
+        let gone = Table::of_process(dir.path(), 8).expect_err("there is no such process");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -155,8 +155,9 @@ mod tests {
         let proc = Proc::new(dir.path());
         fs::write(dir.path().join("open"), "").expect("a file");
         let ino = fs::metadata(dir.path().join("open")).expect("there").ino();
-        assert!(mount_of(&proc, "open", ino).is_ok());
-        assert!(mount_of(&proc, "open", ino + 1).is_err());
-        assert!(mount_of(&proc, "gone", ino).is_err());
+        let found = |link, ino| mount_of(&proc, link, ino).map_err(|error| error.kind());
+        found("open", ino).expect("it is mounted");
+        assert_eq!(found("open", ino + 1), Err(io::ErrorKind::NotFound));
+        assert_eq!(found("gone", ino), Err(io::ErrorKind::NotFound));
     }
 }
