@@ -32,6 +32,8 @@ const BURST: Duration = Duration::from_millis(500);
 const PART: u32 = 20;
 /// No process's mounts were read.
 const NOBODY: u32 = 0;
+/// Time within which digests are not dropped again for one device.
+const DROPPED_FOR: Duration = Duration::from_secs(1);
 /// Devices below one file system that are looked at.
 const MAX_BELOW: usize = 256;
 /// Mount points that are named.
@@ -85,6 +87,8 @@ pub struct Devices {
     kernel: Option<Box<dyn Kernel>>,
     /// When devices were looked at again last, and the time that it took.
     looked: Option<(Instant, Duration)>,
+    /// Devices for which digests were dropped, and when; none of them was released since.
+    dropped: HashMap<u32, Instant>,
     /// Time that may go into looking at namespaces, and when that was last added to.
     left: Duration,
     filled: Instant,
@@ -103,6 +107,7 @@ impl Default for Devices {
             sys: "/sys".into(),
             kernel: None,
             looked: None,
+            dropped: HashMap::new(),
             left: BURST,
             filled: Instant::now(),
         }
@@ -140,13 +145,34 @@ impl Devices {
         self.kernel = Some(Box::new(kernel));
     }
 
-    /// Where the file systems are mounted that lie on a device which was opened for write at that time (nanoseconds since boot); some of
-    /// them if there are many. What cannot be looked at counts as mounted at no known place (`None`).
-    pub fn written(&mut self, device: u32, at_ns: u64) -> Option<Vec<FilePath>> {
-        // What lay on it before and is mounted again after it was written has its old identities.
+    /// A device was opened for write: what lay on it before, and is mounted again when it was written, has its old identities. So digests of
+    /// before are dropped, by the kernel at once, and by the caller if this is `true`. `false`: they were dropped a moment ago for the same
+    /// device, which is marked since, and nothing lies on a part of it: none was kept of its files meanwhile.
+    pub fn drops(&mut self, device: u32) -> bool {
+        let now = Instant::now();
+        self.dropped.retain(|_, at| now.saturating_duration_since(*at) < DROPPED_FOR);
+        if self.dropped.contains_key(&device) && !self.has_parts(device) {
+            return false;
+        }
+        self.dropped.insert(device, now);
         if let Some(kernel) = &self.kernel {
             kernel.forget();
         }
+        true
+    }
+
+    /// It has partitions, or something else is made of it. What cannot be looked at may have.
+    fn has_parts(&self, device: u32) -> bool {
+        let at = self.sys.join(format!("dev/block/{}:{}", device >> 20, device & 0xf_ffff));
+        let Ok(entries) = fs::read_dir(&at) else { return true };
+        let mut parts = entries.map(|entry| entry.map(|entry| entry.path().join("partition").exists()));
+        let has_holders = fs::read_dir(at.join("holders")).is_ok_and(|mut holders| holders.next().is_some());
+        has_holders || parts.any(|is_part| is_part.unwrap_or(true))
+    }
+
+    /// Where the file systems are mounted that lie on a device which was opened for write at that time (nanoseconds since boot); some of
+    /// them if there are many. What cannot be looked at counts as mounted at no known place (`None`).
+    pub fn written(&mut self, device: u32, at_ns: u64) -> Option<Vec<FilePath>> {
         // Before the mounts: who mounts it and closes it then is seen by one of the two.
         let writers = self.writers(device);
         if !writers.open && writers.claimed_ns < at_ns {
@@ -243,7 +269,8 @@ impl Devices {
     }
 
     /// Nobody writes to the device. Whoever opens it meanwhile is counted first, and marks it then.
-    fn release(&self, device: u32) {
+    fn release(&mut self, device: u32) {
+        self.dropped.remove(&device);
         self.mark(device, false);
         if self.writers(device).open {
             self.mark(device, true);
@@ -475,6 +502,7 @@ mod tests {
             ("sdb/dev", "8:16\n"),
             ("sdb/sdb1/dev", "8:17\n"),
             ("sdb/sdb1/partition", "1\n"),
+            ("sde/dev", "8:64\n"),
         ] {
             let path = blocks.join(path);
             fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
@@ -483,7 +511,9 @@ mod tests {
         fs::create_dir_all(blocks.join("dm-0/slaves")).expect("a directory");
         symlink(blocks.join("sda/sda1"), blocks.join("dm-0/slaves/sda1")).expect("a link");
         fs::create_dir_all(sys.join("dev/block")).expect("a directory");
-        for (number, name) in [("8:0", "sda"), ("8:1", "sda/sda1"), ("253:0", "dm-0"), ("8:16", "sdb")] {
+        for (number, name) in
+            [("8:0", "sda"), ("8:1", "sda/sda1"), ("253:0", "dm-0"), ("8:16", "sdb"), ("8:64", "sde")]
+        {
             symlink(blocks.join(name), sys.join("dev/block").join(number)).expect("a link");
         }
         fs::create_dir_all(proc.join("1")).expect("a directory");
@@ -505,7 +535,7 @@ mod tests {
         for living in ["fs/ext4/features", "fs/ext4/sdc", "fs/btrfs/1234/devices/sdd"] {
             fs::create_dir_all(sys.join(living)).expect("a directory");
         }
-        (dir, Devices { proc, sys, kernel: None, looked: None, left: BURST, filled: Instant::now() })
+        (dir, Devices { proc, sys, ..Devices::default() })
     }
 
     #[test]
@@ -561,6 +591,37 @@ mod tests {
         devices.filled = Instant::now();
         devices.left = Duration::from_millis(1);
         assert_eq!(devices.written(device(8, 64), 0), Some(Vec::new()));
+    }
+
+    #[test]
+    fn digests_are_dropped_once_while_a_device_stays_marked() {
+        let (_dir, mut devices) = machine();
+        let seen = Seen::default();
+        devices.tell(seen.clone());
+        seen.set(true, 0);
+        let (alone, with_parts, unknown) = (device(8, 64), device(8, 16), device(9, 9));
+        for (what, opened, expected) in [
+            ("first", alone, true),
+            ("again", alone, false),
+            ("another", with_parts, true),
+            ("a partition of it may have been mounted meanwhile", with_parts, true),
+            ("one that cannot be looked at", unknown, true),
+            ("that again", unknown, true),
+            ("the first again", alone, false),
+        ] {
+            let before = *seen.forgotten.lock().expect("one thread");
+            assert_eq!(devices.drops(opened), expected, "{what}");
+            let dropped = *seen.forgotten.lock().expect("one thread") - before;
+            assert_eq!(dropped, usize::from(expected), "{what}: by the kernel");
+        }
+        // Nobody has it open, and its files may be believed again.
+        seen.set(false, 0);
+        let opened = Opened { device: alone, since_ns: 10, told: false };
+        assert_eq!(devices.again(&[opened]), [Again::Closed]);
+        assert!(devices.drops(alone), "they may have been kept since");
+        // Time has passed.
+        devices.dropped.values_mut().for_each(|at| *at -= DROPPED_FOR);
+        assert!(devices.drops(alone));
     }
 
     #[test]

@@ -280,8 +280,9 @@ impl Facts for Live {
     }
 
     fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
-        // Also where nothing is mounted now: what is mounted later may have been mounted before, and was written meanwhile.
-        self.digests.forget_all();
+        if self.devices.drops(device) {
+            self.digests.forget_all();
+        }
         self.devices.written(device, self.time_ns)
     }
 
