@@ -19,8 +19,9 @@ const KERNEL_THREAD: u32 = 2;
 
 /// What does not work where the host's root is not known.
 pub(crate) const CONSEQUENCE: &str = "what the host's package manager writes is reported as `unauthorized` or `modified` and never as \
-                                      `updated`, the host's os-release and package database are not read, and what a container's \
-                                      runtime runs inside the container's cgroup is judged by the container's SBOM";
+                                      `updated`, the host's os-release and package database are not read, what a container's \
+                                      runtime runs inside the container's cgroup is judged by the container's SBOM, and what a process \
+                                      with a root directory or mounts of its own changes is judged by the name that it uses";
 
 /// Where the host's root directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]

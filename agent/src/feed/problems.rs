@@ -30,7 +30,7 @@ fn losses(status: &v1::Status, out: &mut Vec<String>) {
         let name = kind_name(kind.kind);
         if kind.lost > 0 {
             let records = counted(kind.lost, &format!("{name} record"));
-            out.push(format!("{records} lost since the start: the agent was too slow for the kernel's ring"));
+            out.push(format!("{records} lost since the start: findings of verdict `loss` say why and whose"));
         }
         if kind.malformed > 0 {
             let records = counted(kind.malformed, &format!("{name} record"));
@@ -62,7 +62,7 @@ fn images(status: &v1::Status, out: &mut Vec<String>) {
     let states = [
         ("lost", "judged by what was verified before: that attestation is gone"),
         ("unverified", "without a verified SBOM: its attestation was refused"),
-        ("platform_unproven", "without a verified SBOM: nothing proves its platform"),
+        ("platform_unproven", "with an SBOM that may be of another platform"),
         ("no_sbom", "without an SBOM: what runs of it is not judged"),
     ];
     let known = |state: &str| state == "verified" || states.iter().any(|(known, _)| *known == state);

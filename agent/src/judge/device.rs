@@ -131,7 +131,12 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     fn tell_device(&mut self, event: &Event, file: &FileRef, workload: &Arc<Workload>, what: &str) {
         self.silent.clear();
-        let Some(image) = self.image_of(event, workload) else { return };
+        // The files may be the host's, whoever writes.
+        let image = self.image_of(event, workload).or_else(|| {
+            let host = self.facts.host()?;
+            self.image_of(event, &host)
+        });
+        let Some(image) = image else { return };
         let reason = format!(
             "the block device {what}: what is written to it changes their files, and no file shows it"
         );

@@ -1746,6 +1746,20 @@ fn what_was_attested_before_a_device_was_written_is_looked_at_again() {
 }
 
 #[test]
+fn a_device_that_a_container_without_an_sbom_writes_to_is_told_by_the_hosts() {
+    let mut b = Bench::new();
+    let bare = Workload { image: None, ..Workload::clone(&container(WALL)) };
+    b.world.0.borrow_mut().workload = Some(Arc::new(bare));
+    let mut device = at("/dev/sda");
+    device.identity.real.dev = 8 << 20;
+    let body = Body::File { op: FileOp::BlockWrite, file: device, target: None, mode: None };
+    let found = b.event(1, body);
+    let told: Vec<_> = found.iter().filter(|f| f.verdict == Verdict::Modified).collect();
+    assert_eq!(told.len(), 1, "{found:?}");
+    assert_eq!((told[0].severity, told[0].workload.id.as_str()), (Severity::High, "docker://1"));
+}
+
+#[test]
 fn a_device_that_is_mounted_while_it_is_open_is_told_once() {
     use super::device::AGAIN_NS;
     let mut b = Bench::new();
