@@ -277,6 +277,20 @@ impl Mounted {
         Ok(mounted)
     }
 
+    /// The first program has run, so that its digest is kept, and the second has not.
+    fn warm(stage: &mut Stage) -> anyhow::Result<(Self, [PathBuf; 2])> {
+        let mounted = Self::make(stage)?;
+        // How it came about is not what this is about.
+        stage.settle()?;
+        let programs = Self::PROGRAMS.map(in_usr_bin);
+        for _ in 0..3 {
+            run(Command::new(&programs[0]).arg("--version"))?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        nothing(stage, "before the change")?;
+        Ok((mounted, programs))
+    }
+
     fn bind(&self) -> anyhow::Result<()> {
         let [warm, cold] = Self::PROGRAMS;
         let point = self.point.display();
@@ -323,15 +337,7 @@ impl Mounted {
 
 /// No file shows it.
 fn block_device(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    let mounted = Mounted::make(stage)?;
-    // How it came about is not what this is about.
-    stage.settle()?;
-    let [warm, cold] = Mounted::PROGRAMS.map(in_usr_bin);
-    for _ in 0..3 {
-        run(Command::new(&warm).arg("--version"))?;
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    nothing(stage, "before the change")?;
+    let (mounted, [warm, cold]) = Mounted::warm(stage)?;
     let good = [world::sha256(&warm)?, world::sha256(&cold)?];
     mounted.write(&[&fs::read(&warm)?, &fs::read(&cold)?])?;
     fs::write("/proc/sys/vm/drop_caches", "3")?;
@@ -354,14 +360,7 @@ fn block_device(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 /// Its inodes are those of before when it is mounted again.
 fn while_unmounted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    let mounted = Mounted::make(stage)?;
-    stage.settle()?;
-    let [warm, cold] = Mounted::PROGRAMS.map(in_usr_bin);
-    for _ in 0..3 {
-        run(Command::new(&warm).arg("--version"))?;
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    nothing(stage, "before the change")?;
+    let (mounted, [warm, cold]) = Mounted::warm(stage)?;
     let (good, program) = (world::sha256(&warm)?, fs::read(&warm)?);
     // The agent may be reading there.
     let script = format!(

@@ -120,15 +120,25 @@ fn bound(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 /// As `/boot` or `/usr` may be a file system of its own.
 fn rooted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    let (image, directory) = (stage.world.disk.join("rooted.img"), attested_data("Age"));
-    let device = mounted_over(&image, &directory)?;
-    stage.settle()?;
     let script = "import os,sys\n\
                   os.chroot(sys.argv[1])\n\
                   open('/V61.pl','a').write('x')\n\
                   open('/new','w').write('no program')";
-    world::run(Command::new("/usr/bin/python3").args(["-c", script]).arg(&directory))?;
-    let changed = found(File, Modified, &directory.join("V61.pl"))?;
+    changed_in_mounted(stage, "rooted.img", "V61.pl", Command::new("/usr/bin/python3").args(["-c", script]))
+}
+
+/// Mounts a file system over a directory of the SBOM's, and runs what changes a file there, with the directory as its last argument.
+fn changed_in_mounted(
+    stage: &mut Stage,
+    image: &str,
+    file: &str,
+    change: &mut Command,
+) -> anyhow::Result<Vec<Expect>> {
+    let (image, directory) = (stage.world.disk.join(image), attested_data("Age"));
+    let device = mounted_over(&image, &directory)?;
+    stage.settle()?;
+    world::run(change.arg(&directory))?;
+    let changed = found(File, Modified, &directory.join(file))?;
     stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
     unmounted(&directory, &device)?;
     stage.settle()?;
@@ -156,36 +166,20 @@ fn of_its_own(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 
 /// His root directory is the file system's then, and nothing in a path says where the host has it.
 fn pivoted(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    let (image, directory) = (stage.world.disk.join("pivoted.img"), attested_data("Age"));
-    let device = mounted_over(&image, &directory)?;
-    stage.settle()?;
     let script = "import ctypes,os,sys\n\
                   os.chdir(sys.argv[1])\n\
                   assert ctypes.CDLL(None).syscall(155,b'.',b'old')==0\n\
                   open('/V70.pl','a').write('x')";
     let pivots = ["--mount", "/usr/bin/python3", "-c", script];
-    world::run(Command::new("/usr/bin/unshare").args(pivots).arg(&directory))?;
-    let changed = found(File, Modified, &directory.join("V70.pl"))?;
-    stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
-    unmounted(&directory, &device)?;
-    stage.settle()?;
-    Ok(Vec::new())
+    changed_in_mounted(stage, "pivoted.img", "V70.pl", Command::new("/usr/bin/unshare").args(pivots))
 }
 
 /// The mount over the root of his namespace hides nothing from the host.
 fn stacked(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    let (image, directory) = (stage.world.disk.join("stacked.img"), attested_data("Age"));
-    let device = mounted_over(&image, &directory)?;
-    stage.settle()?;
     let script = "import os\nos.chroot('/..')\nopen('/V70.pl','a').write('x')";
-    let binds = "mount --bind \"$1\" / && exec python3 -c \"$2\"";
-    let shell = ["--mount", "/bin/sh", "-c", binds, "sh"];
-    world::run(Command::new("/usr/bin/unshare").args(shell).arg(&directory).arg(script))?;
-    let changed = found(File, Modified, &directory.join("V70.pl"))?;
-    stage.must_tell(&[changed.operation("close_write").severity(Severity::High)])?;
-    unmounted(&directory, &device)?;
-    stage.settle()?;
-    Ok(Vec::new())
+    let binds = "mount --bind \"$2\" / && exec python3 -c \"$1\"";
+    let shell = ["--mount", "/bin/sh", "-c", binds, "sh", script];
+    changed_in_mounted(stage, "stacked.img", "V70.pl", Command::new("/usr/bin/unshare").args(shell))
 }
 
 /// His own mount namespace is the host's, and says nothing of his paths.
@@ -215,6 +209,7 @@ fn in_root_of_another(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     Ok(Vec::new())
 }
 
+/// Its own paths are the host's then.
 fn in_hosts_root(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
     let file = attested_data("Bc/AN.pl");
     let script = "cd / && mount -t proc none /mnt && exec python3 -c \"$1\" \"$2\"";
