@@ -9,7 +9,7 @@ use clap::Parser;
 use muster_proto::v1::Flavour;
 use muster_tests::agent::Agent;
 use muster_tests::life::{self, Setting};
-use muster_tests::scenarios::{self, Stage};
+use muster_tests::scenarios::{self, Differs, Stage};
 use muster_tests::world::{AGENT_LOG, INPUTS, World};
 
 #[derive(Parser)]
@@ -20,17 +20,17 @@ struct Args {
     /// Only the scenarios whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Only the scenarios that can come out differently on each kernel of a flavour.
-    #[arg(long)]
-    of_kernels: bool,
+    /// Only the scenarios that can come out differently there.
+    #[arg(long, value_enum, default_value_t)]
+    differs: Differs,
     /// Leave out what follows the scenarios: how the agent ends and starts, within times that a slow machine cannot keep.
     #[arg(long)]
     scenarios_only: bool,
 }
 
 impl Args {
-    fn takes(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|o| name.contains(o))
+    fn takes(&self, differs: Differs, name: &str) -> bool {
+        differs >= self.differs && self.only.as_ref().is_none_or(|o| name.contains(o))
     }
 }
 
@@ -65,9 +65,8 @@ fn suite(args: &Args) -> anyhow::Result<usize> {
     let result = stage.begins();
     failed += usize::from(result.is_err());
     report("what ran before the agent is judged at its start", begun.elapsed(), &result);
-    let of_flavours = if args.of_kernels { Vec::new() } else { scenarios::of_flavours() };
-    for scenario in scenarios::of_kernels().into_iter().chain(of_flavours) {
-        if !args.takes(scenario.name) {
+    for (differs, scenario) in scenarios::all() {
+        if !args.takes(differs, scenario.name) {
             continue;
         }
         let begun = Instant::now();
@@ -81,8 +80,8 @@ fn suite(args: &Args) -> anyhow::Result<usize> {
         failed += usize::from(result.is_err());
         report("SIGTERM drains", begun.elapsed(), &result);
         let setting = Setting { program, config, socket, flavour: expected };
-        for (name, run) in life::all() {
-            if args.of_kernels || !args.takes(name) {
+        for (differs, name, run) in life::all() {
+            if !args.takes(differs, name) {
                 continue;
             }
             let begun = Instant::now();

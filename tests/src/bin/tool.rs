@@ -55,6 +55,8 @@ enum Tool {
     MprotectStored { file: PathBuf },
     /// Map FILE executable and writable at once, privately.
     MapWritable { file: PathBuf },
+    /// Map each regular file in DIR, and below it, executable.
+    MapEach { dir: PathBuf },
     /// Map FILE executable again and again in so many threads, until standard input closes; report how often.
     MapLoop { file: PathBuf, threads: usize },
     /// Begin to connect over TCP without waiting, and ask again.
@@ -102,6 +104,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Mprotect { file } => mprotect(&file),
         Tool::MprotectStored { file } => mprotect_stored(&file),
         Tool::MapWritable { file } => map_writable(&file),
+        Tool::MapEach { dir } => map_each(&dir),
         Tool::MapLoop { file, threads } => map_loop(&file, threads),
         Tool::TcpTwice { to } => tcp_twice(to),
         Tool::UdpUnspecified { to } => udp_unspecified(to),
@@ -321,6 +324,18 @@ fn mprotect_stored(file: &std::path::Path) -> anyhow::Result<()> {
 fn map_writable(file: &std::path::Path) -> anyhow::Result<()> {
     use nix::sys::mman::ProtFlags;
     map_private(file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC)?;
+    Ok(())
+}
+
+fn map_each(dir: &std::path::Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            map_each(&path)?;
+        } else {
+            drop(map_executable(&std::fs::File::open(path)?)?);
+        }
+    }
     Ok(())
 }
 

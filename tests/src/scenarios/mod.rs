@@ -47,31 +47,33 @@ pub struct Scenario {
     pub may_lose: &'static [Kind],
 }
 
-/// The scenarios that can come out differently on each kernel, in the order in which they run.
-pub fn of_kernels() -> Vec<Scenario> {
-    [
-        exec::scenarios(),
-        file::scenarios(),
-        names::scenarios(),
-        connect::scenarios(),
-        content::scenarios(),
-        identity::scenarios(),
-        socket::scenarios(),
-    ]
-    .concat()
+/// Where a scenario can come out differently. Each of these includes the ones before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Differs {
+    /// On no kernel: it is about what the agent does with what it is told.
+    #[default]
+    Nowhere,
+    /// With each flavour.
+    Flavour,
+    /// On each kernel.
+    Kernel,
 }
 
-/// Those that can come out differently with each flavour, and not with each kernel of one; they run after the others.
-pub fn of_flavours() -> Vec<Scenario> {
-    [
-        update::scenarios(),
-        attestation::scenarios(),
-        hour::scenarios(),
-        rings::scenarios(),
-        // At its end it looks at what all of them left in memory.
-        load::scenarios(),
-    ]
-    .concat()
+/// All scenarios, in the order in which they run.
+pub fn all() -> Vec<(Differs, Scenario)> {
+    let of = |differs, scenarios: Vec<Scenario>| scenarios.into_iter().map(move |s| (differs, s));
+    let mut all: Vec<_> = [exec::scenarios(), file::scenarios(), names::scenarios(), connect::scenarios()]
+        .into_iter()
+        .chain([content::scenarios(), identity::scenarios(), socket::scenarios()])
+        .flat_map(|scenarios| of(Differs::Kernel, scenarios))
+        .collect();
+    let of_flavours = [update::scenarios(), hour::scenarios(), rings::scenarios(), load::scenarios()];
+    all.extend(of_flavours.into_iter().flat_map(|scenarios| of(Differs::Flavour, scenarios)));
+    all.extend(of(Differs::Nowhere, attestation::scenarios()));
+    all.extend(of(Differs::Nowhere, load::of_the_agent()));
+    // It looks at what all of them left in memory.
+    all.extend(of(Differs::Kernel, vec![load::memory()]));
+    all
 }
 
 impl Stage {

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use muster_proto::v1::{Kind, Severity, Verdict};
 
+use super::load::counters;
 use super::{Scenario, Stage, found};
 use crate::expect::Expect;
-use crate::world::run;
+use crate::world::{DATA, run};
 
 /// Attested, and mapped by nearly every program.
 const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
@@ -38,21 +39,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 fn submitted(stage: &mut Stage, kind: Kind) -> anyhow::Result<u64> {
-    let status = stage.agent.status()?;
-    let counters = status.kinds.iter().find(|k| k.kind() == kind).context("no counters")?;
-    Ok(counters.submitted)
+    Ok(counters(stage, kind)?.submitted)
 }
 
 /// Submitted or counted as lost.
 fn reported(stage: &mut Stage, kind: Kind) -> anyhow::Result<u64> {
-    let status = stage.agent.status()?;
-    let counters = status.kinds.iter().find(|k| k.kind() == kind).context("no counters")?;
+    let counters = counters(stage, kind)?;
     Ok(counters.submitted + counters.lost)
 }
 
 /// The kernel programs report each library of a process once.
 fn map_loop(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    const EXECS: u64 = 1000;
+    const EXECS: u64 = 300;
     let before = submitted(stage, Kind::Library)?;
     let mut flood = Command::new(&stage.world.tool)
         .args(["map-loop", LIBC, "4"])
@@ -78,11 +76,16 @@ fn map_loop(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 }
 
 fn libraries(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
-    // Each maps the dynamic linker and three libraries; the ring has room for some 2,800 of them.
-    const PROGRAMS: u64 = 900;
-    let execs = ["execs", &PROGRAMS.to_string(), "/usr/bin/ls", "/etc/passwd"];
-    stage.agent.paused(|| stage.world.run_tool(&execs).map(drop))?;
-    Ok(vec![found(Kind::Exec, Verdict::Unauthorized, &stage.world.tool)?])
+    // Each is told once of each file, some 500 of them; the ring has room for some 2,800 records.
+    const PROCESSES: usize = 10;
+    let before = counters(stage, Kind::Library)?.lost;
+    stage
+        .agent
+        .paused(|| (0..PROCESSES).try_for_each(|_| stage.world.run_tool(&["map-each", DATA]).map(drop)))?;
+    stage.settle_records()?;
+    ensure!(counters(stage, Kind::Library)?.lost > before, "the ring did not fill");
+    let tool = found(Kind::Exec, Verdict::Unauthorized, &stage.world.tool)?;
+    Ok(vec![tool; PROCESSES])
 }
 
 /// By an attested program, so nothing is found; but a process that was forgotten by the time of its connect could not be told.

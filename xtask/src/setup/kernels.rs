@@ -18,8 +18,9 @@ pub(crate) struct Series {
     pub(crate) name: &'static str,
     /// Hook flavour that the agent must choose there.
     pub(crate) flavour: &'static str,
-    /// It stands for its flavour: what can differ between flavours only is tested here.
-    pub(crate) stands_for_flavour: bool,
+    /// Where a scenario can come out differently that is run here if each kind is run where it can, as `suite` names it.
+    /// `flavour`: this kernel stands for its flavour, `nowhere`: for all.
+    pub(crate) differs: &'static str,
     suite: &'static str,
     /// Package names: before the version, pinned version, after it.
     packages: &'static [[&'static str; 3]],
@@ -30,28 +31,28 @@ pub(crate) const ALL: [Series; 4] = [
     Series {
         name: "5.10",
         flavour: "tracepoint",
-        stands_for_flavour: true,
+        differs: "flavour",
         suite: "bullseye",
         packages: &[["linux-image-", "5.10.0-32", "-cloud-amd64"]],
     },
     Series {
         name: "6.1",
         flavour: "lsm",
-        stands_for_flavour: false,
+        differs: "kernel",
         suite: "bookworm-security",
         packages: &[["linux-image-", "6.1.0-56", "-cloud-amd64"]],
     },
     Series {
         name: "6.12",
         flavour: "lsm",
-        stands_for_flavour: true,
+        differs: "nowhere",
         suite: "bookworm-security",
         packages: &[["linux-image-", "6.12.117+deb12", "-cloud-amd64"]],
     },
     Series {
         name: "7.2",
         flavour: "lsm",
-        stands_for_flavour: false,
+        differs: "kernel",
         suite: "sid",
         packages: &[
             ["linux-binary-", "7.2.13+deb14", "-cloud-amd64"],

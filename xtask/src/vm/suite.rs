@@ -96,8 +96,8 @@ fn on(series: &'static Series, image: &Image, selection: &Selection<'_>) -> anyh
     if let Some(only) = only {
         line += &format!(" --only {}", quoted(only));
     }
-    if each_kind && !series.stands_for_flavour {
-        line += " --of-kernels";
+    if each_kind {
+        line += &format!(" --differs {}", series.differs);
     }
     // The kernel takes long to detach programs where there are more virtual processors than real ones.
     if cpus > super::CPUS {
