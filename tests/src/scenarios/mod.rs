@@ -9,6 +9,7 @@ mod hour;
 pub(crate) mod identity;
 mod load;
 mod names;
+mod network;
 mod rings;
 mod socket;
 mod update;
@@ -55,6 +56,7 @@ pub fn of_kernels() -> Vec<Scenario> {
         names::scenarios(),
         connect::scenarios(),
         content::scenarios(),
+        network::scenarios(),
         identity::scenarios(),
         socket::scenarios(),
     ]
