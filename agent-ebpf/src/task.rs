@@ -25,6 +25,12 @@ pub fn is_own() -> bool {
     (current_id() >> 32) as u32 == global(&OWN_TGID)
 }
 
+/// The current task runs for a program: kernel threads have no memory of their own, those that work for a program have its.
+#[inline(always)]
+pub fn has_memory() -> bool {
+    pointer(current(), &OFF_TASK_MM) != 0
+}
+
 /// `start_boottime` of the task's thread group leader.
 #[inline(always)]
 pub fn start_ns(task: u64) -> u64 {

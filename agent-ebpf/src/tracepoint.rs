@@ -295,12 +295,13 @@ pub fn mmap_exit(ctx: TracePointContext) -> u32 {
 }
 
 /// trace_inet_sock_set_state(), since 4.16, when tcp_v4_connect() or tcp_v6_connect() sets SYN_SENT: the destination is in
-/// the socket, the source port only if it was bound. Cannot see: whose socket it is when the kernel connects it.
+/// the socket, the source port only if it was bound. What a kernel thread connects (the client of a network file system) no program does.
+/// Cannot see: whose socket it is when the kernel connects it.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     const SYN_SENT: i32 = 2;
     let sk: *const u8 = ctx.arg(0);
-    if ctx.arg::<i32>(2) == SYN_SENT {
+    if ctx.arg::<i32>(2) == SYN_SENT && task::has_memory() {
         connect::connected(sk as u64, protocol::TCP);
     }
     0

@@ -68,6 +68,7 @@ impl World {
         world.make_package()?;
         world.container()?;
         world.layers()?;
+        world.make_exported()?;
         world.configure()?;
         Ok(world)
     }
@@ -131,6 +132,20 @@ impl World {
     /// Where the layers of a user's overlay are.
     pub fn beneath(&self) -> PathBuf {
         self.disk.join("beneath")
+    }
+
+    /// What a server exports: an unknown program, a copy of one of the image, and an unknown library.
+    fn make_exported(&self) -> anyhow::Result<()> {
+        let exported = self.exported();
+        fs::create_dir_all(&exported)?;
+        copy(&self.tool, &exported.join("unknown"))?;
+        copy(Path::new("/usr/bin/true"), &exported.join("copied-true"))?;
+        copy(&self.disk.join("libunknown.so"), &exported.join("libunknown.so"))
+    }
+
+    /// Where lies what a server exports.
+    pub fn exported(&self) -> PathBuf {
+        self.disk.join("exported")
     }
 
     /// A package for dpkg, with a program, a link to it, a data file, and a script that runs when it is installed.

@@ -250,7 +250,8 @@ pub(super) fn choose(
 pub fn blind_spots(flavour: Flavour, kernel: &Kernel) -> Vec<String> {
     let mut out: Vec<&str> = vec![
         "a file mapped shared and writable: the mapping is seen, the single stores through it are not",
-        "network protocols other than TCP and UDP; connections that others open to a workload",
+        "network protocols other than TCP and UDP; connections that others open to a workload, or that the kernel makes by itself (for a network \
+         file system)",
         "a script that an interpreter is given as an argument or on its standard input (`sh x.sh`, `python3 x.py`): only the \
          interpreter is judged",
         "what an interpreter opens by itself: sourced scripts (`.`, BASH_ENV), modules (PYTHONPATH), byte code, configuration that is code",

@@ -107,7 +107,7 @@ fn budget(stage: &mut Stage) -> anyhow::Result<Vec<Expect>> {
 }
 
 /// What a line of the agent's metrics says. An attested program asks for it: a connect of the suite's own would be a finding.
-fn counted(line: &str) -> anyhow::Result<u64> {
+pub(super) fn counted(line: &str) -> anyhow::Result<u64> {
     let script = "import socket\n\
                   s=socket.create_connection(('127.0.0.1',9464))\n\
                   s.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n')\n\

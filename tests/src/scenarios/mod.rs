@@ -9,6 +9,7 @@ mod hour;
 pub(crate) mod identity;
 mod load;
 mod names;
+mod network;
 mod rings;
 mod socket;
 mod update;
@@ -64,7 +65,7 @@ pub fn all() -> Vec<(Differs, Scenario)> {
     let of = |differs, scenarios: Vec<Scenario>| scenarios.into_iter().map(move |s| (differs, s));
     let mut all: Vec<_> = [exec::scenarios(), file::scenarios(), names::scenarios(), connect::scenarios()]
         .into_iter()
-        .chain([content::scenarios(), identity::scenarios(), socket::scenarios()])
+        .chain([content::scenarios(), network::scenarios(), identity::scenarios(), socket::scenarios()])
         .flat_map(|scenarios| of(Differs::Kernel, scenarios))
         .collect();
     let of_flavours = [update::scenarios(), hour::scenarios(), rings::scenarios(), load::scenarios()];

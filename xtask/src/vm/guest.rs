@@ -8,7 +8,7 @@ use crate::setup::kernels::Series;
 use crate::shell;
 
 /// Modules that a guest may need, dependencies first; those that a kernel has built in are left out.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 19] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -21,6 +21,15 @@ const MODULES: [&str; 11] = [
     // For `smc`.
     "ib_core",
     "smc",
+    // For NFS version 3. Which of the first two a kernel has, and whether `nfs` needs it, differs.
+    "netfs",
+    "fscache",
+    "sunrpc",
+    "grace",
+    "lockd",
+    "nfs_acl",
+    "nfs",
+    "nfsv3",
 ];
 
 /// An initramfs for this kernel; its first process runs `script` when everything is in place.

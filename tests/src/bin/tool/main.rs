@@ -1,5 +1,8 @@
 //! The program that is in no SBOM: each subcommand does one small, harmless thing that a test wants to see reported.
 
+mod nfs;
+mod rpc;
+
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
@@ -72,6 +75,9 @@ enum Tool {
     Renames { times: u64, dir: PathBuf, dirs: Vec<PathBuf> },
     /// Open, write and close this many different files in DIR, and remove them again.
     Writes { count: u64, dir: PathBuf },
+    /// Serve the files of DIR over NFS version 3 on 127.0.0.1; print the port; end when standard input closes. After a line `hang` no call is
+    /// answered any more.
+    Nfs { dir: PathBuf },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -130,6 +136,7 @@ fn main() -> anyhow::Result<()> {
             println!("{count}");
             Ok(())
         }
+        Tool::Nfs { dir } => nfs::serve(dir),
     }
 }
 
