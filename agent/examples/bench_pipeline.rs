@@ -65,14 +65,15 @@ struct World {
 }
 
 impl Facts for World {
-    fn begin(&mut self, _: &Event) {}
-    fn time(&self) -> SystemTime {
+    type Case = ();
+    fn begin(&self, _: &Event) {}
+    fn time(&self, (): &()) -> SystemTime {
         SystemTime::UNIX_EPOCH
     }
-    fn workload(&mut self) -> Arc<Workload> {
+    fn workload(&self, (): &()) -> Arc<Workload> {
         Arc::clone(&self.workload)
     }
-    fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
+    async fn content(&self, (): &(), _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         match file.digest {
             Some(digest) => Content::Known {
                 sha256: digest.sha256,
@@ -83,34 +84,34 @@ impl Facts for World {
             None => Content::Undetermined("not read".into()),
         }
     }
-    fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+    async fn resolve(&self, (): &(), _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         Ok(file.clone())
     }
-    fn start(&mut self, _: &Task, _: &FileRef) -> Option<Start> {
+    async fn start(&self, (): &(), _: &Task, _: &FileRef) -> Option<Start> {
         Some(Start::Data)
     }
-    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
+    async fn again(&self, (): &(), _: &Task, file: &FileRef) -> Option<FileRef> {
         Some(file.clone())
     }
-    fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
+    async fn program(&self, (): &(), _: &Task) -> Result<FileRef, Arc<str>> {
         Err("gone".into())
     }
-    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
+    async fn owner(&self, (): &(), _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
         None
     }
-    fn in_host_root(&mut self, _: &Task) -> bool {
+    fn in_host_root(&self, (): &(), _: &Task) -> bool {
         true
     }
-    fn device_written(&mut self, _: u32) -> Option<Vec<FilePath>> {
+    async fn device_written(&self, (): &(), _: u32) -> Option<Vec<FilePath>> {
         None
     }
-    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+    async fn devices_again(&self, (): &(), opened: &[Opened]) -> Vec<Again> {
         vec![Again::Closed; opened.len()]
     }
-    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+    async fn settle(&self, (): &(), files: &[Unsettled]) -> Vec<Settled> {
         vec![Settled::default(); files.len()]
     }
-    fn ancestry(&mut self, task: &Task) -> Ancestry {
+    fn ancestry(&self, (): &(), task: &Task) -> Ancestry {
         (process_of(task), vec![process_of(task); 4])
     }
 }
@@ -143,7 +144,7 @@ fn synthetic(limit: Duration) -> anyhow::Result<()> {
     let mut findings = 0_u64;
     let source = Box::new(move |_: &Digests| Arc::clone(&image));
     let facts = World { workload: Arc::new(workload) };
-    let mut judge = Judge::new(facts, source, Metrics::new(), |_| findings += 1);
+    let judge = Judge::new(facts, source, Metrics::new(), |_| findings += 1);
     let bytes: usize = stream.iter().map(Vec::len).sum();
     let (mut events, mut rounds) = (0_u64, 0_u64);
     let mut decoding = Duration::ZERO;
@@ -197,7 +198,7 @@ fn recorded(
     ensure!(verified, "{}: no attestation is accepted", attestations.display());
     let mut findings = 0_u64;
     let source = Box::new(move |digest: &_| images.get(digest));
-    let mut judge = Judge::new(Replayed::default(), source, Metrics::new(), |_| findings += 1);
+    let judge = Judge::new(Replayed::default(), source, Metrics::new(), |_| findings += 1);
     let (mut events, mut rounds) = (0_u64, 0_u64);
     let mut decoding = Duration::ZERO;
     let mut batch: Vec<Box<Recorded>> = Vec::with_capacity(512);

@@ -30,6 +30,7 @@ mod new_file;
 pub mod order;
 pub mod origin;
 pub mod packages;
+pub mod part;
 mod proc;
 #[cfg(test)]
 #[path = "../tests/common/python.rs"]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::program::{Culprit, Program, worse};
-use super::{Facts, Judge, PROCESSES};
-use crate::event::{Action, Event, FileRef, Flavour, ProcessId, Role};
+use super::{Facts, Judge, Now, PROCESSES};
+use crate::event::{Action, FileRef, Flavour, ProcessId, Role};
 use crate::finding::Finding;
 use crate::recent::Recent;
 
@@ -59,51 +59,57 @@ impl Before {
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// All that ran before the agent is judged, but for so many processes.
-    pub(super) fn running_is_judged(&mut self, flavour: Flavour, left_out: usize) {
-        self.before.ran_another = None;
+    pub(super) fn running_is_judged(&self, flavour: Flavour, left_out: usize) {
+        self.before.with(|before| before.ran_another = None);
         if left_out > 0 {
             let reason = format!(
                 "{left_out} of the processes that ran before the agent started were not looked at, or not all that they have mapped and \
                  open: there were too many"
             );
-            (self.sink)(Finding::loss(flavour, reason));
+            self.tell(Finding::loss(flavour, reason));
         }
     }
 
     /// Judges a file that processes ran, or had mapped, before the agent started.
-    pub(super) fn running(&mut self, event: &Event, file: &FileRef, role: Role, processes: &[ProcessId]) {
-        if self.before.is_past(event.task.process) {
+    pub(super) async fn running(
+        &self,
+        now: Now<'_, F::Case>,
+        file: &FileRef,
+        role: Role,
+        processes: &[ProcessId],
+    ) {
+        if self.before.with(|before| before.is_past(now.event.task.process)) {
             return;
         }
-        let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else {
+        let workload = self.facts.workload(now.case);
+        let Some(image) = self.image_of(now, &workload) else {
             if role == Role::Program {
-                self.unjudged(event, &workload, file);
+                self.unjudged(now, &workload, file);
             }
             return;
         };
         let action = if role == Role::Program { Action::Exec } else { Action::Library };
-        let Some(culprit) = self.run(event, &workload, &image, file, action).culprit else { return };
-        for process in processes {
-            if self.before.is_past(*process) {
-                continue;
+        let Some(culprit) = self.run(now, &workload, &image, file, action).await.culprit else { return };
+        self.before.with(|before| {
+            for process in processes {
+                if before.is_past(*process) {
+                    continue;
+                }
+                // One that connected before its turn came is known under its exact start.
+                let process = in_ticks(*process);
+                let worst = worse(before.culprits.remove(&process), Some(Arc::clone(&culprit)));
+                if let Some(worst) = worst {
+                    before.culprits.insert(process, worst);
+                }
             }
-            // One that connected before its turn came is known under its exact start.
-            let process = in_ticks(*process);
-            let worst = worse(self.before.culprits.remove(&process), Some(Arc::clone(&culprit)));
-            if let Some(worst) = worst {
-                self.before.culprits.insert(process, worst);
-            }
-        }
+        });
     }
 
     /// What is known of a process: by its exec, or because it ran before.
-    pub(super) fn program_of(&mut self, process: ProcessId) -> Option<Program> {
-        let before = self.before.culprit(process);
-        match self.programs.get(&process) {
-            Some(Program { epoch, culprit }) => {
-                Some(Program { epoch: *epoch, culprit: worse(culprit.clone(), before) })
-            }
+    pub(super) fn program_of(&self, process: ProcessId) -> Option<Program> {
+        let before = self.before.with(|before| before.culprit(process));
+        match self.programs.with(|programs| programs.get(&process).map(|program| program.clone())) {
+            Some(Program { epoch, culprit }) => Some(Program { epoch, culprit: worse(culprit, before) }),
             // The program itself may not have been judged yet.
             None => before.map(|culprit| Program { epoch: u64::MAX, culprit: Some(culprit) }),
         }

@@ -6,16 +6,15 @@ use super::interest::Interest;
 use super::names::{at_name, way};
 use super::report::About;
 use super::updates::Of;
-use super::{EXECUTABLE, FILE_TYPE, Facts, Judge, Known};
-use crate::event::{Action, Event, FileOp, FilePath, FileRef, Flavour, Place};
+use super::{EXECUTABLE, FILE_TYPE, Facts, Judge, Known, Now};
+use crate::event::{Action, FileOp, FilePath, FileRef, Flavour, Place};
 use crate::finding::Finding;
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
 
 /// By what, and against what, a file is changed.
-#[derive(Clone, Copy)]
-pub(super) struct By<'a> {
-    pub(super) event: &'a Event,
+pub(super) struct By<'a, C> {
+    pub(super) now: Now<'a, C>,
     /// Who did it.
     pub(super) workload: &'a Workload,
     /// Whose files are looked at: those of who did it, or the host's.
@@ -25,7 +24,7 @@ pub(super) struct By<'a> {
     pub(super) op: FileOp,
 }
 
-impl By<'_> {
+impl<C> By<'_, C> {
     /// A container changed a file of the host: its own names of it say nothing.
     pub(super) fn is_foreign(&self) -> bool {
         self.of.is_host && !self.workload.is_host
@@ -39,28 +38,40 @@ fn is_nameless(file: &FileRef) -> bool {
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Judges a change, if it is one that can be judged yet.
-    pub(super) fn file(
-        &mut self,
-        event: &Event,
+    pub(super) async fn file(
+        &self,
+        now: Now<'_, F::Case>,
         op: FileOp,
         file: &FileRef,
         target: Option<&FilePath>,
         mode: Option<u32>,
     ) {
         if op == FileOp::BlockWrite {
-            return self.device_written(event, file);
+            return self.device_written(now, file).await;
         }
-        self.silent.forget(file);
-        if event.flavour == Flavour::Tracepoint {
-            self.note_writer(event, op, file);
+        self.silent.with(|silent| silent.forget(file));
+        if now.event.flavour == Flavour::Tracepoint {
+            self.note_writer(now, op, file).await;
         }
-        let workload = self.facts.workload();
-        let on_host = self.as_host_names(&event.task, &workload, file, target);
+        self.noted(now, op, file, target, mode).await;
+    }
+
+    /// Judges a change, who writes to the file being noted.
+    pub(super) async fn noted(
+        &self,
+        now: Now<'_, F::Case>,
+        op: FileOp,
+        file: &FileRef,
+        target: Option<&FilePath>,
+        mode: Option<u32>,
+    ) {
+        let workload = self.facts.workload(now.case);
+        let on_host = self.as_host_names(now, &workload, file, target);
         let (file, target) = match &on_host {
             Some((file, target)) => (file, target.as_ref()),
             None => (file, target),
         };
-        self.note_held(event, op, file);
+        self.note_held(now, op, file).await;
         let judged = match op {
             // The content is there when the writer closes it; a new name of its own has none.
             FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite | FileOp::BlockWrite => false,
@@ -70,37 +81,44 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         if !judged {
             return;
         }
-        if let Some(image) = self.image_of(event, &workload) {
-            let by = By { event, workload: &workload, of: &workload, image: &image, op };
-            self.changed(&by, file, target, mode);
+        if let Some(image) = self.image_of(now, &workload) {
+            let by = By { now, workload: &workload, of: &workload, image: &image, op };
+            self.changed(&by, file, target, mode).await;
             // A caller's names stand for both sides of an exchange.
             if op == FileOp::Exchange
                 && file.by_name
                 && let Some(target) = target
             {
                 let other = FileRef { path: target.clone(), ..file.clone() };
-                self.changed(&by, &other, Some(&file.path), mode);
+                self.changed(&by, &other, Some(&file.path), mode).await;
             }
         }
         // Directories of the host that a container sees.
         if !workload.is_host
             && !workload.is_unknown()
             && file.origin.is_some()
-            && let Some(host) = self.facts.host()
-            && let Some(image) = self.image_of(event, &host)
+            && let Some(host) = self.facts.host(now.case)
+            && let Some(image) = self.image_of(now, &host)
         {
-            let by = By { event, workload: &workload, of: &host, image: &image, op };
-            self.changed(&by, file, target, mode);
+            let by = By { now, workload: &workload, of: &host, image: &image, op };
+            self.changed(&by, file, target, mode).await;
         }
     }
 
-    fn changed(&mut self, by: &By<'_>, file: &FileRef, target: Option<&FilePath>, mode: Option<u32>) {
-        let By { event, workload, image, op, .. } = *by;
+    async fn changed(
+        &self,
+        by: &By<'_, F::Case>,
+        file: &FileRef,
+        target: Option<&FilePath>,
+        mode: Option<u32>,
+    ) {
+        let By { now, workload, image, op, .. } = *by;
         if !file.private {
-            self.names_taken(by, file, target);
+            self.names_taken(by, file, target).await;
         }
         if op == FileOp::Unlink {
-            self.links.remove(file.identity.inode(), &file.path, file.nlink.saturating_sub(1));
+            let left = file.nlink.saturating_sub(1);
+            self.links.with(|links| links.remove(file.identity.inode(), &file.path, left));
             return;
         }
         let before = file;
@@ -118,7 +136,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 }
             }
             // Under this name nobody can run it any more, but it may have others.
-            (FileOp::CloseWrite, _) if file.deleted => match self.other_name(by, &file) {
+            (FileOp::CloseWrite, _) if file.deleted => match self.other_name(by, &file).await {
                 Some(name) => (file.path, file.deleted) = (name, false),
                 None if file.nlink == 0 => return,
                 None => {}
@@ -136,10 +154,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             file = at_name(&file, &name);
         }
         if file.by_name {
-            match self.facts.resolve(&event.task, &file) {
+            match self.facts.resolve(now.case, &now.event.task, &file).await {
                 Ok(mut resolved) => {
                     let permissions = mode.unwrap_or(resolved.mode);
-                    resolved.private = workload.is_host && self.is_private(&event.task, &resolved);
+                    resolved.private = workload.is_host && self.is_private(now, &resolved);
                     file = FileRef { mode: resolved.mode & FILE_TYPE | permissions & !FILE_TYPE, ..resolved };
                 }
                 // The name is gone, or what has it now is not what had it.
@@ -148,13 +166,13 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
         }
         match op {
-            FileOp::Link => self.note_link(by, before, &file),
+            FileOp::Link => self.note_link(by, before, &file).await,
             FileOp::Rename | FileOp::Exchange => {
-                self.links.rename(file.identity.inode(), &before.path, &file.path);
+                self.links.with(|links| links.rename(file.identity.inode(), &before.path, &file.path));
             }
             _ => {}
         }
-        let listed = self.listed_as(by, &file);
+        let listed = self.listed_as(by, &file).await;
         if matches!(op, FileOp::Rename | FileOp::Exchange) {
             let file = listed.as_ref().map_or_else(|| file.clone(), |name| at_name(&file, name));
             let replaced = if by.is_foreign() && listed.is_none() {
@@ -162,24 +180,23 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             } else {
                 verdict::replaced(&file, &image.index)
             };
-            self.name_changed(event, workload, image, op, &file, replaced);
+            self.name_changed(by, &file, replaced).await;
         }
-        match self.interest(by, &file, listed.as_ref()) {
+        match self.interest(by, &file, listed.as_ref()).await {
             Interest::None => {}
-            Interest::Now => self.judge_change(by, &file, listed.as_ref()),
-            Interest::Later => self.settle_later(by, file),
+            Interest::Now => self.judge_change(by, &file, listed.as_ref()).await,
+            Interest::Later => self.settle_later(by, file).await,
         }
     }
 
     /// Judges what a changed file holds. `listed`: the name that the SBOM has for it, if that is another one.
-    pub(super) fn judge_change(&mut self, by: &By<'_>, file: &FileRef, listed: Option<&FilePath>) {
-        let By { event, workload, image, op, .. } = *by;
-        let task = &event.task;
+    pub(super) async fn judge_change(&self, by: &By<'_, F::Case>, file: &FileRef, listed: Option<&FilePath>) {
+        let By { now, workload, image, op, .. } = *by;
         let mut observation = match listed {
-            Some(name) => self.observe_as(by, file, name),
-            None => self.observe(task, workload, image, file.clone(), Action::Change(op)),
+            Some(name) => self.observe_as(by, file, name).await,
+            None => self.observe(now, workload, image, file.clone(), Action::Change(op)).await,
         };
-        let (mut judgement, session) = self.consider(task, workload, image, &mut observation);
+        let (mut judgement, session) = self.consider(now, workload, image, &mut observation).await;
         if listed.is_some() && !judgement.is_silent() {
             judgement.reason = format!("{}; {}", judgement.reason, way(by, &file.path));
         }
@@ -189,15 +206,16 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         match session {
             Some(session) => {
-                self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
+                let of = Of::Observed(Box::new(observation));
+                self.hold(now, workload, image, session, judgement, of).await;
             }
-            None => self.found(event, workload, image, &observation, &judgement),
+            None => self.found(now, workload, image, &observation, &judgement),
         }
     }
 
     /// Names of the SBOM that a change took away, or gave to another directory.
-    fn names_taken(&mut self, by: &By<'_>, file: &FileRef, target: Option<&FilePath>) {
-        let By { event, workload, image, op, .. } = *by;
+    async fn names_taken(&self, by: &By<'_, F::Case>, file: &FileRef, target: Option<&FilePath>) {
+        let By { image, op, .. } = *by;
         if !matches!(op, FileOp::Rename | FileOp::Exchange | FileOp::Unlink) {
             return;
         }
@@ -214,33 +232,29 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             targets.iter().find_map(|to| Some((to, verdict::moved(name, to, index)[1].take()?)))
         });
         if let Some((name, judgement)) = gone {
-            self.name_changed(event, workload, image, op, name, Some(judgement));
+            self.name_changed(by, name, Some(judgement)).await;
         }
         if let Some((to, judgement)) = replaced {
             let file = FileRef { path: to.clone(), ..file.clone() };
-            self.name_changed(event, workload, image, op, &file, Some(judgement));
+            self.name_changed(by, &file, Some(judgement)).await;
         }
     }
 
     /// A name that the SBOM has, or that has files of it below, was taken away or given to something else.
-    fn name_changed(
-        &mut self,
-        event: &Event,
-        workload: &Workload,
-        image: &Arc<Known>,
-        op: FileOp,
-        file: &FileRef,
-        judgement: Option<Judgement>,
-    ) {
+    async fn name_changed(&self, by: &By<'_, F::Case>, file: &FileRef, judgement: Option<Judgement>) {
+        let By { now, workload, image, op, .. } = *by;
         let Some(judgement) = judgement else { return };
         let judgement = image.tempered(judgement);
-        let session = if workload.is_host { self.updates.session(&event.task) } else { None };
+        let session = match workload.is_host {
+            true => self.updates.with(|updates| updates.session(&now.event.task)),
+            false => None,
+        };
         if let Some(session) = session {
-            self.hold(event, workload, image, session, judgement, Of::Removed(file));
+            self.hold(now, workload, image, session, judgement, Of::Removed(file)).await;
             return;
         }
         let about =
             About { file: Some(file), operation: Some(op), image: Some(image), content: None, connect: None };
-        self.report(event, &workload.info, judgement, &about);
+        self.report(now, &workload.info, judgement, &about);
     }
 }

@@ -48,68 +48,97 @@ pub enum HostName {
     Unknown,
 }
 
-/// Answers about the event that was begun last.
+/// Answers about events. Several may be judged at a time: what is known of an event from its arrival on is in its [`Case`](Self::Case).
+#[expect(async_fn_in_trait, reason = "the judge's futures stay on its thread")]
 pub trait Facts {
-    /// The next event, in order. Everything asked until [`end`](Self::end) is about it.
-    fn begin(&mut self, event: &Event);
+    /// What is known of one event.
+    type Case;
+    /// The next event, in the order in which they come.
+    fn begin(&self, event: &Event) -> Self::Case;
     /// The event is judged.
-    fn end(&mut self) {}
+    fn end(&self, _: &Self::Case) {}
     /// Wall clock of the event.
-    fn time(&self) -> SystemTime;
+    fn time(&self, case: &Self::Case) -> SystemTime;
     /// Workload of the event's task.
-    fn workload(&mut self) -> Arc<Workload>;
+    fn workload(&self, case: &Self::Case) -> Arc<Workload>;
     /// What the file holds. `weak`: SHA-1 and MD5 are wanted, too.
-    fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content;
+    async fn content(
+        &self,
+        case: &Self::Case,
+        task: &Task,
+        file: &FileRef,
+        action: Action,
+        weak: bool,
+    ) -> Content;
     /// The file that the caller's spelling of a name means.
     ///
     /// # Errors
     /// Why that cannot be said.
-    fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>>;
+    async fn resolve(&self, case: &Self::Case, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>>;
     /// How the file starts. `None`: it could not be read any more.
-    fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start>;
+    async fn start(&self, case: &Self::Case, task: &Task, file: &FileRef) -> Option<Start>;
     /// The file as it is now, if it can still be found.
-    fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef>;
+    async fn again(&self, case: &Self::Case, task: &Task, file: &FileRef) -> Option<FileRef>;
     /// The program of a process of which no exec was seen.
     ///
     /// # Errors
     /// Why that cannot be said.
-    fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>>;
+    async fn program(&self, case: &Self::Case, task: &Task) -> Result<FileRef, Arc<str>>;
     /// Who owns a file: of a container by the databases of its image's read-only layers, of the host by its own as it was
     /// when first asked for.
-    fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner>;
+    async fn owner(
+        &self,
+        case: &Self::Case,
+        workload: &Workload,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<Owner>;
     /// The task sees the host's own root directory.
-    fn in_host_root(&mut self, task: &Task) -> bool;
+    fn in_host_root(&self, case: &Self::Case, task: &Task) -> bool;
     /// A block device (kernel encoding) was opened for write: where the file systems that lie on it are mounted. `None`: nobody knows.
-    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>>;
+    async fn device_written(&self, case: &Self::Case, device: u32) -> Option<Vec<FilePath>>;
     /// Looks again at devices that were opened for write, in their order.
-    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again>;
+    async fn devices_again(&self, case: &Self::Case, opened: &[Opened]) -> Vec<Again>;
     /// What became of files of the host, in their order.
-    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled>;
+    async fn settle(&self, case: &Self::Case, files: &[Unsettled]) -> Vec<Settled>;
     /// The host's own workload.
-    fn host(&mut self) -> Option<Arc<Workload>> {
+    fn host(&self, _: &Self::Case) -> Option<Arc<Workload>> {
         None
     }
     /// The names that a place in a file system has in a workload's root, by device and path from the file system's root.
-    fn names(&mut self, _: &Workload, _dev: u32, _path: &FilePath) -> Vec<FilePath> {
+    fn names(&self, _: &Self::Case, _: &Workload, _dev: u32, _path: &FilePath) -> Vec<FilePath> {
         Vec::new()
     }
     /// What the host calls a file of this device that a task of the host calls `used`. `place`: where it is in its file system, if that is
     /// not just the name used.
-    fn host_name(&mut self, _: &Task, _dev: u32, _place: Option<&FilePath>, _used: &FilePath) -> HostName {
+    fn host_name(
+        &self,
+        _: &Self::Case,
+        _: &Task,
+        _dev: u32,
+        _place: Option<&FilePath>,
+        _used: &FilePath,
+    ) -> HostName {
         HostName::Used
     }
     /// The task has mounts of its own, and the host's processes see no file system of this device.
-    fn is_private(&mut self, _: &Task, _dev: u32) -> bool {
+    fn is_private(&self, _: &Self::Case, _: &Task, _dev: u32) -> bool {
         false
     }
     /// The file has this name in a workload's root now.
-    fn is_at(&mut self, _: &Workload, _name: &FilePath, _: &FileRef) -> bool {
+    async fn is_at(&self, _: &Self::Case, _: &Workload, _name: &FilePath, _: &FileRef) -> bool {
         false
     }
     /// A name of the SBOM that a file with several names has in a workload's root.
-    fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<FilePath> {
+    async fn listed_name(
+        &self,
+        _: &Self::Case,
+        _: &Workload,
+        _: &Arc<ImageIndex>,
+        _: &FileRef,
+    ) -> Option<FilePath> {
         None
     }
     /// The event's process and its ancestors.
-    fn ancestry(&mut self, task: &Task) -> Ancestry;
+    fn ancestry(&self, case: &Self::Case, task: &Task) -> Ancestry;
 }

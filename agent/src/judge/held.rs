@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::before::in_ticks;
 use super::change::By;
 use super::report::About;
-use super::{FILE_TYPE, Facts, Judge, Known, REGULAR};
+use super::{FILE_TYPE, Facts, Judge, Known, Now, REGULAR};
 use crate::event::{Content, Event, FileOp, FilePath, FileRef, Flavour, Inode, Place, ProcessId};
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::verdict::{self, Judgement};
@@ -114,6 +114,11 @@ impl Held {
         self.open.keys().map(|inode| inode.dev).collect()
     }
 
+    /// What is looked at by then.
+    fn due(&self, now_ns: u64) -> Vec<Inode> {
+        self.open.iter().filter(|(_, open)| open.due_ns <= now_ns).map(|(inode, _)| *inode).collect()
+    }
+
     fn set_due(&mut self) {
         self.due_ns = self.open.values().map(|open| open.due_ns).min();
     }
@@ -121,74 +126,74 @@ impl Held {
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// A file was opened for write, or closed by a writer.
-    pub(super) fn note_held(&mut self, event: &Event, op: FileOp, file: &FileRef) {
-        let known = self.held_as(file);
+    pub(super) async fn note_held(&self, now: Now<'_, F::Case>, op: FileOp, file: &FileRef) {
+        let (known, now_ns) = (self.held_as(now, file).await, now.event.time_ns);
         match (op, known) {
             (FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite, None) => {
-                self.hold_open(event, op, file, false);
+                self.hold_open(now, op, file, false).await;
             }
             (FileOp::CloseWrite, Some(inode)) if file.has_writers => {
-                self.held.changed(inode, event.time_ns);
-                self.look_at_held(event.time_ns);
+                self.held.with(|held| held.changed(inode, now_ns));
+                self.look_at_held(now, now_ns).await;
             }
             (FileOp::CloseWrite, None) if file.has_writers => {
-                self.hold_open(event, op, file, false);
-                self.held.changed(file.identity.inode(), event.time_ns);
-                self.look_at_held(event.time_ns);
+                self.hold_open(now, op, file, false).await;
+                self.held.with(|held| held.changed(file.identity.inode(), now_ns));
+                self.look_at_held(now, now_ns).await;
             }
-            (FileOp::CloseWrite, Some(inode)) => self.held.close(inode),
+            (FileOp::CloseWrite, Some(inode)) => self.held.with(|held| held.close(inode)),
             _ => {}
         }
     }
 
     /// As what an event's file is known. By a path nobody's watch is taken: who has a root directory of his own has each path in it. Where
     /// `stat` does not give the kernel's device (overlayfs, file systems with subvolumes) both must be what the workload has at the path.
-    fn held_as(&mut self, file: &FileRef) -> Option<Inode> {
-        let key = self.held.key(file);
-        if key.is_some() || self.held.before.is_empty() {
+    async fn held_as(&self, now: Now<'_, F::Case>, file: &FileRef) -> Option<Inode> {
+        let (key, alike) = self.held.with(|held| match held.key(file) {
+            Some(key) => (Some(key), Vec::new()),
+            None if held.before.is_empty() => (None, Vec::new()),
+            None => (None, held.alike(file)),
+        });
+        if key.is_some() || alike.is_empty() {
             return key;
         }
-        let alike = self.held.alike(file);
-        if alike.is_empty() {
-            return None;
-        }
-        let workload = self.facts.workload();
+        let workload = self.facts.workload(now.case);
         let (_, inode) = alike.into_iter().find(|(of, _)| of.info.id == workload.info.id)?;
-        self.facts.is_at(&workload, &file.path, file).then_some(inode)
+        self.facts.is_at(now.case, &workload, &file.path, file).await.then_some(inode)
     }
 
     /// Processes had a file open for write before the agent started. It is looked at now, and what becomes of it later is judged as if
     /// the open had been seen.
-    pub(super) fn was_writing(&mut self, event: &Event, file: &FileRef, processes: &[ProcessId]) {
-        if event.flavour == Flavour::Tracepoint {
+    pub(super) async fn was_writing(&self, now: Now<'_, F::Case>, file: &FileRef, processes: &[ProcessId]) {
+        if now.event.flavour == Flavour::Tracepoint {
             for process in processes {
-                self.writes(event, in_ticks(*process), file);
+                self.writes(now, in_ticks(*process), file).await;
             }
         }
-        if self.held.key(file).is_none() {
-            let workload = self.facts.workload();
-            let on_host = self.as_host_names(&event.task, &workload, file, None);
+        if self.held.with(|held| held.key(file)).is_none() {
+            let workload = self.facts.workload(now.case);
+            let on_host = self.as_host_names(now, &workload, file, None);
             let file = on_host.as_ref().map_or(file, |(file, _)| file);
-            self.hold_open(event, FileOp::OpenWrite, file, true);
-            self.look_at_held(event.time_ns);
+            self.hold_open(now, FileOp::OpenWrite, file, true).await;
+            self.look_at_held(now, now.event.time_ns).await;
         }
     }
 
     /// From now on it is looked at, if the SBOM has it. `before`: it was open before the agent started.
-    fn hold_open(&mut self, event: &Event, op: FileOp, file: &FileRef, before: bool) {
+    async fn hold_open(&self, now: Now<'_, F::Case>, op: FileOp, file: &FileRef, before: bool) {
         let inode = file.identity.inode();
         if file.mode & FILE_TYPE != REGULAR || inode.ino == 0 {
             return;
         }
-        let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else { return };
-        let by = By { event, workload: &workload, of: &workload, image: &image, op: FileOp::OpenWrite };
+        let workload = self.facts.workload(now.case);
+        let Some(image) = self.image_of(now, &workload) else { return };
+        let by = By { now, workload: &workload, of: &workload, image: &image, op: FileOp::OpenWrite };
         let is_listed = verdict::provable_path(file).is_some_and(|path| image.index.by_path(path).is_some())
-            || self.listed_as(&by, file).is_some();
+            || self.listed_as(&by, file).await.is_some();
         if !is_listed {
             return;
         }
-        if self.held.open.len() >= FILES {
+        if self.held.with(|held| held.open.len()) >= FILES {
             let reason = "the SBOM has a file here, which was opened for write, and so many others were, too, that it is not \
                           known what it will hold until the last writer closes it";
             let judgement = Judgement::new(Verdict::Undetermined, Severity::Medium, reason.to_owned());
@@ -199,16 +204,15 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 content: None,
                 connect: None,
             };
-            return self.report(event, &workload.info, judgement, &about);
+            return self.report(now, &workload.info, judgement, &about);
         }
-        if before && self.facts.is_at(&workload, &file.path, file) {
-            self.held.before.entry(file.path.clone()).or_default().push((Arc::clone(&workload), inode));
-        }
+        let is_there = before && self.facts.is_at(now.case, &workload, &file.path, file).await;
+        let event = now.event;
         let due_ns = if before { event.time_ns } else { event.time_ns.saturating_add(PATIENCE_NS) };
         let open = Open {
             event: event.clone(),
             file: file.clone(),
-            workload,
+            workload: Arc::clone(&workload),
             due_ns,
             wait_ns: PATIENCE_NS,
             looked_ns: None,
@@ -216,47 +220,45 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             told: None,
             before,
         };
-        self.held.open.insert(inode, open);
-        self.held.due_ns = Some(self.held.due_ns.map_or(due_ns, |due| due.min(due_ns)));
+        self.held.with(|held| {
+            if is_there {
+                held.before.entry(file.path.clone()).or_default().push((workload, inode));
+            }
+            held.open.insert(inode, open);
+            held.due_ns = Some(held.due_ns.map_or(due_ns, |due| due.min(due_ns)));
+        });
     }
 
     /// Looks at what is open for too long.
-    pub(super) fn look_at_held(&mut self, now_ns: u64) {
-        if !self.held.is_due(now_ns) {
+    pub(super) async fn look_at_held(&self, now: Now<'_, F::Case>, now_ns: u64) {
+        if !self.held.with(|held| held.is_due(now_ns)) {
             return;
         }
-        let due: Vec<Inode> = self
-            .held
-            .open
-            .iter()
-            .filter(|(_, open)| open.due_ns <= now_ns)
-            .map(|(inode, _)| *inode)
-            .collect();
-        for inode in due {
-            let Some(mut open) = self.held.open.remove(&inode) else { continue };
-            self.look_at(&mut open, now_ns);
+        for inode in self.held.with(|held| held.due(now_ns)) {
+            let Some(mut open) = self.held.with(|held| held.open.remove(&inode)) else { continue };
+            self.look_at(now, &mut open, now_ns).await;
             // The first look at what was open before the agent is not one of those that follow.
             if !open.before || open.looked_ns.is_some() {
                 open.wait_ns = open.wait_ns.saturating_mul(2).min(AT_MOST_NS);
             }
             open.looked_ns = Some(now_ns);
             open.due_ns = now_ns.saturating_add(open.wait_ns);
-            self.held.open.insert(inode, open);
+            self.held.with(|held| held.open.insert(inode, open));
         }
-        self.held.set_due();
+        self.held.with(Held::set_due);
     }
 
-    fn look_at(&mut self, open: &mut Open, now_ns: u64) {
-        let Some(image) = self.image_of(&open.event, &open.workload) else { return };
-        let Some(file) = self.facts.again(&open.event.task, &open.file) else { return };
+    async fn look_at(&self, now: Now<'_, F::Case>, open: &mut Open, now_ns: u64) {
+        let Some(image) = self.image_of(Now { event: &open.event, ..now }, &open.workload) else { return };
+        let Some(file) = self.facts.again(now.case, &open.event.task, &open.file).await else { return };
         let seen = (file.identity.size, file.identity.ctime_ns);
         if open.seen.replace(seen) == Some(seen) {
             return;
         }
         let event = Event { time_ns: now_ns, ..open.event.clone() };
+        let now = Now { event: &event, ..now };
         let workload = Arc::clone(&open.workload);
-        let by =
-            By { event: &event, workload: &workload, of: &workload, image: &image, op: FileOp::OpenWrite };
+        let by = By { now, workload: &workload, of: &workload, image: &image, op: FileOp::OpenWrite };
         let since = match open.before {
             true => "since before the agent started".to_owned(),
             false => {
@@ -264,14 +266,14 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 format!("for {} s", since.as_secs())
             }
         };
-        self.judge_held(&by, &file, &since, &mut open.told);
+        self.judge_held(&by, &file, &since, &mut open.told).await;
     }
 
-    fn judge_held(&mut self, by: &By<'_>, file: &FileRef, since: &str, told: &mut Option<Sha256>) {
+    async fn judge_held(&self, by: &By<'_, F::Case>, file: &FileRef, since: &str, told: &mut Option<Sha256>) {
         let image: &Arc<Known> = by.image;
-        let name: FilePath = self.listed_as(by, file).unwrap_or_else(|| file.path.clone());
-        let mut observation = self.observe_as(by, file, &name);
-        let (mut judgement, session) = self.consider(&by.event.task, by.workload, image, &mut observation);
+        let name: FilePath = self.listed_as(by, file).await.unwrap_or_else(|| file.path.clone());
+        let mut observation = self.observe_as(by, file, &name).await;
+        let (mut judgement, session) = self.consider(by.now, by.workload, image, &mut observation).await;
         // What a package manager has open it will close; and that nothing can be said of it is said then.
         let says_nothing = judgement.is_silent() || judgement.verdict == Verdict::PathOnly;
         if session.is_some() || says_nothing {
@@ -284,6 +286,6 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         judgement.reason =
             format!("{}; it has been open for write {since}, so this may not be all", judgement.reason);
-        self.found(by.event, by.workload, image, &observation, &judgement);
+        self.found(by.now, by.workload, image, &observation, &judgement);
     }
 }

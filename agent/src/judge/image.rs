@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{About, Facts, Judge};
-use crate::event::{Event, Observation};
+use super::{About, Facts, Judge, Now};
+use crate::event::Observation;
 use crate::finding::{Binding, Coverage, Finding, Severity, Sha256, Verdict, WorkloadInfo};
 use crate::images::{Document, Image, ImageState};
 use crate::sbom::ImageIndex;
@@ -51,21 +51,22 @@ impl Known {
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// The workload's image if it has a verified SBOM. Reports, once, why it has none; and again and again, that it is judged by what
     /// is lost.
-    pub(super) fn image_of(&mut self, event: &Event, workload: &Workload) -> Option<Arc<Known>> {
+    pub(super) fn image_of(&self, now: Now<'_, F::Case>, workload: &Workload) -> Option<Arc<Known>> {
         let Some(digests) = &workload.image else {
-            self.without_image(event, workload);
+            self.without_image(now, workload);
             return None;
         };
-        if let Some(known) = self.images.get(&**digests) {
-            let known = known.clone();
+        if let Some(known) = self.images.with(|images| images.get(&**digests).cloned()) {
             if let Some(known) = known.as_ref().filter(|known| known.image.lost.is_some()) {
-                self.uses_lost(event, workload, known);
+                self.uses_lost(now, workload, known);
             }
             return known;
         }
         let image = (self.source)(digests);
-        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        let number = *self.numbers.entry(image.digest).or_insert(next);
+        let number = self.numbers.with(|numbers| {
+            let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+            *numbers.entry(image.digest).or_insert(next)
+        });
         let known = image.index().map(|index| {
             Arc::new(Known {
                 number,
@@ -77,38 +78,39 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 image: Arc::clone(&image),
             })
         });
-        self.images.insert(Arc::clone(digests), known.clone());
-        self.trust_root(event, &workload.info, &image, known.as_deref());
+        self.images.with(|images| images.insert(Arc::clone(digests), known.clone()));
+        self.trust_root(now, &workload.info, &image, known.as_deref());
         let key = state_key(&workload.info);
         match &image.lost {
             Some(_) => {
                 let running = Running::of(workload);
-                if self.losses.begins(key, &running, &image, event.time_ns) {
-                    self.lost_image(event, &running, &image, known.as_deref());
+                let time_ns = now.event.time_ns;
+                if self.losses.with(|losses| losses.begins(key, &running, &image, time_ns)) {
+                    self.lost_image(now, &running, &image, known.as_deref());
                 }
             }
             None => {
-                self.losses.ends(key);
-                self.tell_state(event, workload, &image, known.as_deref());
+                self.losses.with(|losses| losses.ends(key));
+                self.tell_state(now, workload, &image, known.as_deref());
             }
         }
         known
     }
 
     /// A workload whose image is judged by what is lost does something.
-    fn uses_lost(&mut self, event: &Event, workload: &Workload, known: &Arc<Known>) {
+    fn uses_lost(&self, now: Now<'_, F::Case>, workload: &Workload, known: &Arc<Known>) {
         let key = state_key(&workload.info);
-        if self.losses.seen(key) || !self.losses.has_room() {
+        if self.losses.with(|losses| losses.seen(key) || !losses.has_room()) {
             return;
         }
         let running = Running::of(workload);
-        self.losses.begins(key, &running, &known.image, event.time_ns);
-        self.lost_image(event, &running, &known.image, Some(known));
+        self.losses.with(|losses| losses.begins(key, &running, &known.image, now.event.time_ns));
+        self.lost_image(now, &running, &known.image, Some(known));
     }
 
     /// A workload of which not even the image is known.
-    fn without_image(&mut self, event: &Event, workload: &Workload) {
-        if workload.is_unknown() || self.said(&workload.info).state.is_some() {
+    fn without_image(&self, now: Now<'_, F::Case>, workload: &Workload) {
+        if workload.is_unknown() || self.said(&workload.info, |said| said.state.is_some()) {
             return;
         }
         let reason = if workload.is_host {
@@ -118,13 +120,13 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
              digest"
                 .to_owned()
         };
-        self.state(event, &workload.info, (Verdict::NoSbom, reason), State::NoSbom, None);
+        self.state(now, &workload.info, (Verdict::NoSbom, reason), State::NoSbom, None);
     }
 
-    fn tell_state(&mut self, event: &Event, workload: &Workload, image: &Image, known: Option<&Known>) {
+    fn tell_state(&self, now: Now<'_, F::Case>, workload: &Workload, image: &Image, known: Option<&Known>) {
         let (said, state) = match &image.state {
             ImageState::Verified { documents, .. } => {
-                self.verified(event, &workload.info, known, documents);
+                self.verified(now, &workload.info, known, documents);
                 return;
             }
             ImageState::PlatformUnproven { reason, .. } => (
@@ -161,41 +163,40 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                 State::NoSbom,
             ),
         };
-        self.state(event, &workload.info, said, state, known);
+        self.state(now, &workload.info, said, state, known);
     }
 
     /// Says, once, that the trust root that decides about the image's attestations is too old.
     fn trust_root(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         image: &Image,
         known: Option<&Known>,
     ) {
-        let now = self.facts.time();
-        let until = image.trusted_until.filter(|until| *until < now);
-        let said = self.said(workload);
-        let is_said = said.stale_since == until;
-        said.stale_since = until;
+        let time = self.facts.time(now.case);
+        let until = image.trusted_until.filter(|until| *until < time);
+        let before = self.said(workload, |said| std::mem::replace(&mut said.stale_since, until));
+        let is_said = before == until;
         let (Some(until), false) = (until, is_said) else { return };
         let reason = format!(
             "the trust root that decides about the image's attestations was good until {}: signatures made since then may be refused, \
              and withdrawn keys may still be believed; refresh the file or the TUF cache that attestation.trust_root names",
             crate::feed::time_text(until)
         );
-        self.say(event, workload, Judgement::new(Verdict::StaleTrustRoot, Severity::Medium, reason), known);
+        self.say(now, workload, Judgement::new(Verdict::StaleTrustRoot, Severity::Medium, reason), known);
     }
 
     /// An image that has a verified SBOM: nothing to say, unless that was not so before, or it was another one.
     fn verified(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         known: Option<&Known>,
         documents: &[Document],
     ) {
         let state = State::Verified(documents.iter().map(|d| d.sha256).collect());
-        let before = self.said(workload).state.replace(state.clone());
+        let before = self.said(workload, |said| said.state.replace(state.clone()));
         if before.is_none_or(|before| before == state) {
             return;
         }
@@ -204,23 +205,23 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             "the state of the image's SBOM has changed: from now on the image is judged by {}, what already runs included",
             names.join(", ")
         );
-        self.say(event, workload, Judgement::new(Verdict::Attested, Severity::Info, reason), known);
+        self.say(now, workload, Judgement::new(Verdict::Attested, Severity::Info, reason), known);
     }
 
     /// An image that has no verified SBOM; once. That it had one until now is never a small thing.
     fn state(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         (verdict, reason): (Verdict, String),
         state: State,
         image: Option<&Known>,
     ) {
-        let said = self.said(workload);
-        if said.state.as_ref() == Some(&state) {
-            return;
-        }
-        let before = said.state.replace(state);
+        let before = self.said(workload, move |said| {
+            let is_said = said.state.as_ref() == Some(&state);
+            (!is_said).then(|| said.state.replace(state))
+        });
+        let Some(before) = before else { return };
         let severity = match (verdict, before) {
             (Verdict::NoSbom | Verdict::PlatformUnproven, Some(State::Verified(_) | State::Lost)) => {
                 Severity::High
@@ -229,52 +230,52 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             (Verdict::PlatformUnproven, _) => Severity::Medium,
             _ => Severity::High,
         };
-        self.say(event, workload, Judgement::new(verdict, severity, reason), image);
+        self.say(now, workload, Judgement::new(verdict, severity, reason), image);
     }
 
     /// An image that is judged by what is lost.
-    fn lost_image(&mut self, event: &Event, running: &Running, image: &Image, known: Option<&Known>) {
+    fn lost_image(&self, now: Now<'_, F::Case>, running: &Running, image: &Image, known: Option<&Known>) {
         let Some(lost) = &image.lost else { return };
-        self.said(&running.workload).state = Some(State::Lost);
-        lost.is_told(self.facts.time());
+        self.said(&running.workload, |said| said.state = Some(State::Lost));
+        lost.is_told(self.facts.time(now.case));
         let judgement = Judgement::new(lost.loss.verdict, Severity::High, lost.loss.reason.clone());
-        self.say(event, &running.workload, judgement, known);
+        self.say(now, &running.workload, judgement, known);
     }
 
     /// Says again what lasts.
-    pub(super) fn repeat_losses(&mut self, event: &Event) {
-        if !self.losses.is_due(event.time_ns) {
-            return;
-        }
-        for (running, image) in self.losses.due(event.time_ns) {
-            let digests = self
-                .images
-                .iter()
-                .find(|(_, known)| known.as_ref().is_some_and(|known| Arc::ptr_eq(&known.image, &image)));
-            let known = digests.and_then(|(_, known)| known.clone());
-            self.lost_image(event, &running, &image, known.as_deref());
+    pub(super) fn repeat_losses(&self, now: Now<'_, F::Case>) {
+        let due = self.losses.with(|losses| match losses.is_due(now.event.time_ns) {
+            true => losses.due(now.event.time_ns),
+            false => Vec::new(),
+        });
+        for (running, image) in due {
+            let known = self.images.with(|images| {
+                images.values().flatten().find(|known| Arc::ptr_eq(&known.image, &image)).cloned()
+            });
+            self.lost_image(now, &running, &image, known.as_deref());
         }
     }
 
     fn say(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         judgement: Judgement,
         image: Option<&Known>,
     ) {
         let about = About { image, ..About::default() };
-        let finding = self.finding(event, workload, judgement, &about);
-        (self.sink)(finding);
+        self.tell(self.finding(now, workload, judgement, &about));
     }
 
     /// What was said of the workload's image so far.
-    fn said(&mut self, workload: &WorkloadInfo) -> &mut Said {
+    fn said<R>(&self, workload: &WorkloadInfo, use_it: impl FnOnce(&mut Said) -> R) -> R {
         let key = state_key(workload);
-        if self.states.get(key).is_none() {
-            self.states.insert(key.to_owned(), Said::default());
-        }
-        self.states.get(key).expect("it is there now")
+        self.states.with(|states| {
+            if states.get(key).is_none() {
+                states.insert(key.to_owned(), Said::default());
+            }
+            use_it(states.get(key).expect("it is there now"))
+        })
     }
 }
 

@@ -52,7 +52,12 @@ fn is_among_modules(path: &[u8]) -> bool {
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// `listed`: the name that the SBOM has for the file, if that is another one.
-    pub(super) fn interest(&mut self, by: &By<'_>, file: &FileRef, listed: Option<&FilePath>) -> Interest {
+    pub(super) async fn interest(
+        &self,
+        by: &By<'_, F::Case>,
+        file: &FileRef,
+        listed: Option<&FilePath>,
+    ) -> Interest {
         if file.mode & FILE_TYPE != REGULAR {
             return Interest::None;
         }
@@ -67,7 +72,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         }
         let path = file.path.as_bytes();
         let is_executable = file.mode & EXECUTABLE != 0;
-        match self.facts.start(&by.event.task, file) {
+        match self.facts.start(by.now.case, &by.now.event.task, file).await {
             Some(Start::Program) => Interest::Now,
             // No loader takes it, but the kernel may.
             Some(Start::Object) if is_module(path) => Interest::Now,

@@ -21,6 +21,7 @@ use crate::host_root::{self, HostRoot};
 use crate::metrics::{Lookups, Metrics};
 use crate::order::Order;
 use crate::packages::Databases;
+use crate::part::Part;
 use crate::proc::Proc;
 use crate::record::process_of;
 use crate::sbom::ImageIndex;
@@ -48,6 +49,12 @@ pub struct Live {
     devices: Devices,
     package_managers: Vec<PathBuf>,
     clock: Clock,
+    events: HashMap<String, (Arc<WorkloadInfo>, u64)>,
+}
+
+/// What is known of an event when it comes.
+#[derive(Debug)]
+pub struct Case {
     time: SystemTime,
     /// When it was, nanoseconds since boot.
     time_ns: u64,
@@ -56,7 +63,8 @@ pub struct Live {
     /// The event is of a name itself: a symbolic link is not followed.
     is_of_name: bool,
     workload: Arc<Workload>,
-    events: HashMap<String, (Arc<WorkloadInfo>, u64)>,
+    /// A process whose root is the workload's.
+    stand_in: Option<u32>,
 }
 
 impl Live {
@@ -66,7 +74,6 @@ impl Live {
     /// A `[[workload]]` entry cannot be used.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, EntryError> {
         let workloads = Workloads::new(config)?;
-        let workload = workloads.host();
         let proc = Proc::new(Path::new("/proc"));
         let host = HostRoot::find(&proc)
             .inspect_err(|error| {
@@ -86,11 +93,6 @@ impl Live {
             devices: Devices::default(),
             package_managers: config.host.package_managers.clone(),
             clock: Clock::default(),
-            time: SystemTime::UNIX_EPOCH,
-            time_ns: 0,
-            is_exec: false,
-            is_of_name: false,
-            workload,
             events: HashMap::new(),
         })
     }
@@ -168,40 +170,35 @@ impl Live {
     }
 }
 
-impl Facts for Live {
-    fn begin(&mut self, event: &Event) {
-        self.time = self.clock.wall(event.time_ns);
-        self.time_ns = event.time_ns;
-        self.is_exec = matches!(event.body, Body::Exec { .. });
-        self.is_of_name = matches!(
-            event.body,
-            Body::File { op: FileOp::Rename | FileOp::Exchange | FileOp::Link | FileOp::Unlink, .. }
-        );
+impl Live {
+    /// The digests, for what is asked about an event.
+    fn digests(&mut self, case: &Case) -> &mut Digests {
+        self.digests.begin(case.time, case.time_ns, &case.workload.info.id, case.stand_in);
+        &mut self.digests
+    }
+
+    fn workload_of(&mut self, event: &Event) -> Arc<Workload> {
         let task = &event.task;
-        if let Body::Lost { .. } = event.body {
-            if *task != Task::default() {
-                self.workload = self.workloads.resolve(task);
-            }
-            return;
-        }
-        if let Body::Exec { .. } = event.body {
-            // A runtime moves a process into its container's cgroup between fork and exec.
-            self.workloads.ask_again(task.process);
-        }
         let workload = match &event.body {
+            Body::Lost { .. } if *task == Task::default() => return self.workloads.host(),
+            Body::Lost { .. } => return self.workloads.resolve(task),
             // Its start is in ticks, which would not do for what is remembered of a process.
             Body::Running { .. } => {
                 self.workloads.of_process(task.process.tgid).unwrap_or_else(|| self.workloads.unknown())
             }
+            Body::Exec { .. } => {
+                // A runtime moves a process into its container's cgroup between fork and exec.
+                self.workloads.ask_again(task.process);
+                self.workloads.resolve(task)
+            }
             _ => self.workloads.resolve(task),
         };
-        self.workload = self.mounts.decide(task, workload, &self.workloads, &self.proc);
-        let workload = &self.workload;
-        let stand_in = match workload.is_host {
-            true => self.host.as_ref().map(HostRoot::process),
-            false => workload.root.map(|first| first.tgid),
-        };
-        self.digests.begin(self.time, event.time_ns, &workload.info.id, stand_in);
+        self.mounts.decide(task, workload, &self.workloads, &self.proc)
+    }
+
+    /// Takes in what an event says of processes and files.
+    fn note(&mut self, event: &Event, workload: &Arc<Workload>) {
+        let task = &event.task;
         match &event.body {
             Body::Exec { exe, .. } => self.processes.on_exec(task, &exe.path, workload),
             Body::Fork { parent } => self.processes.on_fork(task, *parent, workload),
@@ -214,11 +211,8 @@ impl Facts for Live {
                 self.digests.changed(file);
             }
             Body::Library { .. } | Body::Connect(_) => self.processes.note(task, workload),
-            Body::Running { .. } | Body::Lost { .. } => {}
-        }
-        if let Body::Running { .. } = event.body {
             // Nothing has happened.
-            return;
+            Body::Running { .. } | Body::Lost { .. } => return,
         }
         match self.events.get_mut(&workload.info.id) {
             Some((_, count)) => *count += 1,
@@ -228,16 +222,28 @@ impl Facts for Live {
         }
     }
 
-    fn time(&self) -> SystemTime {
-        self.time
+    fn begin(&mut self, event: &Event) -> Case {
+        let workload = self.workload_of(event);
+        self.note(event, &workload);
+        let stand_in = match workload.is_host {
+            true => self.host.as_ref().map(HostRoot::process),
+            false => workload.root.map(|first| first.tgid),
+        };
+        Case {
+            time: self.clock.wall(event.time_ns),
+            time_ns: event.time_ns,
+            is_exec: matches!(event.body, Body::Exec { .. }),
+            is_of_name: matches!(
+                event.body,
+                Body::File { op: FileOp::Rename | FileOp::Exchange | FileOp::Link | FileOp::Unlink, .. }
+            ),
+            workload,
+            stand_in,
+        }
     }
 
-    fn workload(&mut self) -> Arc<Workload> {
-        Arc::clone(&self.workload)
-    }
-
-    fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
-        match self.digests.content(task, file, action, weak) {
+    fn content(&mut self, case: &Case, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
+        match self.digests(case).content(task, file, action, weak) {
             Content::Known { sha256, origin, weak, doubt: None } if file.altered => {
                 Content::Known { sha256, origin, weak, doubt: Some(Doubt::Altered) }
             }
@@ -245,25 +251,13 @@ impl Facts for Live {
         }
     }
 
-    fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+    fn resolve(&mut self, case: &Case, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         // Of a changed file the content now is asked for.
-        let at = self.is_exec.then_some(self.time);
-        let host = self.host.as_ref().filter(|_| self.workload.is_host).map(HostRoot::process);
-        self.digests
-            .resolve_by_name(task, file, at, !self.is_of_name, host)
+        let at = case.is_exec.then_some(case.time);
+        let host = self.host.as_ref().filter(|_| case.workload.is_host).map(HostRoot::process);
+        self.digests(case)
+            .resolve_by_name(task, file, at, !case.is_of_name, host)
             .map_err(|e| format!("what its name means cannot be found out any more: {e}").into())
-    }
-
-    fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start> {
-        self.digests.start(task, file)
-    }
-
-    fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
-        self.digests.again(task, file)
-    }
-
-    fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
-        self.digests.program(task).map_err(|e| format!("the process's program cannot be read: {e}").into())
     }
 
     fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
@@ -274,16 +268,16 @@ impl Facts for Live {
         files.owner(file.path.as_bytes())
     }
 
-    fn in_host_root(&mut self, task: &Task) -> bool {
+    fn in_host_root(&self, task: &Task) -> bool {
         let is_of = |host: &HostRoot| host.is_of(&self.proc, task.process.tgid);
         self.host.as_ref().is_some_and(is_of) && self.proc.is_alive(task.process)
     }
 
-    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+    fn device_written(&mut self, case: &Case, device: u32) -> Option<Vec<FilePath>> {
         if self.devices.drops(device) {
             self.digests.forget_all();
         }
-        self.devices.written(device, self.time_ns)
+        self.devices.written(device, case.time_ns)
     }
 
     fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
@@ -306,10 +300,6 @@ impl Facts for Live {
             Settled { exists, content, owner }
         });
         settled.collect()
-    }
-
-    fn host(&mut self) -> Option<Arc<Workload>> {
-        Some(self.workloads.host())
     }
 
     fn names(&mut self, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
@@ -354,10 +344,6 @@ impl Facts for Live {
         may_be_private(dev) && table.is_whole() && !table.has_device(dev)
     }
 
-    fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
-        self.first(workload).is_some_and(|process| self.digests.is_at(process.tgid, name, file))
-    }
-
     fn listed_name(
         &mut self,
         workload: &Workload,
@@ -366,10 +352,115 @@ impl Facts for Live {
     ) -> Option<FilePath> {
         self.digests.listed_name(self.first(workload)?, index, file)
     }
+}
 
-    fn ancestry(&mut self, task: &Task) -> Ancestry {
-        let process = self.processes.get(task.process).unwrap_or_else(|| process_of(task));
-        (process, self.processes.ancestry(task.process, ANCESTORS))
+impl Facts for Part<Live> {
+    type Case = Case;
+
+    fn begin(&self, event: &Event) -> Case {
+        self.with(|live| live.begin(event))
+    }
+
+    fn time(&self, case: &Case) -> SystemTime {
+        case.time
+    }
+
+    fn workload(&self, case: &Case) -> Arc<Workload> {
+        Arc::clone(&case.workload)
+    }
+
+    async fn content(&self, case: &Case, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
+        self.with(|live| live.content(case, task, file, action, weak))
+    }
+
+    async fn resolve(&self, case: &Case, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        self.with(|live| live.resolve(case, task, file))
+    }
+
+    async fn start(&self, case: &Case, task: &Task, file: &FileRef) -> Option<Start> {
+        self.with(|live| live.digests(case).start(task, file))
+    }
+
+    async fn again(&self, case: &Case, task: &Task, file: &FileRef) -> Option<FileRef> {
+        self.with(|live| live.digests(case).again(task, file))
+    }
+
+    async fn program(&self, case: &Case, task: &Task) -> Result<FileRef, Arc<str>> {
+        let program = self.with(|live| live.digests(case).program(task));
+        program.map_err(|e| format!("the process's program cannot be read: {e}").into())
+    }
+
+    async fn owner(
+        &self,
+        _: &Case,
+        workload: &Workload,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<Owner> {
+        self.with(|live| live.owner(workload, index, file))
+    }
+
+    fn in_host_root(&self, _: &Case, task: &Task) -> bool {
+        self.with(|live| live.in_host_root(task))
+    }
+
+    async fn device_written(&self, case: &Case, device: u32) -> Option<Vec<FilePath>> {
+        self.with(|live| live.device_written(case, device))
+    }
+
+    async fn devices_again(&self, _: &Case, opened: &[Opened]) -> Vec<Again> {
+        self.with(|live| live.devices_again(opened))
+    }
+
+    async fn settle(&self, _: &Case, files: &[Unsettled]) -> Vec<Settled> {
+        self.with(|live| live.settle(files))
+    }
+
+    fn host(&self, _: &Case) -> Option<Arc<Workload>> {
+        Some(self.with(|live| live.workloads.host()))
+    }
+
+    fn names(&self, _: &Case, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
+        self.with(|live| live.names(workload, dev, path))
+    }
+
+    fn host_name(
+        &self,
+        _: &Case,
+        task: &Task,
+        dev: u32,
+        place: Option<&FilePath>,
+        used: &FilePath,
+    ) -> HostName {
+        self.with(|live| live.host_name(task, dev, place, used))
+    }
+
+    fn is_private(&self, _: &Case, task: &Task, dev: u32) -> bool {
+        self.with(|live| live.is_private(task, dev))
+    }
+
+    async fn is_at(&self, case: &Case, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
+        self.with(|live| {
+            let first = live.first(workload);
+            first.is_some_and(|process| live.digests(case).is_at(process.tgid, name, file))
+        })
+    }
+
+    async fn listed_name(
+        &self,
+        _: &Case,
+        workload: &Workload,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<FilePath> {
+        self.with(|live| live.listed_name(workload, index, file))
+    }
+
+    fn ancestry(&self, _: &Case, task: &Task) -> Ancestry {
+        self.with(|live| {
+            let process = live.processes.get(task.process).unwrap_or_else(|| process_of(task));
+            (process, live.processes.ancestry(task.process, ANCESTORS))
+        })
     }
 }
 
@@ -456,8 +547,8 @@ mod tests {
         let change = Body::File { op: FileOp::Chmod, file: script.clone(), target: None, mode: None };
         for (body, expected) in [(exec, false), (change, true)] {
             let event = Event { time_ns, flavour: Flavour::Tracepoint, task: task.clone(), body };
-            live.begin(&event);
-            let resolved = live.resolve(&task, &script);
+            let case = live.begin(&event);
+            let resolved = live.resolve(&case, &task, &script);
             assert_eq!(resolved.is_ok(), expected, "{:?}: {resolved:?}", event.kind());
             if let Err(why) = resolved {
                 assert!(why.contains("on the way was changed since"), "{why}");

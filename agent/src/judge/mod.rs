@@ -26,12 +26,17 @@
 //! What runs already when the images change is judged by the new state from then on: each connect looks at what its program
 //! was found to be, and again at the program itself if that was before the change.
 //!
-//! Events are judged one by one in the order in which they come, by one thread, so their order within a workload is
-//! kept.
+//! Events are judged by one thread. One that needs a file read waits for that at an await, and others may be judged meanwhile: so all that
+//! the judge remembers is in parts that nobody can have across an await ([`part`]). [`Judge::event`] judges one by one, for facts that are
+//! there at once.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use crate::event::{
@@ -41,6 +46,7 @@ use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::identity::Digests;
 use crate::images::Image;
 use crate::metrics::Metrics;
+use crate::part::Part;
 use crate::recent::{Recent, Seeded};
 use crate::verdict::{self, Judgement};
 use crate::workload::Workload;
@@ -78,6 +84,7 @@ use image::{Known, Losses, STATES, Said};
 use links::Links;
 pub use live::{Live, since_boot};
 use once::Once;
+
 use program::{Program, Ran, culprit, is_harmless, worse};
 use report::About;
 pub use running::Running;
@@ -102,32 +109,46 @@ pub type ImageSource = Box<dyn Fn(&Digests) -> Arc<Image> + Send>;
 /// Judges events.
 pub struct Judge<F, S> {
     facts: F,
-    sink: S,
+    sink: Part<S>,
     source: ImageSource,
     metrics: Arc<Metrics>,
     /// What was made since is newer than an SBOM of which nothing else is known.
     started: Option<SystemTime>,
     /// How often the images have changed.
-    epoch: u64,
-    images: HashMap<Arc<Digests>, Option<Arc<Known>>>,
+    epoch: Cell<u64>,
+    images: Part<HashMap<Arc<Digests>, Option<Arc<Known>>>>,
     /// By the digest under which the image is shown.
-    numbers: HashMap<Sha256, u32>,
+    numbers: Part<HashMap<Sha256, u32>>,
     /// What was last said of an image's state: by image, or by workload without one.
-    states: Seeded<String, Said>,
-    losses: Losses,
-    silent: Silent,
+    states: Part<Seeded<String, Said>>,
+    losses: Part<Losses>,
+    silent: Part<Silent>,
     /// Pairs of image and path for which `path_only` or `package_derived` was reported.
-    once: Once,
-    programs: Recent<ProcessId, Program>,
-    before: Before,
+    once: Part<Once>,
+    programs: Part<Recent<ProcessId, Program>>,
+    before: Part<Before>,
     /// Of the tracepoint flavour alone.
-    writers: Writers,
-    links: Links,
-    held: Held,
-    written_devices: WrittenDevices,
-    settling: Settling,
-    updates: Updates,
+    writers: Part<Writers>,
+    links: Part<Links>,
+    held: Part<Held>,
+    written_devices: Part<WrittenDevices>,
+    settling: Part<Settling>,
+    updates: Part<Updates>,
 }
+
+/// The event that is judged, and what is known of it since it came.
+pub(super) struct Now<'a, C> {
+    pub(super) event: &'a Event,
+    pub(super) case: &'a C,
+}
+
+impl<C> Clone for Now<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Now<'_, C> {}
 
 impl<F: fmt::Debug, S> fmt::Debug for Judge<F, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,25 +161,25 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     pub fn new(facts: F, source: ImageSource, metrics: Arc<Metrics>, sink: S) -> Self {
         Self {
             facts,
-            sink,
+            sink: Part::new(sink),
             source,
             metrics,
             started: None,
-            epoch: 0,
-            images: HashMap::new(),
-            numbers: HashMap::new(),
-            states: Seeded::seeded(STATES),
-            losses: Losses::default(),
-            silent: Silent::new(),
-            once: Once::new(),
-            programs: Recent::new(PROCESSES),
-            before: Before::new(),
-            writers: Writers::new(),
-            links: Links::new(),
-            held: Held::default(),
-            written_devices: WrittenDevices::default(),
-            settling: Settling::default(),
-            updates: Updates::new(&crate::config::Host::default().package_managers),
+            epoch: Cell::new(0),
+            images: Part::default(),
+            numbers: Part::default(),
+            states: Part::new(Seeded::seeded(STATES)),
+            losses: Part::default(),
+            silent: Part::new(Silent::new()),
+            once: Part::new(Once::new()),
+            programs: Part::new(Recent::new(PROCESSES)),
+            before: Part::new(Before::new()),
+            writers: Part::new(Writers::new()),
+            links: Part::new(Links::new()),
+            held: Part::default(),
+            written_devices: Part::default(),
+            settling: Part::default(),
+            updates: Part::new(Updates::new(&crate::config::Host::default().package_managers)),
         }
     }
 
@@ -169,108 +190,124 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     }
 
     /// The images may have changed: all are asked for again, and what was silent is judged anew.
-    pub fn images_changed(&mut self) {
-        self.epoch += 1;
-        self.images.clear();
-        self.silent.clear();
+    pub fn images_changed(&self) {
+        self.epoch.update(|epoch| epoch + 1);
+        self.images.with(HashMap::clear);
+        self.silent.with(Silent::clear);
     }
 
     /// The facts.
-    pub fn facts(&mut self) -> &mut F {
-        &mut self.facts
+    pub fn facts(&self) -> &F {
+        &self.facts
     }
 
-    /// Judges one event.
-    pub fn event(&mut self, event: &Event) {
-        self.facts.begin(event);
-        self.at(event.time_ns);
-        self.repeat_losses(event);
-        self.look_at_held(event.time_ns);
-        self.look_at_devices(event.time_ns);
-        self.settle_files(event.time_ns);
+    /// Judges one event with facts that are there at once.
+    ///
+    /// # Panics
+    /// An answer is not there.
+    pub fn event(&self, event: &Event) {
+        let judged = pin!(self.judge(event));
+        match judged.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => {}
+            Poll::Pending => unreachable!("the facts of a judge that judges one by one are there at once"),
+        }
+    }
+
+    async fn judge(&self, event: &Event) {
+        let case = &self.facts.begin(event);
+        let (now, time_ns) = (Now { event, case }, event.time_ns);
+        self.settle_sessions(now).await;
+        self.repeat_losses(now);
+        self.look_at_held(now, time_ns).await;
+        self.look_at_devices(now, time_ns).await;
+        self.settle_files(now, time_ns).await;
+        let process = event.task.process;
         match &event.body {
-            Body::Exec { exe, script } => self.exec(event, exe, script.as_ref()),
-            Body::Library { file, .. } => self.library(event, file),
+            Body::Exec { exe, script } => self.exec(now, exe, script.as_ref()).await,
+            Body::Library { file, .. } => self.library(now, file).await,
             Body::File { op, file, target, mode } => {
-                self.file(event, *op, file, target.as_ref(), *mode);
+                self.file(now, *op, file, target.as_ref(), *mode).await;
             }
-            Body::Connect(connect) => self.connect(event, connect),
+            Body::Connect(connect) => self.connect(now, connect).await,
             Body::Fork { parent } => {
                 if let Some(program) = self.program_of(*parent) {
-                    self.programs.insert(event.task.process, program);
+                    self.programs.with(|programs| programs.insert(process, program));
                 }
-                self.updates.fork(*parent, event.task.process);
+                self.updates.with(|updates| updates.fork(*parent, process));
             }
             Body::Exit { .. } => {
-                self.close_all(event);
+                self.close_all(now).await;
                 self.opener_ended(event);
-                self.programs.remove(&event.task.process);
-                self.before.ended(event.task.process);
-                self.updates.end(event.task.process, event.time_ns);
+                self.programs.with(|programs| programs.remove(&process));
+                self.before.with(|before| before.ended(process));
+                self.updates.with(|updates| updates.end(process, time_ns));
             }
             Body::Running { file, role: Role::Written, processes } => {
-                self.was_writing(event, file, processes);
+                self.was_writing(now, file, processes).await;
             }
-            Body::Running { file, role, processes } => self.running(event, file, *role, processes),
+            Body::Running { file, role, processes } => self.running(now, file, *role, processes).await,
             // Only time passes.
             Body::Lost { count: 0, .. } => {}
             Body::Lost { kind, cause, count, since_ns } => {
-                self.lost(event, *kind, *cause, *count, *since_ns);
+                self.lost(now, *kind, *cause, *count, *since_ns);
             }
         }
-        self.facts.end();
+        self.facts.end(case);
     }
 
-    fn exec(&mut self, event: &Event, exe: &FileRef, script: Option<&FileRef>) {
-        self.before.ran(event.task.process);
-        let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else {
-            self.programs.remove(&event.task.process);
-            self.unjudged(event, &workload, script.unwrap_or(exe));
+    async fn exec(&self, now: Now<'_, F::Case>, exe: &FileRef, script: Option<&FileRef>) {
+        let process = now.event.task.process;
+        self.before.with(|before| before.ran(process));
+        let workload = self.facts.workload(now.case);
+        let Some(image) = self.image_of(now, &workload) else {
+            self.programs.with(|programs| programs.remove(&process));
+            self.unjudged(now, &workload, script.unwrap_or(exe));
             return;
         };
         let action = if script.is_some() { Action::Interpreter } else { Action::Exec };
-        let Ran { mut culprit, mut attested } = self.run(event, &workload, &image, exe, action);
+        let Ran { mut culprit, mut attested } = self.run(now, &workload, &image, exe, action).await;
         if let Some(script) = script {
-            let other = self.run(event, &workload, &image, script, Action::Script);
+            let other = self.run(now, &workload, &image, script, Action::Script).await;
             culprit = worse(culprit, other.culprit);
             attested = other.attested.filter(|_| attested.is_some());
         }
-        self.programs.insert(event.task.process, Program { epoch: self.epoch, culprit });
+        let program = Program { epoch: self.epoch.get(), culprit };
+        self.programs.with(|programs| programs.insert(process, program));
         if workload.is_host {
-            self.program_was_run(event, attested.as_ref());
+            self.program_was_run(now, attested.as_ref()).await;
         }
     }
 
-    fn library(&mut self, event: &Event, file: &FileRef) {
-        let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else { return };
-        let culprit = self.run(event, &workload, &image, file, Action::Library).culprit;
-        if let Some(culprit) = &culprit {
-            self.runs_unattested(event.task.process, culprit.severity);
-        }
-        if culprit.is_some()
-            && let Some(program) = self.programs.get(&event.task.process)
-        {
-            program.culprit = worse(program.culprit.take(), culprit);
-        }
+    async fn library(&self, now: Now<'_, F::Case>, file: &FileRef) {
+        let workload = self.facts.workload(now.case);
+        let Some(image) = self.image_of(now, &workload) else { return };
+        let culprit = self.run(now, &workload, &image, file, Action::Library).await.culprit;
+        let Some(culprit) = culprit else { return };
+        let process = now.event.task.process;
+        self.runs_unattested(process, culprit.severity);
+        self.programs.with(|programs| {
+            if let Some(program) = programs.get(&process) {
+                program.culprit = worse(program.culprit.take(), Some(culprit));
+            }
+        });
     }
 
-    fn connect(&mut self, event: &Event, connect: &Connect) {
-        let workload = self.facts.workload();
-        let Some(image) = self.image_of(event, &workload) else { return };
-        let task = &event.task;
+    async fn connect(&self, now: Now<'_, F::Case>, connect: &Connect) {
+        let workload = self.facts.workload(now.case);
+        let Some(image) = self.image_of(now, &workload) else { return };
+        let task = &now.event.task;
         let known = self.program_of(task.process).map(|program| (program.epoch, program.culprit));
         let culprit = match known {
-            Some((epoch, culprit)) if epoch == self.epoch => culprit,
+            Some((epoch, culprit)) if epoch == self.epoch.get() => culprit,
             before => {
                 // What was found then is judged by what the SBOM says now; and what was attested then may not be now.
                 let found = before.and_then(|(_, found)| found).and_then(|c| {
                     let judgement = image.judge(&c.observation);
                     culprit(c.observation.clone(), &judgement)
                 });
-                let culprit = worse(found, self.program_before(task, &workload, &image));
-                self.programs.insert(task.process, Program { epoch: self.epoch, culprit: culprit.clone() });
+                let culprit = worse(found, self.program_before(now, &workload, &image).await);
+                let program = Program { epoch: self.epoch.get(), culprit: culprit.clone() };
+                self.programs.with(|programs| programs.insert(task.process, program));
                 culprit
             }
         };
@@ -291,26 +328,31 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             image: Some(&image),
             operation: None,
         };
-        self.report(event, &workload.info, judgement, &about);
+        self.report(now, &workload.info, judgement, &about);
     }
 
     /// Looks at a file: what it holds, and where that may matter, which package owns it.
-    fn observe(
-        &mut self,
-        task: &Task,
+    async fn observe(
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Known,
         file: FileRef,
         action: Action,
     ) -> Observation {
+        let Now { event: Event { task, .. }, case } = now;
         let fresh = is_fresh(&file, workload, image);
         let asks = !workload.is_host && verdict::wants_owner(action, &file, fresh, &image.index);
-        let owner = if asks { self.facts.owner(workload, &image.index, &file) } else { None };
+        let owner = match asks {
+            true => self.facts.owner(case, workload, &image.index, &file).await,
+            false => None,
+        };
         // What the package manager writes is compared with its database later.
-        let is_update =
-            matches!(action, Action::Change(_)) && workload.is_host && self.updates.session(task).is_some();
+        let is_update = matches!(action, Action::Change(_))
+            && workload.is_host
+            && self.updates.with(|updates| updates.session(task)).is_some();
         let weak = is_update || verdict::wants_weak(&image.index, &file, owner.as_ref());
-        let content = self.facts.content(task, &file, action, weak);
+        let content = self.facts.content(case, task, &file, action, weak).await;
         Observation {
             action,
             file,
@@ -325,66 +367,67 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     /// The file of a process of the host, if its path is none of the host's: whoever mounts a file system over a directory of the host in
     /// a namespace of his own says what is at its paths, and of an overlay he may change it beneath while it runs.
-    fn unproven(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
+    fn unproven(&self, now: Now<'_, F::Case>, file: &FileRef) -> Option<FileRef> {
         if file.foreign {
             return Some(FileRef { unreachable: true, ..file.clone() });
         }
         let knows = !file.by_name && file.place != Place::Memfd && file.identity.dev != 0;
-        let is_private = knows && self.is_private(task, file);
+        let is_private = knows && self.is_private(now, file);
         is_private.then(|| FileRef { private: true, ..file.clone() })
     }
 
     /// No process with the host's root directory sees the file's file system. Where that cannot be said it counts as seen.
-    fn is_private(&mut self, task: &Task, file: &FileRef) -> bool {
-        !file.own_device && self.facts.is_private(task, file.identity.dev)
+    fn is_private(&self, now: Now<'_, F::Case>, file: &FileRef) -> bool {
+        !file.own_device && self.facts.is_private(now.case, &now.event.task, file.identity.dev)
     }
 
     /// Judges a file that runs or is mapped, and reports it.
-    fn run(
-        &mut self,
-        event: &Event,
+    async fn run(
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Arc<Known>,
         file: &FileRef,
         action: Action,
     ) -> Ran {
-        if self.silent.has(image.number, file) {
+        if self.silent.with(|silent| silent.has(image.number, file)) {
             self.metrics.verdict(Verdict::Attested, Severity::Info);
             return Ran { culprit: None, attested: Some(file.path.clone()) };
         }
-        let task = &event.task;
-        let unproven = if workload.is_host { self.unproven(task, file) } else { None };
+        let task = &now.event.task;
+        let unproven = if workload.is_host { self.unproven(now, file) } else { None };
         let file = unproven.as_ref().unwrap_or(file);
         let resolved = match file.by_name {
-            true => self.facts.resolve(task, file),
+            true => self.facts.resolve(now.case, task, file).await,
             false => Ok(file.clone()),
         };
         let mut observation = match resolved {
-            Ok(file) => self.observe(task, workload, image, file, action),
+            Ok(file) => self.observe(now, workload, image, file, action).await,
             Err(why) => unobserved(action, file.clone(), why, task, workload, image),
         };
-        let (judgement, session) = self.consider(task, workload, image, &mut observation);
+        let (judgement, session) = self.consider(now, workload, image, &mut observation).await;
         if let Some(session) = session {
-            self.hold(event, workload, image, session, judgement, Of::Observed(Box::new(observation)));
+            let of = Of::Observed(Box::new(observation));
+            self.hold(now, workload, image, session, judgement, of).await;
             return Ran::default();
         }
         let judgement = if workload.helps { program::of_helper(judgement, &observation) } else { judgement };
         if judgement.is_silent()
             && let Content::Known { sha256, .. } = observation.content
         {
-            self.silent.add(image.number, &observation.file, sha256);
+            self.silent.with(|silent| silent.add(image.number, &observation.file, sha256));
         }
         let is_attested = judgement.is_silent()
             || (judgement.verdict, judgement.severity) == (Verdict::Updated, Severity::Info);
         let attested = is_attested.then(|| observation.file.path.clone());
-        self.found(event, workload, image, &observation, &judgement);
+        self.found(now, workload, image, &observation, &judgement);
         Ran { culprit: culprit(observation, &judgement), attested }
     }
 
     /// Counts, and reports what is not silent.
     fn found(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Known,
         observation: &Observation,
@@ -402,21 +445,21 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             return;
         }
         if matches!(judgement.verdict, Verdict::PathOnly | Verdict::PackageDerived)
-            && !self.once.is_first((image.number, &observation.file.path))
+            && !self.is_first((image.number, &observation.file.path))
         {
             return;
         }
         let mut judgement = judgement.clone();
         if once::is_copy(observation, &judgement) {
-            let key = (&workload.info.id, event.task.process, once::directory(&observation.file.path));
-            if !self.once.is_first(key) {
+            let directory = once::directory(&observation.file.path);
+            if !self.is_first((&workload.info.id, now.event.task.process, directory)) {
                 self.metrics.verdict(judgement.verdict, judgement.severity);
                 return;
             }
             judgement.reason.push_str("; others that this process makes in this directory are counted only");
         }
         if let (Verdict::Updated, Content::Known { sha256, .. }) = (judgement.verdict, &observation.content)
-            && !self.updates.is_first_use(&observation.file.path, sha256)
+            && !self.updates.with(|updates| updates.is_first_use(&observation.file.path, sha256))
         {
             return;
         }
@@ -431,18 +474,23 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             image: Some(image),
             connect: None,
         };
-        self.report(event, &workload.info, judgement, &about);
+        self.report(now, &workload.info, judgement, &about);
+    }
+
+    /// Nothing with this key was said before.
+    fn is_first(&self, key: impl Hash) -> bool {
+        self.once.with(|once| once.is_first(key))
     }
 
     /// A program of a workload that could not be told: it is in no known image, and that is never the same as attested.
     /// Said at its exec; each of its libraries would only repeat it.
-    fn unjudged(&mut self, event: &Event, workload: &Workload, file: &FileRef) {
+    fn unjudged(&self, now: Now<'_, F::Case>, workload: &Workload, file: &FileRef) {
         if !workload.is_unknown() {
             return;
         }
         let reason = "the process ended before it was known which workload it belongs to, so no SBOM applies";
         let judgement = Judgement::new(Verdict::Undetermined, Severity::Medium, reason.to_owned());
-        self.report(event, &workload.info, judgement, &About { file: Some(file), ..About::default() });
+        self.report(now, &workload.info, judgement, &About { file: Some(file), ..About::default() });
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Facts, Judge, Known, unobserved};
-use crate::event::{Action, Content, FilePath, FileRef, Observation, Place, Task};
+use super::{Facts, Judge, Known, Now, unobserved};
+use crate::event::{Action, Content, FilePath, FileRef, Observation, Place};
 use crate::finding::{Finding, Severity, Verdict};
 use crate::verdict::Judgement;
 use crate::workload::Workload;
@@ -15,6 +15,7 @@ pub(super) struct Culprit {
 }
 
 /// What a process was found to run.
+#[derive(Clone)]
 pub(super) struct Program {
     /// How often the images had changed by then.
     pub(super) epoch: u64,
@@ -32,22 +33,22 @@ pub(super) struct Ran {
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// Judges the program of a process whose exec was not seen; it is not reported by itself.
-    pub(super) fn program_before(
-        &mut self,
-        task: &Task,
+    pub(super) async fn program_before(
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Known,
     ) -> Option<Arc<Culprit>> {
-        let mut observation = match self.facts.program(task) {
+        let mut observation = match self.facts.program(now.case, &now.event.task).await {
             Ok(file) => {
-                if self.silent.has(image.number, &file) {
+                if self.silent.with(|silent| silent.has(image.number, &file)) {
                     return None;
                 }
-                self.observe(task, workload, image, file, Action::Exec)
+                self.observe(now, workload, image, file, Action::Exec).await
             }
-            Err(why) => unobserved(Action::Exec, FileRef::default(), why, task, workload, image),
+            Err(why) => unobserved(Action::Exec, FileRef::default(), why, &now.event.task, workload, image),
         };
-        let (judgement, held) = self.consider(task, workload, image, &mut observation);
+        let (judgement, held) = self.consider(now, workload, image, &mut observation).await;
         if held.is_some() {
             return None;
         }

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::loss::Loss;
-use super::{Facts, Judge, Known};
-use crate::event::{
-    Body, Connect, Content, DigestOrigin, Event, FileOp, FileRef, Kind, LossCause, Role, Task,
-};
+use super::{Facts, Judge, Known, Now};
+use crate::event::{Body, Connect, Content, DigestOrigin, FileOp, FileRef, Kind, LossCause, Role, Task};
 use crate::finding::{Basis, Finding, Severity, Verdict, WorkloadInfo};
 use crate::verdict::{self, Judgement};
 
@@ -22,46 +20,62 @@ pub(super) struct About<'a> {
 }
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
-    pub(super) fn lost(&mut self, event: &Event, kind: Kind, cause: LossCause, count: u64, since_ns: u64) {
-        let until = self.facts.time();
+    pub(super) fn lost(
+        &self,
+        now: Now<'_, F::Case>,
+        kind: Kind,
+        cause: LossCause,
+        count: u64,
+        since_ns: u64,
+    ) {
+        let event = now.event;
+        let until = self.facts.time(now.case);
         let since =
             until.checked_sub(Duration::from_nanos(event.time_ns.saturating_sub(since_ns))).unwrap_or(until);
         let of_workload = event.task != Task::default();
         let workload = match of_workload {
-            true => Arc::clone(&self.facts.workload().info),
+            true => Arc::clone(&self.facts.workload(now.case).info),
             false => Arc::new(WorkloadInfo::default()),
         };
         let reason = Loss { kind, cause, count, of_workload, since, until }.reason();
         let judgement = Judgement::new(Verdict::Loss, Severity::High, reason);
-        self.report(event, &workload, judgement, &About::default());
+        self.report(now, &workload, judgement, &About::default());
     }
 
     pub(super) fn report(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         judgement: Judgement,
         about: &About<'_>,
     ) {
-        let finding = self.complete(event, workload, judgement, about);
-        (self.sink)(finding);
+        self.tell(self.complete(now, workload, judgement, about));
+    }
+
+    /// Hands a finding on.
+    pub(super) fn tell(&self, finding: Finding) {
+        self.sink.with(|sink| sink(finding));
     }
 
     /// A finding with the process that it is about.
     pub(super) fn complete(
-        &mut self,
-        event: &Event,
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         judgement: Judgement,
         about: &About<'_>,
     ) -> Finding {
-        let mut finding = self.finding(event, workload, judgement, about);
+        let event = now.event;
+        let mut finding = self.finding(now, workload, judgement, about);
         if finding.verdict != Verdict::Loss {
+            let epoch = self.epoch.get();
+            let is_attested = self.programs.with(|programs| {
+                let program = programs.get(&event.task.process);
+                program.is_some_and(|program| program.epoch == epoch && program.culprit.is_none())
+            });
             // Of an exec what ran before is known here.
-            let program = self.programs.get(&event.task.process).filter(|_| event.kind() != Kind::Exec);
-            finding.basis.program_is_attested =
-                program.is_some_and(|program| program.epoch == self.epoch && program.culprit.is_none());
-            let (process, ancestors) = self.facts.ancestry(&event.task);
+            finding.basis.program_is_attested = is_attested && event.kind() != Kind::Exec;
+            let (process, ancestors) = self.facts.ancestry(now.case, &event.task);
             finding.process = Some(process);
             finding.ancestors = ancestors;
         }
@@ -70,11 +84,12 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
 
     pub(super) fn finding(
         &self,
-        event: &Event,
+        now: Now<'_, F::Case>,
         workload: &Arc<WorkloadInfo>,
         judgement: Judgement,
         about: &About<'_>,
     ) -> Finding {
+        let event = now.event;
         let Judgement {
             verdict,
             severity,
@@ -102,7 +117,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         Finding {
             sequence: 0,
             origin: None,
-            time: self.facts.time(),
+            time: self.facts.time(now.case),
             verdict,
             severity,
             kind: event.kind(),

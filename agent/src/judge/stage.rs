@@ -17,6 +17,7 @@ use crate::feed::Feed;
 use crate::finding::{Finding, WorkloadInfo};
 use crate::images::Images;
 use crate::metrics::{Metrics, Queue, Stage as Measured};
+use crate::part::Part;
 use crate::record::{Recorder, Recording};
 use crate::sensor::Batch;
 
@@ -116,7 +117,7 @@ impl Stage {
     ) -> io::Result<Self> {
         let (reload, configs) = crossbeam_channel::bounded(1);
         let seen = Arc::new(Seen::default());
-        let facts = Recorder::new(live, recording);
+        let facts = Recorder::new(Part::new(live), recording);
         let thread = {
             let (seen, incoming) = (Arc::clone(&seen), batches.clone());
             std::thread::Builder::new()
@@ -158,12 +159,12 @@ impl Stage {
 
 /// Judges the next of what ran before the agent.
 fn step<S: FnMut(Finding)>(
-    judge: &mut Judge<Recorder<Live>, S>,
+    judge: &Judge<Recorder<Part<Live>>, S>,
     left: &mut Option<Running>,
     last: &mut Instant,
 ) {
     let Some(running) = left else { return };
-    if let Some(event) = judge.facts().inner().running(running) {
+    if let Some(event) = judge.facts().inner().with(|live| live.running(running)) {
         judge.event(&event);
     }
     if running.is_done() {
@@ -175,7 +176,7 @@ fn step<S: FnMut(Finding)>(
 }
 
 fn run(
-    facts: Recorder<Live>,
+    facts: Recorder<Part<Live>>,
     running: Running,
     rooms: Rooms,
     seen: &Seen,
@@ -195,8 +196,9 @@ fn run(
             }
         }
     };
-    let mut judge = Judge::new(facts, source, Arc::clone(&metrics), sink).started(SystemTime::now());
-    let managers = judge.facts().inner().package_managers();
+    let judge = Judge::new(facts, source, Arc::clone(&metrics), sink).started(SystemTime::now());
+    let live = judge.facts().inner();
+    let managers = live.with(|live| live.package_managers());
     judge.set_package_managers(&managers);
     let ticks = crossbeam_channel::tick(TICK);
     let mut generation = images.generation();
@@ -208,9 +210,9 @@ fn run(
         let idle = if running.is_some() { Duration::ZERO } else { TICK };
         select_biased! {
             recv(configs) -> config => match config {
-                Ok(config) => match judge.facts().inner().reload(&config) {
+                Ok(config) => match live.with(|live| live.reload(&config)) {
                     Ok(()) => {
-                        let managers = judge.facts().inner().package_managers();
+                        let managers = live.with(|live| live.package_managers());
                         judge.set_package_managers(&managers);
                         judge.images_changed();
                     }
@@ -234,13 +236,13 @@ fn run(
                     metrics.stage(Measured::Judged, took);
                     metrics.judged(event.kind());
                 }
-                seen.update(judge.facts().inner(), &metrics);
+                live.with(|live| seen.update(live, &metrics));
                 if last_step.elapsed() > WAIT_AT_MOST {
-                    step(&mut judge, &mut running, &mut last_step);
+                    step(&judge, &mut running, &mut last_step);
                 }
             }
             recv(ticks) -> _ => judge.tick(since_boot()),
-            default(idle) => step(&mut judge, &mut running, &mut last_step),
+            default(idle) => step(&judge, &mut running, &mut last_step),
         }
     }
     judge.finish();

@@ -89,36 +89,37 @@ impl World {
 struct Shared(Rc<RefCell<World>>);
 
 impl Facts for Shared {
-    fn begin(&mut self, event: &Event) {
+    type Case = ();
+    fn begin(&self, event: &Event) {
         self.0.borrow_mut().now = Duration::from_nanos(event.time_ns);
     }
-    fn time(&self) -> SystemTime {
+    fn time(&self, (): &()) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(WALL) + self.0.borrow().now
     }
-    fn workload(&mut self) -> Arc<Workload> {
+    fn workload(&self, (): &()) -> Arc<Workload> {
         self.0.borrow().workload.clone().unwrap_or_else(|| host(Some(IMAGE)))
     }
-    fn content(&mut self, _: &Task, file: &FileRef, _: Action, weak: bool) -> Content {
+    async fn content(&self, (): &(), _: &Task, file: &FileRef, _: Action, weak: bool) -> Content {
         let mut world = self.0.borrow_mut();
         world.asked += 1;
         world.holds(&file.path.to_string(), weak)
     }
-    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
+    async fn owner(&self, (): &(), _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
         self.0.borrow().owner(&file.path)
     }
-    fn in_host_root(&mut self, _: &Task) -> bool {
+    fn in_host_root(&self, (): &(), _: &Task) -> bool {
         !self.0.borrow().elsewhere
     }
-    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+    async fn device_written(&self, (): &(), device: u32) -> Option<Vec<FilePath>> {
         Some(if device == 0 { Vec::new() } else { vec!["/".into()] })
     }
-    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+    async fn devices_again(&self, (): &(), opened: &[Opened]) -> Vec<Again> {
         let mut world = self.0.borrow_mut();
         world.devices_asked.push(opened.to_vec());
         let again = world.devices.clone().unwrap_or(Again::Open);
         vec![again; opened.len()]
     }
-    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+    async fn settle(&self, (): &(), files: &[Unsettled]) -> Vec<Settled> {
         let mut world = self.0.borrow_mut();
         world.settled += 1;
         let settled = files.iter().map(|file| {
@@ -128,7 +129,7 @@ impl Facts for Shared {
         });
         settled.collect()
     }
-    fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+    async fn resolve(&self, (): &(), _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         match file.path.as_bytes().strip_prefix(b"./") {
             Some(name) => {
                 let path = FilePath::from([b"/srv/", name].concat().as_slice());
@@ -137,7 +138,7 @@ impl Facts for Shared {
             None => Err("no such name".into()),
         }
     }
-    fn start(&mut self, _: &Task, file: &FileRef) -> Option<Start> {
+    async fn start(&self, (): &(), _: &Task, file: &FileRef) -> Option<Start> {
         let world = self.0.borrow();
         let path = file.path.to_string();
         world.files.get(path.as_str()).or(world.rest.as_ref())?;
@@ -149,27 +150,27 @@ impl Facts for Shared {
             _ => Start::Data,
         })
     }
-    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
+    async fn again(&self, (): &(), _: &Task, file: &FileRef) -> Option<FileRef> {
         let mut world = self.0.borrow_mut();
         let content = *world.files.get(file.path.to_string().as_str())?;
         world.looked += 1;
         let identity = FileIdentity { size: content.into(), ..file.identity };
         Some(FileRef { identity, mode: world.mode.unwrap_or(file.mode), ..file.clone() })
     }
-    fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
+    async fn program(&self, (): &(), _: &Task) -> Result<FileRef, Arc<str>> {
         self.0.borrow().program.clone().ok_or_else(|| "no such process".into())
     }
-    fn host(&mut self) -> Option<Arc<Workload>> {
+    fn host(&self, (): &()) -> Option<Arc<Workload>> {
         Some(host(Some(IMAGE)))
     }
-    fn names(&mut self, workload: &Workload, _: u32, path: &FilePath) -> Vec<FilePath> {
+    fn names(&self, (): &(), workload: &Workload, _: u32, path: &FilePath) -> Vec<FilePath> {
         let world = self.0.borrow();
         let names = world.places.iter().filter(|(is_host, place, _)| {
             *is_host == workload.is_host && place.as_bytes() == path.as_bytes()
         });
         names.map(|(_, _, name)| (*name).into()).collect()
     }
-    fn host_name(&mut self, _: &Task, _: u32, place: Option<&FilePath>, used: &FilePath) -> HostName {
+    fn host_name(&self, (): &(), _: &Task, _: u32, place: Option<&FilePath>, used: &FilePath) -> HostName {
         let world = self.0.borrow();
         let place = place.or(world.own_mounts.then_some(used));
         let names = world.places.iter().filter(|(is_host, at, _)| {
@@ -183,18 +184,24 @@ impl Facts for Shared {
             _ => HostName::Used,
         }
     }
-    fn is_private(&mut self, _: &Task, _: u32) -> bool {
+    fn is_private(&self, (): &(), _: &Task, _: u32) -> bool {
         let world = self.0.borrow();
         world.own_mounts && world.places.is_empty()
     }
-    fn is_at(&mut self, _: &Workload, name: &FilePath, file: &FileRef) -> bool {
+    async fn is_at(&self, (): &(), _: &Workload, name: &FilePath, file: &FileRef) -> bool {
         let world = self.0.borrow();
         world.own_root != Some(file.identity.dev) && world.files.contains_key(name.to_string().as_str())
     }
-    fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<FilePath> {
+    async fn listed_name(
+        &self,
+        (): &(),
+        _: &Workload,
+        _: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<FilePath> {
         self.0.borrow().listed.get(file.path.to_string().as_str()).map(|name| (*name).into())
     }
-    fn ancestry(&mut self, task: &Task) -> Ancestry {
+    fn ancestry(&self, (): &(), task: &Task) -> Ancestry {
         let parent = ProcessInfo { comm: "parent".into(), ..ProcessInfo::default() };
         (ProcessInfo { id: task.process, ..ProcessInfo::default() }, vec![parent])
     }
@@ -1719,7 +1726,7 @@ fn what_processes_have_open_for_write_is_bounded_and_none_of_it_forgotten() {
             file.identity.ino = 1_000_000 + u64::from(pid) * FILES + n;
             let body = Body::File { op: FileOp::OpenWrite, file, target: None, mode: None };
             found += b.event(pid, body).len();
-            most = most.max(b.judge.writers.bytes());
+            most = most.max(b.judge.writers.with(|writers| writers.bytes()));
         }
     }
     let one = 2 * size_of::<FileRef>() + long.len();
@@ -1727,7 +1734,10 @@ fn what_processes_have_open_for_write_is_bounded_and_none_of_it_forgotten() {
     for pid in 1..=PROCESSES {
         found += b.event(pid, Body::Exit { status: 0 }).len();
     }
-    assert_eq!((found as u64, b.judge.writers.bytes()), (u64::from(PROCESSES) * FILES, 0));
+    assert_eq!(
+        (found as u64, b.judge.writers.with(|writers| writers.bytes())),
+        (u64::from(PROCESSES) * FILES, 0)
+    );
 }
 
 /// The file system on it may have been unmounted, and its inodes are the same when it is mounted again.

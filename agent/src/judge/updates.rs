@@ -35,7 +35,8 @@ use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
-use super::{About, EXECUTABLE, Facts, Judge, Known, Unsettled, bookkeeping};
+use super::settling::Settling;
+use super::{About, EXECUTABLE, Facts, Judge, Known, Now, Unsettled, bookkeeping};
 use crate::event::{
     Action, Body, Content, Event, FilePath, FileRef, Flavour, Kind, LossCause, Observation, Owner, ProcessId,
     Proof, Start, Task, Update,
@@ -175,6 +176,23 @@ impl Updates {
         self.set_due();
     }
 
+    /// A program at this path installs packages.
+    fn is_manager(&self, path: &FilePath) -> bool {
+        let path = without_usr(path.as_bytes());
+        self.managers.iter().any(|manager| **manager == *path)
+    }
+
+    /// The session that has to make room for another one: it ends.
+    fn too_many(&mut self) -> Option<u64> {
+        if self.sessions.len() < SESSIONS {
+            return None;
+        }
+        let oldest = self.sessions.keys().min().copied()?;
+        // Nothing of it may stay behind.
+        self.sessions.get_mut(&oldest)?.ended_ns = Some(0);
+        Some(oldest)
+    }
+
     fn begin(&mut self, task: &Task, now_ns: u64) {
         let id = self.next_session;
         self.next_session += 1;
@@ -187,6 +205,13 @@ impl Updates {
         };
         self.sessions.insert(id, session);
         self.set_due();
+    }
+
+    /// All sessions have ended. True: there were some.
+    fn end_all(&mut self) -> bool {
+        self.sessions.values_mut().for_each(|session| session.ended_ns = Some(0));
+        self.set_due();
+        !self.sessions.is_empty()
     }
 
     fn set_due(&mut self) {
@@ -258,121 +283,118 @@ fn is_change(observation: &Observation) -> bool {
 
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// The programs that install packages on the host, by the configuration.
-    pub fn set_package_managers(&mut self, managers: &[PathBuf]) {
-        self.updates.set_managers(managers);
+    pub fn set_package_managers(&self, managers: &[PathBuf]) {
+        self.updates.with(|updates| updates.set_managers(managers));
     }
 
     /// Time passes though no event comes: what is held too long is settled.
-    pub fn tick(&mut self, now: Duration) {
+    pub fn tick(&self, now: Duration) {
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if self.updates.is_due(now_ns)
-            || self.losses.is_due(now_ns)
-            || self.held.is_due(now_ns)
-            || self.written_devices.is_due(now_ns)
-            || self.settling.is_due(now_ns)
+        if self.updates.with(|updates| updates.is_due(now_ns))
+            || self.losses.with(|losses| losses.is_due(now_ns))
+            || self.held.with(|held| held.is_due(now_ns))
+            || self.written_devices.with(|devices| devices.is_due(now_ns))
+            || self.settling.with(|settling| settling.is_due(now_ns))
         {
             self.pass(now_ns);
         }
     }
 
     /// No more events come: everything that is held is settled.
-    pub fn finish(&mut self) {
-        self.settle_files(u64::MAX);
-        let ids: Vec<_> = self.updates.sessions.keys().copied().collect();
-        if ids.is_empty() {
-            return;
+    pub fn finish(&self) {
+        let waits = self.settling.with(Settling::end);
+        if self.updates.with(Updates::end_all) || waits {
+            self.pass(GRACE_NS);
         }
-        for session in self.updates.sessions.values_mut() {
-            session.ended_ns = Some(0);
-        }
-        self.updates.set_due();
-        self.pass(GRACE_NS);
     }
 
     /// An event that says nothing, so that a recording has the answers that are asked for now.
-    fn pass(&mut self, now_ns: u64) {
+    fn pass(&self, now_ns: u64) {
         let body = Body::Lost { kind: Kind::Lost, cause: LossCause::RingFull, count: 0, since_ns: now_ns };
         let event = Event { time_ns: now_ns, flavour: Flavour::Tracepoint, task: Task::default(), body };
         self.event(&event);
     }
 
     /// Called at each event.
-    pub(super) fn at(&mut self, now_ns: u64) {
-        if self.updates.began.is_none() {
-            self.updates.began = Some(self.facts.time());
-        }
-        if !self.updates.is_due(now_ns) {
+    pub(super) async fn settle_sessions(&self, now: Now<'_, F::Case>) {
+        let now_ns = now.event.time_ns;
+        let is_due = self.updates.with(|updates| {
+            updates.began.get_or_insert_with(|| self.facts.time(now.case));
+            updates.is_due(now_ns)
+        });
+        if !is_due {
             return;
         }
-        let sessions = &mut self.updates.sessions;
-        for session in sessions.values_mut().filter(|s| s.ended_ns.is_none() && s.latest_ns <= now_ns) {
-            // Its exit may have been lost.
-            let root = Task { process: session.root, ..Task::default() };
-            if !self.facts.in_host_root(&root) {
-                session.ended_ns = Some(0);
+        let due = self.updates.with(|updates| {
+            let sessions = &mut updates.sessions;
+            for session in sessions.values_mut().filter(|s| s.ended_ns.is_none() && s.latest_ns <= now_ns) {
+                // Its exit may have been lost.
+                let root = Task { process: session.root, ..Task::default() };
+                if !self.facts.in_host_root(now.case, &root) {
+                    session.ended_ns = Some(0);
+                }
             }
-        }
-        let due: Vec<u64> =
-            sessions.iter().filter(|(_, s)| s.due_ns() <= now_ns).map(|(id, _)| *id).collect();
-        self.settle(&due);
-        self.updates.sessions.retain(|id, session| session.ended_ns.is_none() || !due.contains(id));
-        for session in self.updates.sessions.values_mut().filter(|s| s.latest_ns <= now_ns) {
-            session.latest_ns = now_ns.saturating_add(AT_MOST_NS);
-        }
-        self.updates.set_due();
+            let due = sessions.iter().filter(|(_, s)| s.due_ns() <= now_ns);
+            due.map(|(id, _)| *id).collect::<Vec<u64>>()
+        });
+        self.settle(now, &due).await;
+        self.updates.with(|updates| {
+            updates.sessions.retain(|id, session| session.ended_ns.is_none() || !due.contains(id));
+            for session in updates.sessions.values_mut().filter(|s| s.latest_ns <= now_ns) {
+                session.latest_ns = now_ns.saturating_add(AT_MOST_NS);
+            }
+            updates.set_due();
+        });
     }
 
     /// A program was run on the host. `attested`: the paths at which its files were found attested.
-    pub(super) fn program_was_run(&mut self, event: &Event, attested: Option<&FilePath>) {
-        let task = &event.task;
-        let is_manager = attested
-            .is_some_and(|path| self.updates.managers.iter().any(|m| **m == *without_usr(path.as_bytes())));
-        if !is_manager {
-            if !self.updates.sessions.is_empty() {
-                self.updates.end(task.process, event.time_ns);
+    pub(super) async fn program_was_run(&self, now: Now<'_, F::Case>, attested: Option<&FilePath>) {
+        let (task, time_ns) = (&now.event.task, now.event.time_ns);
+        let is_new = self.updates.with(|updates| {
+            let is_manager = attested.is_some_and(|path| updates.is_manager(path));
+            if !is_manager && !updates.sessions.is_empty() {
+                updates.end(task.process, time_ns);
             }
+            is_manager && updates.session(task).is_none()
+        });
+        // Anybody else can run it as well, with hooks of their own, but it can install nothing then.
+        if !is_new || task.euid != 0 || !self.facts.in_host_root(now.case, task) {
             return;
         }
-        // Anybody else can run it as well, with hooks of their own, but it can install nothing then.
-        if task.euid == 0 && self.updates.session(task).is_none() && self.facts.in_host_root(task) {
-            if self.updates.sessions.len() >= SESSIONS {
-                let oldest = self.updates.sessions.keys().min().copied().unwrap_or_default();
-                // Nothing of it may stay behind.
-                if let Some(session) = self.updates.sessions.get_mut(&oldest) {
-                    session.ended_ns = Some(0);
-                }
-                self.settle(&[oldest]);
-                self.updates.sessions.remove(&oldest);
-            }
-            self.updates.begin(task, event.time_ns);
+        if let Some(oldest) = self.updates.with(Updates::too_many) {
+            self.settle(now, &[oldest]).await;
+            self.updates.with(|updates| updates.sessions.remove(&oldest));
         }
+        self.updates.with(|updates| updates.begin(task, time_ns));
     }
 
     /// A process runs code that is not attested: if it is a package manager, what it and its children do counts for nothing.
-    pub(super) fn runs_unattested(&mut self, process: ProcessId, severity: Severity) {
+    pub(super) fn runs_unattested(&self, process: ProcessId, severity: Severity) {
         if severity < Severity::Medium {
             return;
         }
-        let sessions = &self.updates.sessions;
-        let spoilt: Vec<u64> =
-            sessions.iter().filter(|(_, s)| s.root == process).map(|(id, _)| *id).collect();
+        let spoilt: Vec<u64> = self.updates.with(|updates| {
+            updates.sessions.iter().filter(|(_, s)| s.root == process).map(|(id, _)| *id).collect()
+        });
         if spoilt.is_empty() {
             return;
         }
         let mut all = self.take_held(&spoilt);
         self.metrics.updates(metrics::Update::Spoilt, all.len());
-        self.updates.sessions.retain(|id, _| !spoilt.contains(id));
-        self.updates.set_due();
+        self.updates.with(|updates| {
+            updates.sessions.retain(|id, _| !spoilt.contains(id));
+            updates.set_due();
+        });
         all.sort_by_key(|(_, held)| held.order);
         for (_, held) in all {
-            (self.sink)(held.finding);
+            self.tell(held.finding);
         }
     }
 
     /// What the SBOM says, in the light of what the host's package manager did. The second: to be held for this session.
-    pub(super) fn consider(
-        &mut self,
-        task: &Task,
+    pub(super) async fn consider(
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Known,
         observation: &mut Observation,
@@ -384,13 +406,13 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         let path = verdict::provable_path(&observation.file).map(FilePath::from);
         let Some(path) = path else { return (judgement, None) };
         let change = is_change(observation);
-        let lineage = self.updates.session(task);
+        let lineage = self.updates.with(|updates| updates.session(&now.event.task));
         let session = lineage.filter(|_| change);
         if !judgement.is_told() {
             // It is as it was before: what was held of it is past.
-            if change && self.updates.held.remove(&(path, false)).is_some() {
+            if change && self.updates.with(|updates| updates.held.remove(&(path, false))).is_some() {
                 self.metrics.updates(metrics::Update::Folded, 1);
-                self.metrics.updates_waiting(self.updates.held.len());
+                self.count_held();
             }
             return (judgement, None);
         }
@@ -409,17 +431,22 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             && lineage.is_some()
             && bookkeeping::is_script(path.as_bytes());
         let is_foreign = bookkeeping::is_place(path.as_bytes()) && !is_own;
-        if let Some(session) = self.updates.pending(&path, &sha256).filter(|_| !is_foreign) {
-            if !self.updates.has_ended(session) {
-                return (judgement, Some(session));
-            }
+        let pending = self.updates.with(|updates| {
+            let session = updates.pending(&path, &sha256).filter(|_| !is_foreign);
+            session.map(|session| (session, updates.has_ended(session)))
+        });
+        match pending {
+            Some((session, false)) => return (judgement, Some(session)),
             // A new version of the package manager, for one: it must be known at once whether it may be trusted.
-            self.settle(&[session]);
+            Some((session, true)) => self.settle(now, &[session]).await,
+            None => {}
         }
-        let written = self.updates.written(&path, &sha256).map(|written| written.update.clone());
+        let written = self
+            .updates
+            .with(|updates| updates.written(&path, &sha256).map(|written| written.update.clone()));
         observation.update = match written.filter(|w| !is_foreign || w.proof == Proof::Agrees) {
             Some(update) => Some(update),
-            None => self.written_before(task, workload, image, observation, &path, sha256),
+            None => self.written_before(now, workload, image, observation, &path, sha256).await,
         };
         match observation.update {
             Some(_) => (image.judge(observation), None),
@@ -428,9 +455,9 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     }
 
     /// The file was changed before the agent started, and the host's package database has its digest.
-    fn written_before(
-        &mut self,
-        task: &Task,
+    async fn written_before(
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Known,
         observation: &mut Observation,
@@ -439,30 +466,31 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     ) -> Option<Update> {
         let file = &observation.file;
         let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(file.identity.ctime_ns))?;
-        if file.identity.ctime_ns == 0
-            || self.updates.managers.is_empty()
-            || self.updates.began.is_none_or(|began| changed >= began)
-        {
+        let may_be = self.updates.with(|updates| {
+            !updates.managers.is_empty() && updates.began.is_some_and(|began| changed < began)
+        });
+        if file.identity.ctime_ns == 0 || !may_be {
             return None;
         }
-        let owner = self.facts.owner(workload, &image.index, file)?;
+        let owner = self.facts.owner(now.case, workload, &image.index, file).await?;
         if let Content::Known { weak: None, .. } = observation.content
             && verdict::wants_weak(&image.index, file, Some(&owner))
         {
-            observation.content = self.facts.content(task, file, observation.action, true);
+            let (task, action) = (&now.event.task, observation.action);
+            observation.content = self.facts.content(now.case, task, file, action, true).await;
         }
         let update = proof(false, &observation.content, Some(&owner), true);
         if update.proof != Proof::Agrees {
             return None;
         }
-        self.updates.remember(path, sha256, &update);
+        self.updates.with(|updates| updates.remember(path, sha256, &update));
         Some(update)
     }
 
     /// Holds a finding until its session is settled.
-    pub(super) fn hold(
-        &mut self,
-        event: &Event,
+    pub(super) async fn hold(
+        &self,
+        now: Now<'_, F::Case>,
         workload: &Workload,
         image: &Arc<Known>,
         session: u64,
@@ -473,11 +501,14 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             Of::Removed(file) => (file.clone(), None),
             Of::Observed(observation) => (observation.file.clone(), Some(*observation)),
         };
-        let operation = match &event.body {
+        let operation = match &now.event.body {
             Body::File { op, .. } => Some(*op),
             _ => None,
         };
-        let is_bookkeeping = observation.as_ref().is_some_and(|o| self.is_bookkeeping(&event.task, o));
+        let is_bookkeeping = match &observation {
+            Some(observation) => self.is_bookkeeping(now, observation).await,
+            None => false,
+        };
         let about = About {
             file: Some(&file),
             content: observation.as_ref().map(|o| &o.content),
@@ -485,19 +516,22 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             image: Some(image),
             connect: None,
         };
-        let finding = self.complete(event, &workload.info, judgement.clone(), &about);
+        let finding = self.complete(now, &workload.info, judgement.clone(), &about);
         let is_use = observation.as_ref().is_some_and(|o| !is_change(o));
         let key = (file.path.clone(), is_use);
         self.metrics.updates(metrics::Update::Held, 1);
-        if is_use && self.updates.held.contains_key(&key) {
+        if is_use && self.updates.with(|updates| updates.held.contains_key(&key)) {
             // A use of an updated file is reported once.
             self.metrics.updates(metrics::Update::Folded, 1);
             return;
         }
-        self.updates.order += 1;
+        let order = self.updates.with(|updates| {
+            updates.order += 1;
+            updates.order
+        });
         let held = Held {
             session,
-            order: self.updates.order,
+            order,
             finding,
             judgement,
             image: Arc::clone(image),
@@ -505,42 +539,48 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             is_bookkeeping,
             had_a_chance: false,
         };
-        if self.updates.held.insert(key, held).is_some() {
+        if self.updates.with(|updates| updates.held.insert(key, held)).is_some() {
             self.metrics.updates(metrics::Update::Folded, 1);
         }
-        self.metrics.updates_waiting(self.updates.held.len());
-        if self.updates.held.len() >= HELD {
-            let ids: Vec<u64> = self.updates.sessions.keys().copied().collect();
-            self.settle(&ids);
+        if self.count_held() >= HELD {
+            let ids: Vec<u64> = self.updates.with(|updates| updates.sessions.keys().copied().collect());
+            self.settle(now, &ids).await;
         }
+    }
+
+    /// Puts the number of held findings where it is read.
+    fn count_held(&self) -> usize {
+        let count = self.updates.with(|updates| updates.held.len());
+        self.metrics.updates_waiting(count);
+        count
     }
 
     /// The package manager's own: what cannot run, anywhere where it keeps its records; of what can run its scripts, when it writes
     /// them and when it or a child of its runs them as scripts. The kernel runs another kind of program as itself: that is none.
-    fn is_bookkeeping(&mut self, task: &Task, observation: &Observation) -> bool {
+    async fn is_bookkeeping(&self, now: Now<'_, F::Case>, observation: &Observation) -> bool {
         let Observation { action, file, .. } = observation;
         let path = file.path.as_bytes();
-        let may_run = |judge: &mut Self| {
-            file.mode & EXECUTABLE != 0
-                || matches!(judge.facts.start(task, file), Some(Start::Program | Start::Object))
-        };
         match action {
             Action::Script => bookkeeping::is_script(path),
-            Action::Change(_) if bookkeeping::is_place(path) => {
-                bookkeeping::is_script(path) || !may_run(self)
+            Action::Change(_) if bookkeeping::is_place(path) && bookkeeping::is_script(path) => true,
+            Action::Change(_) if bookkeeping::is_place(path) && file.mode & EXECUTABLE == 0 => {
+                let start = self.facts.start(now.case, &now.event.task, file).await;
+                !matches!(start, Some(Start::Program | Start::Object))
             }
             _ => false,
         }
     }
 
-    fn take_held(&mut self, sessions: &[u64]) -> Vec<(Key, Held)> {
-        let all = self.updates.held.extract_if(|_, held| sessions.contains(&held.session)).collect();
-        self.metrics.updates_waiting(self.updates.held.len());
+    fn take_held(&self, sessions: &[u64]) -> Vec<(Key, Held)> {
+        let all = self
+            .updates
+            .with(|updates| updates.held.extract_if(|_, held| sessions.contains(&held.session)).collect());
+        self.count_held();
         all
     }
 
     /// Judges what is held for these sessions with the package database as it is now.
-    fn settle(&mut self, sessions: &[u64]) {
+    async fn settle(&self, now: Now<'_, F::Case>, sessions: &[u64]) {
         let mut all = self.take_held(sessions);
         if all.is_empty() {
             return;
@@ -554,10 +594,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             .iter()
             .map(|((path, is_use), held)| Unsettled { path: path.clone(), unread: !is_use && unread(held) })
             .collect();
-        let settled = self.facts.settle(&files);
+        let settled = self.facts.settle(now.case, &files).await;
         let mut out = Vec::new();
         for (((path, is_use), mut held), settled) in all.into_iter().zip(settled) {
-            let early = self.updates.sessions.get(&held.session).is_some_and(|s| s.ended_ns.is_none());
+            let early = !self.updates.with(|updates| updates.has_ended(held.session));
             let judgement = match (&mut held.observation, is_use) {
                 (None, _) if settled.exists => None,
                 (None, _) => {
@@ -574,19 +614,19 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
                     let update =
                         proof(held.is_bookkeeping, &observation.content, settled.owner.as_ref(), false);
                     if let Content::Known { sha256, .. } = observation.content {
-                        self.updates.remember(&path, sha256, &update);
+                        self.updates.with(|updates| updates.remember(&path, sha256, &update));
                     }
                     observation.update = Some(update);
                     settled.exists.then(|| held.image.judge(observation))
                 }
                 (Some(observation), true) => {
                     let update = match observation.content {
-                        Content::Known { sha256, .. } => {
-                            self.updates.written(&path, &sha256).map(|written| {
+                        Content::Known { sha256, .. } => self.updates.with(|updates| {
+                            updates.written(&path, &sha256).map(|written| {
                                 written.is_said = true;
                                 written.update.clone()
                             })
-                        }
+                        }),
                         Content::Undetermined(_) => None,
                     };
                     let update = update.unwrap_or_else(|| {
@@ -606,7 +646,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             if early && judgement.severity > Severity::Info && !held.had_a_chance {
                 held.had_a_chance = true;
-                self.updates.held.insert((path, is_use), held);
+                self.updates.with(|updates| updates.held.insert((path, is_use), held));
                 continue;
             }
             if early {
@@ -614,10 +654,10 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
             }
             out.push((held.order, amended(held, judgement)));
         }
-        self.metrics.updates_waiting(self.updates.held.len());
+        self.count_held();
         out.sort_by_key(|(order, _)| *order);
         for (_, finding) in out {
-            (self.sink)(finding);
+            self.tell(finding);
         }
     }
 }

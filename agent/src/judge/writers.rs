@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::before::in_ticks;
-use super::{FILE_TYPE, Facts, Judge, PROCESSES, REGULAR, same_inode};
+use super::{FILE_TYPE, Facts, Judge, Now, PROCESSES, REGULAR, same_inode};
 use crate::event::{Body, Event, FileOp, FileRef, ProcessId};
 use crate::finding::Finding;
 use crate::recent::Recent;
@@ -87,47 +87,52 @@ fn as_known(process: ProcessId) -> impl Iterator<Item = ProcessId> {
 impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
     /// The tracepoints see no close that an exit or an unmapping makes, so what a process opened for write is kept until its
     /// close is seen, or until it exits.
-    pub(super) fn note_writer(&mut self, event: &Event, op: FileOp, file: &FileRef) {
-        let process = event.task.process;
+    pub(super) async fn note_writer(&self, now: Now<'_, F::Case>, op: FileOp, file: &FileRef) {
+        let process = now.event.task.process;
         match op {
             FileOp::OpenWrite | FileOp::Create | FileOp::MapWrite if file.mode & FILE_TYPE == REGULAR => {
-                self.writes(event, process, file);
+                self.writes(now, process, file).await;
             }
             // Others have it open still, this process perhaps among them.
             FileOp::CloseWrite if file.has_writers => {}
             FileOp::CloseWrite => {
-                for process in as_known(process) {
-                    self.writers.close(process, file);
-                }
+                self.closes(process, file);
             }
             _ => {}
         }
     }
 
     /// A process has a file open for write.
-    pub(super) fn writes(&mut self, event: &Event, process: ProcessId, file: &FileRef) {
-        for first in self.writers.add(process, file) {
+    pub(super) async fn writes(&self, now: Now<'_, F::Case>, process: ProcessId, file: &FileRef) {
+        for first in self.writers.with(|writers| writers.add(process, file)) {
             // Better judged too early than forgotten.
-            self.closed(event, &first);
+            self.closed(now, &first).await;
         }
     }
 
+    fn closes(&self, process: ProcessId, file: &FileRef) {
+        self.writers.with(|writers| as_known(process).for_each(|process| writers.close(process, file)));
+    }
+
     /// Judges what an exiting process had open for write.
-    pub(super) fn close_all(&mut self, event: &Event) {
-        for process in as_known(event.task.process) {
-            for file in self.writers.exit(process) {
-                self.closed(event, &file);
+    pub(super) async fn close_all(&self, now: Now<'_, F::Case>) {
+        for process in as_known(now.event.task.process) {
+            for file in self.writers.with(|writers| writers.exit(process)) {
+                self.closed(now, &file).await;
             }
         }
     }
 
     /// Judges as if the close had been seen at `event`.
-    fn closed(&mut self, event: &Event, file: &FileRef) {
+    async fn closed(&self, now: Now<'_, F::Case>, file: &FileRef) {
+        let event = now.event;
         // It is known as it was when it was opened.
-        let now = self.facts.again(&event.task, file).unwrap_or_else(|| file.clone());
-        let file = &FileRef { has_writers: false, ..now };
+        let again = self.facts.again(now.case, &event.task, file).await.unwrap_or_else(|| file.clone());
+        let file = &FileRef { has_writers: false, ..again };
         let body = Body::File { op: FileOp::CloseWrite, file: file.clone(), target: None, mode: None };
         let close = Event { time_ns: event.time_ns, flavour: event.flavour, task: event.task.clone(), body };
-        self.file(&close, FileOp::CloseWrite, file, None, None);
+        self.silent.with(|silent| silent.forget(file));
+        self.closes(close.task.process, file);
+        self.noted(Now { event: &close, ..now }, FileOp::CloseWrite, file, None, None).await;
     }
 }

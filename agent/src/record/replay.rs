@@ -1,6 +1,8 @@
 //! Answers from a recording.
 
+use std::cell::Cell;
 use std::io::Read;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,132 +12,148 @@ use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
 use crate::judge::{Ancestry, Facts, HostName, ImageSource, Judge, Settled, Unsettled};
 use crate::metrics::Metrics;
+use crate::part::Part;
 use crate::sbom::ImageIndex;
 use crate::workload::{UNKNOWN, Workload};
 
 /// Why a replay cannot answer what the recording agent was not asked: it had another SBOM or none.
 const NOT_ASKED: &str = "the recording does not say: the agent that made it had no reason to look";
 
-/// Answers about the recorded event that was set last.
+/// Answers about recorded events.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    now: Option<Box<Recorded>>,
-    /// Answers about updates that were given for this event.
-    settled: usize,
+    now: Part<Option<Rc<Recorded>>>,
     /// Workloads repeat; the last is kept, so that findings share it.
-    workload: Option<(super::WorkloadSeed, Arc<Workload>)>,
+    workload: Part<Option<(super::WorkloadSeed, Arc<Workload>)>>,
+}
+
+/// What was recorded of an event.
+#[derive(Debug)]
+pub struct Case {
+    recorded: Option<Rc<Recorded>>,
+    /// Answers about updates that were given for this event.
+    settled: Cell<usize>,
 }
 
 impl Replayed {
     /// The event that is judged next, with its answers.
-    pub fn set(&mut self, recorded: Box<Recorded>) {
-        self.now = Some(recorded);
-        self.settled = 0;
+    pub fn set(&self, recorded: Box<Recorded>) {
+        self.now.with(|now| *now = Some(Rc::from(recorded)));
+    }
+}
+
+impl Case {
+    fn answers(&self) -> &[Answer] {
+        self.recorded.as_ref().map(|recorded| recorded.answers.as_slice()).unwrap_or_default()
     }
 
     fn find<T>(&self, pick: impl Fn(&Answer) -> Option<T>) -> Option<T> {
-        self.now.as_ref()?.answers.iter().find_map(pick)
+        self.answers().iter().find_map(pick)
     }
 }
 
 impl Facts for Replayed {
-    fn begin(&mut self, _: &Event) {}
+    type Case = Case;
 
-    fn time(&self) -> SystemTime {
-        self.now.as_ref().map_or(SystemTime::UNIX_EPOCH, |r| r.time)
+    fn begin(&self, _: &Event) -> Case {
+        Case { recorded: self.now.with(|now| now.clone()), settled: Cell::new(0) }
     }
 
-    fn workload(&mut self) -> Arc<Workload> {
-        let seed = self.now.as_ref().and_then(|now| {
-            now.answers.iter().find_map(|a| match a {
-                Answer::Workload(seed) => Some(seed),
-                _ => None,
-            })
+    fn time(&self, case: &Case) -> SystemTime {
+        case.recorded.as_ref().map_or(SystemTime::UNIX_EPOCH, |recorded| recorded.time)
+    }
+
+    fn workload(&self, case: &Case) -> Arc<Workload> {
+        let seed = case.answers().iter().find_map(|a| match a {
+            Answer::Workload(seed) => Some(seed),
+            _ => None,
         });
-        match (seed, &self.workload) {
-            (Some(seed), Some((last, workload))) if seed == last => Arc::clone(workload),
-            (Some(seed), _) => {
-                let workload = Arc::new(Workload::from(seed.clone()));
-                self.workload = Some((seed.clone(), Arc::clone(&workload)));
-                workload
-            }
-            (None, _) => Arc::new(Workload {
+        let Some(seed) = seed else {
+            return Arc::new(Workload {
                 info: Arc::new(WorkloadInfo { id: UNKNOWN.to_owned(), ..WorkloadInfo::default() }),
                 image: None,
                 helps: false,
                 is_host: false,
                 started: None,
                 root: None,
-            }),
-        }
+            });
+        };
+        self.workload.with(|last| match last {
+            Some((last, workload)) if seed == last => Arc::clone(workload),
+            _ => {
+                let workload = Arc::new(Workload::from(seed.clone()));
+                *last = Some((seed.clone(), Arc::clone(&workload)));
+                workload
+            }
+        })
     }
 
-    fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
-        self.find(|a| match a {
+    async fn content(&self, case: &Case, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
+        case.find(|a| match a {
             Answer::Content(path, content) if *path == file.path => Some(content.clone()),
             _ => None,
         })
         .unwrap_or_else(|| Content::Undetermined(Arc::from(NOT_ASKED)))
     }
 
-    fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
-        self.find(|a| match a {
+    async fn resolve(&self, case: &Case, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        case.find(|a| match a {
             Answer::Resolved(path, resolved) if *path == file.path => Some(resolved.clone()),
             _ => None,
         })
         .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
     }
 
-    fn start(&mut self, _: &Task, file: &FileRef) -> Option<Start> {
-        self.find(|a| match a {
+    async fn start(&self, case: &Case, _: &Task, file: &FileRef) -> Option<Start> {
+        case.find(|a| match a {
             Answer::Start(path, start) if *path == file.path => Some(*start),
             _ => None,
         })
         .flatten()
     }
 
-    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
-        self.find(|a| match a {
+    async fn again(&self, case: &Case, _: &Task, file: &FileRef) -> Option<FileRef> {
+        case.find(|a| match a {
             Answer::Again(path, again) if *path == file.path => Some(again.clone()),
             _ => None,
         })
         .flatten()
     }
 
-    fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
-        self.find(|a| match a {
+    async fn program(&self, case: &Case, _: &Task) -> Result<FileRef, Arc<str>> {
+        case.find(|a| match a {
             Answer::Program(program) => Some(program.clone()),
             _ => None,
         })
         .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
     }
 
-    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
-        self.find(|a| match a {
+    async fn owner(&self, case: &Case, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
+        case.find(|a| match a {
             Answer::Owner(path, owner) if *path == file.path => Some(owner.clone()),
             _ => None,
         })
         .flatten()
     }
 
-    fn in_host_root(&mut self, _: &Task) -> bool {
-        let found = self.find(|a| match a {
+    fn in_host_root(&self, case: &Case, _: &Task) -> bool {
+        let found = case.find(|a| match a {
             Answer::InHostRoot(is) => Some(*is),
             _ => None,
         });
         found.unwrap_or(false)
     }
 
-    fn device_written(&mut self, _: u32) -> Option<Vec<FilePath>> {
-        let found = self.find(|a| match a {
+    async fn device_written(&self, case: &Case, _: u32) -> Option<Vec<FilePath>> {
+        let found = case.find(|a| match a {
             Answer::DeviceWritten(points) => Some(points.clone()),
             _ => None,
         });
         found.flatten()
     }
 
-    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
-        let found = self.find(|a| match a {
+    async fn devices_again(&self, case: &Case, opened: &[Opened]) -> Vec<Again> {
+        let found = case.find(|a| match a {
             Answer::DevicesAgain(again) => Some(again.clone()),
             _ => None,
         });
@@ -144,11 +162,9 @@ impl Facts for Replayed {
         again
     }
 
-    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
-        let given = self.settled;
-        self.settled += 1;
-        let answers = self.now.iter().flat_map(|now| &now.answers);
-        let mut settled = answers.filter_map(|a| match a {
+    async fn settle(&self, case: &Case, files: &[Unsettled]) -> Vec<Settled> {
+        let given = case.settled.replace(case.settled.get() + 1);
+        let mut settled = case.answers().iter().filter_map(|a| match a {
             Answer::Settled(settled) => Some(settled.clone()),
             _ => None,
         });
@@ -159,16 +175,16 @@ impl Facts for Replayed {
         settled
     }
 
-    fn host(&mut self) -> Option<Arc<Workload>> {
-        let seed = self.find(|a| match a {
+    fn host(&self, case: &Case) -> Option<Arc<Workload>> {
+        let seed = case.find(|a| match a {
             Answer::Host(seed) => Some(seed.clone()),
             _ => None,
         });
         seed.flatten().map(|seed| Arc::new(Workload::from(seed)))
     }
 
-    fn names(&mut self, workload: &Workload, _: u32, path: &FilePath) -> Vec<FilePath> {
-        self.find(|a| match a {
+    fn names(&self, case: &Case, workload: &Workload, _: u32, path: &FilePath) -> Vec<FilePath> {
+        case.find(|a| match a {
             Answer::Names(is_host, of, names) if *is_host == workload.is_host && of == path => {
                 Some(names.clone())
             }
@@ -177,36 +193,42 @@ impl Facts for Replayed {
         .unwrap_or_default()
     }
 
-    fn host_name(&mut self, _: &Task, _: u32, _: Option<&FilePath>, used: &FilePath) -> HostName {
-        let found = self.find(|a| match a {
+    fn host_name(&self, case: &Case, _: &Task, _: u32, _: Option<&FilePath>, used: &FilePath) -> HostName {
+        let found = case.find(|a| match a {
             Answer::HostName(of, name) if of == used => Some(name.clone()),
             _ => None,
         });
         found.unwrap_or(HostName::Used)
     }
 
-    fn is_private(&mut self, _: &Task, dev: u32) -> bool {
-        self.find(|a| matches!(a, Answer::Private(of) if *of == dev).then_some(())).is_some()
+    fn is_private(&self, case: &Case, _: &Task, dev: u32) -> bool {
+        case.find(|a| matches!(a, Answer::Private(of) if *of == dev).then_some(())).is_some()
     }
 
-    fn is_at(&mut self, _: &Workload, name: &FilePath, _: &FileRef) -> bool {
-        let found = self.find(|a| match a {
+    async fn is_at(&self, case: &Case, _: &Workload, name: &FilePath, _: &FileRef) -> bool {
+        let found = case.find(|a| match a {
             Answer::IsAt(of, is) if of == name => Some(*is),
             _ => None,
         });
         found.unwrap_or(false)
     }
 
-    fn listed_name(&mut self, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<FilePath> {
-        self.find(|a| match a {
+    async fn listed_name(
+        &self,
+        case: &Case,
+        _: &Workload,
+        _: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<FilePath> {
+        case.find(|a| match a {
             Answer::Listed(path, listed) if *path == file.path => Some(listed.clone()),
             _ => None,
         })
         .flatten()
     }
 
-    fn ancestry(&mut self, task: &Task) -> Ancestry {
-        self.find(|a| match a {
+    fn ancestry(&self, case: &Case, task: &Task) -> Ancestry {
+        case.find(|a| match a {
             Answer::Ancestry(ancestry) => Some(ancestry.clone()),
             _ => None,
         })
@@ -251,7 +273,7 @@ pub fn replay<R: Read>(
 ) -> Result<Done, RecordingError> {
     let mut done = Done::default();
     let mut findings = 0;
-    let mut judge = Judge::new(Replayed::default(), source, metrics, |mut finding| {
+    let judge = Judge::new(Replayed::default(), source, metrics, |mut finding| {
         findings += 1;
         finding.sequence = findings;
         sink(finding);

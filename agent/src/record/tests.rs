@@ -23,11 +23,12 @@ const IMAGE: Sha256 = Sha256([9; 32]);
 struct World;
 
 impl Facts for World {
-    fn begin(&mut self, _: &Event) {}
-    fn time(&self) -> SystemTime {
+    type Case = ();
+    fn begin(&self, _: &Event) {}
+    fn time(&self, (): &()) -> SystemTime {
         SystemTime::UNIX_EPOCH + std::time::Duration::new(1_700_000_000, 123)
     }
-    fn workload(&mut self) -> Arc<Workload> {
+    fn workload(&self, (): &()) -> Arc<Workload> {
         let info = WorkloadInfo {
             id: "host".into(),
             image_digest: format!("sha256:{IMAGE}"),
@@ -44,7 +45,7 @@ impl Facts for World {
             root,
         })
     }
-    fn content(&mut self, _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
+    async fn content(&self, (): &(), _: &Task, file: &FileRef, _: Action, _: bool) -> Content {
         match file.path.as_bytes() {
             path if path.ends_with(b"true") || path == b"/usr/bin/dpkg" => Content::Known {
                 sha256: Sha256([1; 32]),
@@ -61,36 +62,36 @@ impl Facts for World {
             },
         }
     }
-    fn resolve(&mut self, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+    async fn resolve(&self, (): &(), _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
         Ok(FileRef { path: "/srv/s.sh".into(), by_name: false, ..file.clone() })
     }
-    fn start(&mut self, _: &Task, file: &FileRef) -> Option<Start> {
+    async fn start(&self, (): &(), _: &Task, file: &FileRef) -> Option<Start> {
         Some(if file.path.as_bytes().ends_with(b".so") { Start::Program } else { Start::Data })
     }
-    fn again(&mut self, _: &Task, file: &FileRef) -> Option<FileRef> {
+    async fn again(&self, (): &(), _: &Task, file: &FileRef) -> Option<FileRef> {
         Some(file.clone())
     }
-    fn program(&mut self, _: &Task) -> Result<FileRef, Arc<str>> {
+    async fn program(&self, (): &(), _: &Task) -> Result<FileRef, Arc<str>> {
         Ok(file("/opt/before"))
     }
-    fn owner(&mut self, _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
+    async fn owner(&self, (): &(), _: &Workload, _: &Arc<ImageIndex>, _: &FileRef) -> Option<Owner> {
         None
     }
-    fn in_host_root(&mut self, _: &Task) -> bool {
+    fn in_host_root(&self, (): &(), _: &Task) -> bool {
         true
     }
-    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
+    async fn device_written(&self, (): &(), device: u32) -> Option<Vec<FilePath>> {
         Some(if device == 0 { Vec::new() } else { vec!["/".into()] })
     }
-    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
+    async fn devices_again(&self, (): &(), opened: &[Opened]) -> Vec<Again> {
         vec![Again::Mounted(vec!["/".into()]); opened.len()]
     }
-    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
+    async fn settle(&self, (): &(), files: &[Unsettled]) -> Vec<Settled> {
         let digest = Some(PackageDigest::Sha256(Sha256([2; 32])));
         let owner = Some(Owner { package: "new 1".into(), digest });
         vec![Settled { exists: true, content: None, owner }; files.len()]
     }
-    fn ancestry(&mut self, task: &Task) -> Ancestry {
+    fn ancestry(&self, (): &(), task: &Task) -> Ancestry {
         let parent =
             ProcessInfo { comm: "sh".into(), exe: Arc::new("/bin/sh".into()), ..ProcessInfo::default() };
         (ProcessInfo { id: task.process, comm: "x".into(), ..ProcessInfo::default() }, vec![parent])
@@ -173,7 +174,7 @@ fn record(to: &Path) -> (Vec<Finding>, Written) {
     let mut findings = Vec::new();
     let recording = Recording::create(to, Metrics::new()).expect("a private directory");
     let facts = Recorder::new(World, Some(recording));
-    let mut judge = Judge::new(facts, Box::new(image), Metrics::new(), |f| findings.push(f));
+    let judge = Judge::new(facts, Box::new(image), Metrics::new(), |f| findings.push(f));
     events().iter().for_each(|e| judge.event(e));
     judge.finish();
     let written = judge.facts().finish().expect("a recording");
@@ -246,7 +247,7 @@ fn another_sbom_makes_no_attested_file_of_one_that_was_not_looked_at() {
     let no_sbom = |_: &Digests| Arc::new(Image::new(IMAGE, ImageState::NoSbom));
     let facts =
         Recorder::new(World, Some(Recording::create(&path, Metrics::new()).expect("a private directory")));
-    let mut judge = Judge::new(facts, Box::new(no_sbom), Metrics::new(), |_| {});
+    let judge = Judge::new(facts, Box::new(no_sbom), Metrics::new(), |_| {});
     events().iter().for_each(|e| judge.event(e));
     drop(judge);
     let (again, done) = replayed(&path);

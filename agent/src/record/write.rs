@@ -17,6 +17,7 @@ use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task
 use crate::judge::{Ancestry, Facts, HostName, Settled, Unsettled};
 use crate::metrics::Metrics;
 use crate::new_file::NewFile;
+use crate::part::Part;
 use crate::sbom::ImageIndex;
 use crate::workload::Workload;
 
@@ -212,167 +213,206 @@ impl Disk {
 #[derive(Debug)]
 pub struct Recorder<F> {
     facts: F,
-    recording: Option<Recording>,
-    now: Option<Box<Recorded>>,
+    recording: Part<Option<Recording>>,
+}
+
+/// What is known of an event, and what was answered about it.
+#[derive(Debug)]
+pub struct Case<C> {
+    of: C,
+    recorded: Part<Option<Box<Recorded>>>,
+}
+
+impl<C> Case<C> {
+    fn note(&self, answer: impl FnOnce() -> Answer) {
+        self.recorded.with(|recorded| {
+            if let Some(recorded) = recorded {
+                recorded.answers.push(answer());
+            }
+        });
+    }
 }
 
 impl<F: Facts> Recorder<F> {
     /// Answers as `facts` do and writes it down if there is a recording.
     pub fn new(facts: F, recording: Option<Recording>) -> Self {
-        Self { facts, recording, now: None }
+        Self { facts, recording: Part::new(recording) }
     }
 
     /// Where the answers come from.
-    pub fn inner(&mut self) -> &mut F {
-        &mut self.facts
+    pub fn inner(&self) -> &F {
+        &self.facts
     }
 
     /// Closes the recording and says what came of it.
-    pub fn finish(&mut self) -> Option<Written> {
-        self.recording.take().map(|mut recording| recording.finish())
-    }
-
-    fn note(&mut self, answer: impl FnOnce() -> Answer) {
-        if let Some(now) = &mut self.now {
-            now.answers.push(answer());
-        }
+    pub fn finish(&self) -> Option<Written> {
+        self.recording.with(Option::take).map(|mut recording| recording.finish())
     }
 }
 
 impl<F: Facts> Facts for Recorder<F> {
-    fn begin(&mut self, event: &Event) {
-        self.facts.begin(event);
-        if self.recording.is_some() {
-            let time = self.facts.time();
-            self.now = Some(Box::new(Recorded { event: event.clone(), time, answers: SmallVec::new() }));
+    type Case = Case<F::Case>;
+
+    fn begin(&self, event: &Event) -> Self::Case {
+        let of = self.facts.begin(event);
+        let is_recorded = self.recording.with(|recording| recording.is_some());
+        let recorded = is_recorded.then(|| {
+            let time = self.facts.time(&of);
+            Box::new(Recorded { event: event.clone(), time, answers: SmallVec::new() })
+        });
+        Case { of, recorded: Part::new(recorded) }
+    }
+
+    fn end(&self, case: &Self::Case) {
+        self.facts.end(&case.of);
+        if let Some(recorded) = case.recorded.with(Option::take) {
+            self.recording.with(|recording| {
+                if let Some(recording) = recording {
+                    recording.offer(&Frame::Event(recorded));
+                }
+            });
         }
     }
 
-    fn end(&mut self) {
-        self.facts.end();
-        if let (Some(recording), Some(now)) = (&self.recording, self.now.take()) {
-            recording.offer(&Frame::Event(now));
-        }
+    fn time(&self, case: &Self::Case) -> SystemTime {
+        self.facts.time(&case.of)
     }
 
-    fn time(&self) -> SystemTime {
-        self.facts.time()
-    }
-
-    fn workload(&mut self) -> Arc<Workload> {
-        let workload = self.facts.workload();
-        self.note(|| Answer::Workload(WorkloadSeed::from(&*workload)));
+    fn workload(&self, case: &Self::Case) -> Arc<Workload> {
+        let workload = self.facts.workload(&case.of);
+        case.note(|| Answer::Workload(WorkloadSeed::from(&*workload)));
         workload
     }
 
-    fn content(&mut self, task: &Task, file: &FileRef, action: Action, weak: bool) -> Content {
-        let content = self.facts.content(task, file, action, weak);
-        self.note(|| Answer::Content(file.path.clone(), content.clone()));
+    async fn content(
+        &self,
+        case: &Self::Case,
+        task: &Task,
+        file: &FileRef,
+        action: Action,
+        weak: bool,
+    ) -> Content {
+        let content = self.facts.content(&case.of, task, file, action, weak).await;
+        case.note(|| Answer::Content(file.path.clone(), content.clone()));
         content
     }
 
-    fn resolve(&mut self, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
-        let resolved = self.facts.resolve(task, file);
-        self.note(|| Answer::Resolved(file.path.clone(), resolved.clone()));
+    async fn resolve(&self, case: &Self::Case, task: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
+        let resolved = self.facts.resolve(&case.of, task, file).await;
+        case.note(|| Answer::Resolved(file.path.clone(), resolved.clone()));
         resolved
     }
 
-    fn start(&mut self, task: &Task, file: &FileRef) -> Option<Start> {
-        let start = self.facts.start(task, file);
-        self.note(|| Answer::Start(file.path.clone(), start));
+    async fn start(&self, case: &Self::Case, task: &Task, file: &FileRef) -> Option<Start> {
+        let start = self.facts.start(&case.of, task, file).await;
+        case.note(|| Answer::Start(file.path.clone(), start));
         start
     }
 
-    fn again(&mut self, task: &Task, file: &FileRef) -> Option<FileRef> {
-        let again = self.facts.again(task, file);
-        self.note(|| Answer::Again(file.path.clone(), again.clone()));
+    async fn again(&self, case: &Self::Case, task: &Task, file: &FileRef) -> Option<FileRef> {
+        let again = self.facts.again(&case.of, task, file).await;
+        case.note(|| Answer::Again(file.path.clone(), again.clone()));
         again
     }
 
-    fn program(&mut self, task: &Task) -> Result<FileRef, Arc<str>> {
-        let program = self.facts.program(task);
-        self.note(|| Answer::Program(program.clone()));
+    async fn program(&self, case: &Self::Case, task: &Task) -> Result<FileRef, Arc<str>> {
+        let program = self.facts.program(&case.of, task).await;
+        case.note(|| Answer::Program(program.clone()));
         program
     }
 
-    fn owner(&mut self, workload: &Workload, index: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {
-        let owner = self.facts.owner(workload, index, file);
-        self.note(|| Answer::Owner(file.path.clone(), owner.clone()));
+    async fn owner(
+        &self,
+        case: &Self::Case,
+        workload: &Workload,
+        index: &Arc<ImageIndex>,
+        file: &FileRef,
+    ) -> Option<Owner> {
+        let owner = self.facts.owner(&case.of, workload, index, file).await;
+        case.note(|| Answer::Owner(file.path.clone(), owner.clone()));
         owner
     }
 
-    fn in_host_root(&mut self, task: &Task) -> bool {
-        let is = self.facts.in_host_root(task);
-        self.note(|| Answer::InHostRoot(is));
+    fn in_host_root(&self, case: &Self::Case, task: &Task) -> bool {
+        let is = self.facts.in_host_root(&case.of, task);
+        case.note(|| Answer::InHostRoot(is));
         is
     }
 
-    fn device_written(&mut self, device: u32) -> Option<Vec<FilePath>> {
-        let points = self.facts.device_written(device);
-        self.note(|| Answer::DeviceWritten(points.clone()));
+    async fn device_written(&self, case: &Self::Case, device: u32) -> Option<Vec<FilePath>> {
+        let points = self.facts.device_written(&case.of, device).await;
+        case.note(|| Answer::DeviceWritten(points.clone()));
         points
     }
 
-    fn devices_again(&mut self, opened: &[Opened]) -> Vec<Again> {
-        let again = self.facts.devices_again(opened);
-        self.note(|| Answer::DevicesAgain(again.clone()));
+    async fn devices_again(&self, case: &Self::Case, opened: &[Opened]) -> Vec<Again> {
+        let again = self.facts.devices_again(&case.of, opened).await;
+        case.note(|| Answer::DevicesAgain(again.clone()));
         again
     }
 
-    fn settle(&mut self, files: &[Unsettled]) -> Vec<Settled> {
-        let settled = self.facts.settle(files);
-        self.note(|| Answer::Settled(settled.clone()));
+    async fn settle(&self, case: &Self::Case, files: &[Unsettled]) -> Vec<Settled> {
+        let settled = self.facts.settle(&case.of, files).await;
+        case.note(|| Answer::Settled(settled.clone()));
         settled
     }
 
-    fn host(&mut self) -> Option<Arc<Workload>> {
-        let host = self.facts.host();
-        self.note(|| Answer::Host(host.as_deref().map(WorkloadSeed::from)));
+    fn host(&self, case: &Self::Case) -> Option<Arc<Workload>> {
+        let host = self.facts.host(&case.of);
+        case.note(|| Answer::Host(host.as_deref().map(WorkloadSeed::from)));
         host
     }
 
-    fn names(&mut self, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
-        let names = self.facts.names(workload, dev, path);
-        self.note(|| Answer::Names(workload.is_host, path.clone(), names.clone()));
+    fn names(&self, case: &Self::Case, workload: &Workload, dev: u32, path: &FilePath) -> Vec<FilePath> {
+        let names = self.facts.names(&case.of, workload, dev, path);
+        case.note(|| Answer::Names(workload.is_host, path.clone(), names.clone()));
         names
     }
 
-    fn host_name(&mut self, task: &Task, dev: u32, place: Option<&FilePath>, used: &FilePath) -> HostName {
-        let name = self.facts.host_name(task, dev, place, used);
+    fn host_name(
+        &self,
+        case: &Self::Case,
+        task: &Task,
+        dev: u32,
+        place: Option<&FilePath>,
+        used: &FilePath,
+    ) -> HostName {
+        let name = self.facts.host_name(&case.of, task, dev, place, used);
         if name != HostName::Used {
-            self.note(|| Answer::HostName(used.clone(), name.clone()));
+            case.note(|| Answer::HostName(used.clone(), name.clone()));
         }
         name
     }
 
-    fn is_private(&mut self, task: &Task, dev: u32) -> bool {
-        let is = self.facts.is_private(task, dev);
+    fn is_private(&self, case: &Self::Case, task: &Task, dev: u32) -> bool {
+        let is = self.facts.is_private(&case.of, task, dev);
         if is {
-            self.note(|| Answer::Private(dev));
+            case.note(|| Answer::Private(dev));
         }
         is
     }
 
-    fn is_at(&mut self, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
-        let is = self.facts.is_at(workload, name, file);
-        self.note(|| Answer::IsAt(name.clone(), is));
+    async fn is_at(&self, case: &Self::Case, workload: &Workload, name: &FilePath, file: &FileRef) -> bool {
+        let is = self.facts.is_at(&case.of, workload, name, file).await;
+        case.note(|| Answer::IsAt(name.clone(), is));
         is
     }
 
-    fn listed_name(
-        &mut self,
+    async fn listed_name(
+        &self,
+        case: &Self::Case,
         workload: &Workload,
         index: &Arc<ImageIndex>,
         file: &FileRef,
     ) -> Option<FilePath> {
-        let listed = self.facts.listed_name(workload, index, file);
-        self.note(|| Answer::Listed(file.path.clone(), listed.clone()));
+        let listed = self.facts.listed_name(&case.of, workload, index, file).await;
+        case.note(|| Answer::Listed(file.path.clone(), listed.clone()));
         listed
     }
 
-    fn ancestry(&mut self, task: &Task) -> Ancestry {
-        let ancestry = self.facts.ancestry(task);
-        self.note(|| Answer::Ancestry(ancestry.clone()));
+    fn ancestry(&self, case: &Self::Case, task: &Task) -> Ancestry {
+        let ancestry = self.facts.ancestry(&case.of, task);
+        case.note(|| Answer::Ancestry(ancestry.clone()));
         ancestry
     }
 }

@@ -64,7 +64,7 @@ fn what_has_run_another_program_by_then_is_left_out() {
 
 #[test]
 fn what_was_not_looked_at_is_lost() {
-    let mut b = Bench::new();
+    let b = Bench::new();
     b.judge.running_is_judged(Flavour::Lsm, 2);
     let found = b.found.take();
     assert_eq!(verdicts(&found), one(Kind::Lost, Verdict::Loss, ""));
@@ -207,7 +207,7 @@ fn no_watch_of_what_was_open_before_is_taken_by_another_file_of_the_same_path() 
                 file.identity.ino += if dev == own { number } else { 0 };
                 file
             };
-            let held = |b: &Bench| b.judge.held.devices();
+            let held = |b: &Bench| b.judge.held.with(|held| held.devices());
             for dev in [first, own + listed - first] {
                 let (role, processes) = (Role::Written, vec![started(5, 0)]);
                 b.event(5, Body::Running { file: of(dev, 0, true), role, processes });
