@@ -21,7 +21,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use muster::config::{self, Config};
 use muster::devices::{Again, Opened};
-use muster::event::{Action, Content, DigestOrigin, Event, FilePath, FileRef, Owner, Start, Task};
+use muster::event::{Action, Content, DigestOrigin, Event, FilePath, FileRef, Owner, Start, Task, Unread};
 use muster::finding::{Sha256, WorkloadInfo};
 use muster::images::{Digests, Image, ImageState, Images};
 use muster::judge::{Ancestry, Facts, Judge, Settled, Unsettled};
@@ -81,7 +81,7 @@ impl Facts for World {
                 weak: None,
                 doubt: None,
             },
-            None => Content::Undetermined("not read".into()),
+            None => Content::Undetermined(Unread::Gone),
         }
     }
     async fn resolve(&self, (): &(), _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::finding::Sha256;
+pub use crate::unread::Unread;
 
 /// A path as the workload sees it: bytes, absolute unless said otherwise, never assumed to be UTF-8.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -601,8 +602,8 @@ pub enum Content {
         /// Why this may not be what ran, or was mapped.
         doubt: Option<Doubt>,
     },
-    /// The content could not be read in time; the text says why.
-    Undetermined(Arc<str>),
+    /// The content could not be read in time.
+    Undetermined(Unread),
 }
 
 /// Why a content that was found may not be the one that ran. It is enough to accuse a file, and not to acquit it.

@@ -39,5 +39,6 @@ pub mod recent;
 pub mod record;
 pub mod sbom;
 pub mod sensor;
+mod unread;
 pub mod verdict;
 pub mod workload;

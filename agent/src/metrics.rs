@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::event::{Class, Flavour, Kind, Unhashed};
+use crate::event::{Class, Flavour, Kind, Unhashed, Unread};
 use crate::finding::{Finding, Severity, Verdict};
 use family::{Labels, counter, counters, gauge, gauges, histogram, histograms};
 
@@ -55,25 +55,6 @@ pub enum Stage {
     Published,
     /// Reading and hashing one file.
     Digest,
-}
-
-/// Why a digest stayed unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undetermined {
-    /// The file, or the process through which it is reached, was gone.
-    Gone,
-    /// Another file is under that name now, or the content changed while it was read.
-    Changed,
-    /// It may not be read.
-    Denied,
-    /// It is larger than what the agent reads.
-    TooLarge,
-    /// More bytes changed than are read in time.
-    OverBudget,
-    /// A program serves its content.
-    Served,
-    /// It could not be read for another reason.
-    Error,
 }
 
 /// What became of a finding about a file that the host's package manager wrote.
@@ -184,7 +165,7 @@ pub struct Metrics {
     digest_hits: [Counter; 2],
     digest_misses: Counter,
     digest_read: Counter,
-    digest_undetermined: [Counter; 7],
+    digest_undetermined: [Counter; Unread::LABELS.len()],
     digest_left: [Counter; 4],
     documents: [Counter; 2],
     askings: [Counter; 3],
@@ -261,8 +242,7 @@ impl Metrics {
                 r,
                 "digest_undetermined",
                 "Files whose content could not be determined",
-                ["gone", "changed", "denied", "too_large", "over_budget", "served", "error"]
-                    .map(|reason| [("reason", reason)]),
+                Unread::LABELS.map(|reason| [("reason", reason)]),
             ),
             digest_left: counters(
                 r,
@@ -474,8 +454,8 @@ impl Metrics {
     }
 
     /// A file's content could not be determined.
-    pub fn digest_undetermined(&self, reason: Undetermined) {
-        self.digest_undetermined[reason as usize].inc();
+    pub fn digest_undetermined(&self, reason: &Unread) {
+        self.digest_undetermined[reason.label()].inc();
     }
 
     /// A document was verified, parsed and taken.

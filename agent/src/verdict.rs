@@ -211,7 +211,6 @@ fn by_sbom(observation: &Observation, index: &ImageIndex) -> Judgement {
     let (sha256, weak) = match &observation.content {
         Content::Known { sha256, weak, .. } => (sha256, weak.as_deref()),
         Content::Undetermined(why) => {
-            let why = in_words(why);
             let reason = match &path {
                 Some(_) => {
                     format!("the SBOM has a file here, but what it holds could not be determined: {why}")
@@ -462,24 +461,6 @@ fn unknown(
     };
     let severity = severity::of_new(observation, coverage);
     Judgement::new(Verdict::Unauthorized, severity, format!("{what}, and {whence}"))
-}
-
-/// The names of [`digest::Reason`](crate::digest::Reason), for people; other texts as they are.
-fn in_words(why: &str) -> &str {
-    match why {
-        "gone" => "it was gone before it could be read",
-        "replaced" => "another file had taken its place, or it had changed, before it could be read",
-        "changed_while_read" => "it changed while it was read",
-        "too_large" => "it is larger than what the agent reads, or mostly hole",
-        "over_budget" => {
-            "so much else was changed, or run by its workload, that there was no time to read it"
-        }
-        "served" => "its content is served by a program, which may give each reader another",
-        "permission" => "the agent may not read it",
-        "not_regular" => "it is no regular file",
-        "io" => "reading it failed",
-        other => other,
-    }
 }
 
 fn short(sha256: &Sha256) -> String {

@@ -7,9 +7,9 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use md5::{Digest as _, Md5};
 use nix::sys::stat::{FileStat, fstat};
 
-use super::Reason;
 use super::holes::is_hollow;
 use super::open::{ctime_ns, mtime_ns, size};
+use crate::event::Unread;
 use crate::event::WeakDigests;
 use crate::finding::Sha256;
 use crate::metrics::Metrics;
@@ -20,7 +20,7 @@ pub const MAX_FILE_BYTES: u64 = 1 << 30;
 pub(super) const BUFFER: usize = 256 << 10;
 
 /// Hashes the whole file. `before` is its state before; a state that differs afterwards, or another number of bytes
-/// than its size, is [`Reason::ChangedWhileRead`]. The content of a program that `runs` is guarded by the kernel, so its ctime
+/// than its size, is [`Unread::ChangedWhileRead`]. The content of a program that `runs` is guarded by the kernel, so its ctime
 /// may move (it is unlinked, or linked) if its mtime does not.
 pub(super) fn hash(
     mut file: &File,
@@ -29,12 +29,12 @@ pub(super) fn hash(
     weak: bool,
     runs: bool,
     metrics: &Metrics,
-) -> Result<(Sha256, Option<WeakDigests>), Reason> {
+) -> Result<(Sha256, Option<WeakDigests>), Unread> {
     if size(before) > MAX_FILE_BYTES {
-        return Err(Reason::TooLarge);
+        return Err(Unread::TooLarge);
     }
     if is_hollow(file, before) {
-        return Err(Reason::TooLarge);
+        return Err(Unread::TooLarge);
     }
     let mut sha256 = Context::new(&SHA256);
     let mut others = weak.then(|| (Context::new(&SHA1_FOR_LEGACY_USE_ONLY), Md5::new()));
@@ -43,13 +43,13 @@ pub(super) fn hash(
         let read = match file.read(buffer) {
             Ok(read) => read,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Reason::of(&e)),
+            Err(e) => return Err(Unread::from(&e)),
         };
         let bytes = &buffer[..read];
         metrics.digest_read(read);
         match u64::try_from(read).ok().and_then(|read| left.checked_sub(read)) {
             Some(rest) => left = rest,
-            None => return Err(Reason::ChangedWhileRead),
+            None => return Err(Unread::ChangedWhileRead),
         }
         if read == 0 {
             break;
@@ -60,13 +60,13 @@ pub(super) fn hash(
             md5.update(bytes);
         }
     }
-    let after = fstat(file).map_err(|e| Reason::of(&e.into()))?;
+    let after = fstat(file).map_err(|e| Unread::from(&e.into()))?;
     let touched = match runs {
         true => mtime_ns(&after) != mtime_ns(before),
         false => ctime_ns(&after) != ctime_ns(before),
     };
     if left != 0 || size(&after) != size(before) || touched {
-        return Err(Reason::ChangedWhileRead);
+        return Err(Unread::ChangedWhileRead);
     }
     let mut out = Sha256::default();
     out.0.copy_from_slice(sha256.finish().as_ref());

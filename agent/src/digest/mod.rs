@@ -1,7 +1,7 @@
 //! SHA-256 of an observed file: from the kernel when it can, else from the opened file, cached and invalidated.
 //!
 //! What is read must be what the event saw: the opened file must have the event's inode, device, size and ctime, and
-//! be unchanged by the time it has been read. Else the content is undetermined, with a [`Reason`]. Two cases differ:
+//! be unchanged by the time it has been read. Else the content is undetermined, with an [`Unread`]. Two cases differ:
 //!
 //! * A running program opened through `/proc/<pid>/exe` may have another ctime, if its size is the same and its mtime is not
 //!   newer than the event: unlinking it or giving it a further name changes the ctime, and while it runs the
@@ -45,10 +45,10 @@ use self::linked::Linked;
 use self::open::{Found, Sameness, Ways, size};
 use crate::event::{
     Action, Content, DigestOrigin, Doubt, FileIdentity, FileOp, FilePath, FileRef, Inode, Place, ProcessId,
-    Start, Task, WeakDigests,
+    Start, Task, Unread, WeakDigests,
 };
 use crate::finding::Sha256;
-use crate::metrics::{Metrics, Undetermined};
+use crate::metrics::Metrics;
 use crate::order::Order;
 use crate::proc::Proc;
 use crate::recent::Recent;
@@ -60,83 +60,6 @@ const MAX_CACHED: usize = 32_768;
 const SETTLED: Duration = Duration::from_millis(50);
 /// How much later a change may come and still have the same time: two ticks of the slowest kernel clock (`HZ=100`).
 const TICKS: Duration = Duration::from_millis(20);
-
-/// Why a content is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The file, or the process through which it is reached, was gone.
-    Gone,
-    /// Another file is there now, or the file changed since the event.
-    Replaced,
-    /// It changed while it was read.
-    ChangedWhileRead,
-    /// Larger than [`MAX_FILE_BYTES`], or mostly hole.
-    TooLarge,
-    /// So much else changed, or was run by its workload, that there was no time to find or to read it.
-    OverBudget,
-    /// A program serves its content.
-    Served,
-    /// It may not be read.
-    Permission,
-    /// No regular file.
-    NotRegular,
-    /// It could not be read.
-    Io,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 9] = [
-        Self::Gone,
-        Self::Replaced,
-        Self::ChangedWhileRead,
-        Self::TooLarge,
-        Self::OverBudget,
-        Self::Served,
-        Self::Permission,
-        Self::NotRegular,
-        Self::Io,
-    ];
-
-    /// The reason's name, the text of [`Content::Undetermined`].
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::Replaced => "replaced",
-            Self::ChangedWhileRead => "changed_while_read",
-            Self::TooLarge => "too_large",
-            Self::OverBudget => "over_budget",
-            Self::Served => "served",
-            Self::Permission => "permission",
-            Self::NotRegular => "not_regular",
-            Self::Io => "io",
-        }
-    }
-
-    fn metric(self) -> Undetermined {
-        match self {
-            Self::Gone => Undetermined::Gone,
-            Self::Replaced | Self::ChangedWhileRead => Undetermined::Changed,
-            Self::TooLarge => Undetermined::TooLarge,
-            Self::OverBudget => Undetermined::OverBudget,
-            Self::Served => Undetermined::Served,
-            Self::Permission => Undetermined::Denied,
-            Self::NotRegular | Self::Io => Undetermined::Error,
-        }
-    }
-
-    fn of(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Gone,
-            io::ErrorKind::PermissionDenied => Self::Permission,
-            // Symbolic links in a circle where the event had a file.
-            _ if error.raw_os_error() == Some(nix::libc::ELOOP) => Self::Replaced,
-            _ if error.raw_os_error() == Some(nix::libc::ESRCH) => Self::Gone,
-            io::ErrorKind::QuotaExceeded => Self::OverBudget,
-            _ => Self::Io,
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Cached {
@@ -156,7 +79,6 @@ pub struct Digests {
     buffer: Box<[u8]>,
     /// For changed files.
     budget: Budget,
-    reasons: [Arc<str>; Reason::ALL.len()],
     metrics: Arc<Metrics>,
     stand_in: Option<u32>,
     /// When the event was, by the wall clock and since boot.
@@ -187,7 +109,6 @@ impl Digests {
             linked: Linked::new(),
             buffer: vec![0; hash::BUFFER].into(),
             budget: Budget::new(Instant::now()),
-            reasons: Reason::ALL.map(|r| Arc::from(r.as_str())),
             metrics,
             stand_in: None,
             at: SystemTime::UNIX_EPOCH,
@@ -234,10 +155,9 @@ impl Digests {
                 Content::Known { sha256, origin: DigestOrigin::Agent, weak, doubt }
             }
             Err(reason) => {
-                let index = Reason::ALL.iter().position(|r| *r == reason).unwrap_or_default();
-                self.metrics.digest_undetermined(reason.metric());
+                self.metrics.digest_undetermined(&reason);
                 debug!(path = %file.path, tgid = task.process.tgid, reason = reason.as_str(), "content undetermined");
-                Content::Undetermined(Arc::clone(&self.reasons[index]))
+                Content::Undetermined(reason)
             }
         }
     }
@@ -329,7 +249,7 @@ impl Digests {
             let mut head = Vec::with_capacity(32);
             match found.read() {
                 Ok(opened) => opened.take(Start::BYTES).read_to_end(&mut head).ok()?,
-                Err(Reason::NotRegular) => return Some(Start::Data),
+                Err(Unread::NotRegular) => return Some(Start::Data),
                 Err(_) => continue,
             };
             return Some(Start::of(&head));
@@ -364,7 +284,7 @@ impl Digests {
         let found = match self.ways.in_root(process, path.as_bytes(), false) {
             Ok(found) => found,
             // What cannot be looked at is not gone.
-            Err(error) => return (Reason::of(&error) != Reason::Gone, None),
+            Err(error) => return (Unread::from(&error) != Unread::Gone, None),
         };
         if !found.is_regular() {
             return (false, None);
@@ -378,7 +298,7 @@ impl Digests {
                     let weak = weak.map(Arc::new);
                     Content::Known { sha256, origin: DigestOrigin::Agent, weak, doubt: None }
                 }
-                Err(reason) => Content::Undetermined(Arc::from(reason.as_str())),
+                Err(reason) => Content::Undetermined(reason),
             }
         });
         (true, content)
@@ -432,7 +352,7 @@ impl Digests {
         file: &FileRef,
         action: Action,
         weak: bool,
-    ) -> Result<(Sha256, Option<Arc<WeakDigests>>, bool), Reason> {
+    ) -> Result<(Sha256, Option<Arc<WeakDigests>>, bool), Unread> {
         let start = Instant::now();
         // Before it is read: what changes after that has a later time then.
         let settled = is_settled(&file.identity);
@@ -453,22 +373,22 @@ impl Digests {
         file: &FileRef,
         action: Action,
         weak: bool,
-    ) -> Result<Hashed, Reason> {
+    ) -> Result<Hashed, Unread> {
         if file.served {
             // Even looking it up may wait for that program.
-            return Err(Reason::Served);
+            return Err(Unread::Served);
         }
-        let mut reason = Reason::Gone;
+        let mut reason = Unread::Gone;
         for way in ways(file, action) {
             let Some(found) = self.follow(*way, task, file) else { continue };
             let result = found
-                .map_err(|e| Reason::of(&e))
+                .map_err(|e| Unread::from(&e))
                 .and_then(|found| self.hash(*way, &found, file, action, weak));
             match result {
                 Ok(hashed) => return Ok(hashed),
                 // That a file is gone says less than what was found on another way.
-                Err(Reason::Gone) => {}
-                Err(Reason::Replaced) if reason != Reason::Gone => {}
+                Err(Unread::Gone) => {}
+                Err(Unread::Replaced) if reason != Unread::Gone => {}
                 Err(other) => reason = other,
             }
         }
@@ -503,7 +423,7 @@ impl Digests {
         file: &FileRef,
         action: Action,
         weak: bool,
-    ) -> Result<Hashed, Reason> {
+    ) -> Result<Hashed, Unread> {
         let sameness = found.compare(&file.identity);
         let is_change = matches!(action, Action::Change(_));
         let unwritten = if is_change { self.unwritten(file) } else { None };
@@ -519,7 +439,7 @@ impl Digests {
             Sameness::Changed => (false, false),
         };
         if !accepted {
-            return Err(Reason::Replaced);
+            return Err(Unread::Replaced);
         }
         let opened = found.read()?;
         let (bytes, now) = (size(&found.stat), Instant::now());
@@ -531,13 +451,13 @@ impl Digests {
             false => self.ways.allowances.read(bytes, now),
         };
         if !enough {
-            return Err(Reason::OverBudget);
+            return Err(Unread::OverBudget);
         }
         let runs = way == Way::Exe;
         let (sha256, weak) = hash::hash(&opened, &found.stat, &mut self.buffer, weak, runs, &self.metrics)?;
         // Asked last: what was written until now is in there.
         if is_change && self.unwritten(file) == Some(false) {
-            return Err(Reason::Replaced);
+            return Err(Unread::Replaced);
         }
         Ok(Hashed { sha256, weak, exact })
     }

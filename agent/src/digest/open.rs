@@ -18,8 +18,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 
-use super::Reason;
 use super::budget::Allowances;
+use crate::event::Unread;
 use crate::event::{FileIdentity, FileRef, Task};
 
 /// Open files of a process, or its mappings, that are looked at.
@@ -54,16 +54,16 @@ impl Found {
     }
 
     /// The same file, for reading. What a program serves is not opened: it may answer each reader differently, or never.
-    pub(super) fn read(&self) -> Result<File, Reason> {
+    pub(super) fn read(&self) -> Result<File, Unread> {
         if !self.is_regular() {
-            return Err(Reason::NotRegular);
+            return Err(Unread::NotRegular);
         }
         if self.fs == Some(FUSE_SUPER_MAGIC) {
-            return Err(Reason::Served);
+            return Err(Unread::Served);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        open(path.as_str(), flags, Mode::empty()).map(File::from).map_err(|e| Reason::of(&e.into()))
+        open(path.as_str(), flags, Mode::empty()).map(File::from).map_err(|e| Unread::from(&e.into()))
     }
 
     /// `stat` gives another device than that of the file system.

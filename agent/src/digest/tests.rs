@@ -71,7 +71,7 @@ fn settle() {
 fn answer(content: &Content) -> Result<(String, DigestOrigin), String> {
     match content {
         Content::Known { sha256, origin, .. } => Ok((sha256.to_string(), *origin)),
-        Content::Undetermined(reason) => Err(reason.to_string()),
+        Content::Undetermined(reason) => Err(reason.as_str().to_owned()),
     }
 }
 
@@ -277,7 +277,7 @@ fn another_file_is_not_judged_for_it() {
     let nobody = Task { mnt_ns: 0, ..task(u32::MAX) };
     assert_eq!(answer(&digests.content(&nobody, &event, Action::Exec, false)), Err("gone".to_owned()));
     assert_eq!(counted(&digests, r#"undetermined_total{reason="gone"}"#), 2);
-    assert_eq!(counted(&digests, r#"undetermined_total{reason="changed"}"#), 4);
+    assert_eq!(counted(&digests, r#"undetermined_total{reason="replaced"}"#), 4);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_mapping_that_may_not_be_followed_is_not_gone() {
             nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
             let mut digests = Digests::with_proc(Metrics::new(), &dir.path().join("proc"));
             let found = answer(&digests.content(&task(9), &event, Action::Library, false));
-            (found, counted(&digests, r#"undetermined_total{reason="denied"}"#))
+            (found, counted(&digests, r#"undetermined_total{reason="permission"}"#))
         };
         scope.spawn(ask).join().expect("no panic")
     });
@@ -330,7 +330,7 @@ fn what_a_program_serves_is_not_read() {
     let found = link(&path).expect("the file");
     found.read().expect("opened");
     let served = Found { fs: Some(FUSE_SUPER_MAGIC), ..found };
-    assert_eq!(served.read().map(|_| ()), Err(Reason::Served));
+    assert_eq!(served.read().map(|_| ()), Err(Unread::Served));
     // As the kernel side says, before anything is looked up.
     let metrics = Metrics::new();
     let mut digests = Digests::new(Arc::clone(&metrics));
@@ -404,7 +404,7 @@ fn a_change_while_reading_shows() {
         change(&path);
         let result = hash::hash(&opened, &before.stat, &mut buffer, false, false, &Metrics::new())
             .map(|(sha256, _)| sha256);
-        assert_eq!(result, Err(Reason::ChangedWhileRead), "change {number}");
+        assert_eq!(result, Err(Unread::ChangedWhileRead), "change {number}");
     }
     // Hashed in pieces of two bytes, it is still the same content.
     let path = file(&dir, "y", "one");

@@ -40,7 +40,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use crate::event::{
-    Action, Body, Connect, Content, Event, FileRef, Observation, Place, ProcessId, Role, Task,
+    Action, Body, Connect, Content, Event, FileRef, Observation, Place, ProcessId, Role, Task, Unread,
 };
 use crate::finding::{Finding, Severity, Sha256, Verdict};
 use crate::identity::Digests;
@@ -504,7 +504,7 @@ fn unobserved(
     image: &Known,
 ) -> Observation {
     let fresh = is_fresh(&file, workload, image);
-    let content = Content::Undetermined(why);
+    let content = Content::Undetermined(Unread::Unresolved(why));
     Observation {
         action,
         file,

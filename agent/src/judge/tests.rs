@@ -75,7 +75,7 @@ impl World {
                 weak: weak.then(|| Arc::new(WeakDigests { sha1: [*byte; 20], md5: [*byte; 16] })),
                 doubt: None,
             },
-            None => Content::Undetermined("gone".into()),
+            None => Content::Undetermined(Unread::Gone),
         }
     }
 

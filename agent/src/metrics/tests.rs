@@ -34,7 +34,7 @@ fn text_has_every_count_under_its_name_and_labels() {
     metrics.digest_from_kernel();
     metrics.digest_left_to_agent(Unhashed::OverBudget);
     metrics.digest_computed(Duration::from_millis(2));
-    metrics.digest_undetermined(Undetermined::TooLarge);
+    metrics.digest_undetermined(&Unread::TooLarge);
     metrics.document_refused();
     metrics.asked(Asking::Failed);
     metrics.images(ImageKind::NoSbom, 4);

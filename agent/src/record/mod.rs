@@ -38,7 +38,7 @@ pub use write::{Recorder, Recording, Written};
 /// First bytes of a recording.
 pub const MAGIC: &[u8; 16] = b"muster recording";
 /// Format of what follows, little-endian behind [`MAGIC`]. Raise it with every change of [`Frame`] or of what it holds.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 /// Largest body of a frame. An event with its answers needs a few KiB.
 const MAX_FRAME: usize = 1 << 20;
 

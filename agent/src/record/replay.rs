@@ -8,16 +8,13 @@ use std::time::SystemTime;
 
 use super::{Answer, Frame, Reader, Recorded, RecordingError};
 use crate::devices::{Again, Opened};
-use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task};
+use crate::event::{Action, Content, Event, FilePath, FileRef, Owner, Start, Task, Unread};
 use crate::finding::{Finding, ProcessInfo, WorkloadInfo};
 use crate::judge::{Ancestry, Facts, HostName, ImageSource, Judge, Settled, Unsettled};
 use crate::metrics::Metrics;
 use crate::part::Part;
 use crate::sbom::ImageIndex;
 use crate::workload::{UNKNOWN, Workload};
-
-/// Why a replay cannot answer what the recording agent was not asked: it had another SBOM or none.
-const NOT_ASKED: &str = "the recording does not say: the agent that made it had no reason to look";
 
 /// Answers about recorded events.
 #[derive(Debug, Default)]
@@ -93,7 +90,7 @@ impl Facts for Replayed {
             Answer::Content(path, content) if *path == file.path => Some(content.clone()),
             _ => None,
         })
-        .unwrap_or_else(|| Content::Undetermined(Arc::from(NOT_ASKED)))
+        .unwrap_or(Content::Undetermined(Unread::NotAsked))
     }
 
     async fn resolve(&self, case: &Case, _: &Task, file: &FileRef) -> Result<FileRef, Arc<str>> {
@@ -101,7 +98,7 @@ impl Facts for Replayed {
             Answer::Resolved(path, resolved) if *path == file.path => Some(resolved.clone()),
             _ => None,
         })
-        .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
+        .unwrap_or_else(|| Err(Unread::NotAsked.to_string().into()))
     }
 
     async fn start(&self, case: &Case, _: &Task, file: &FileRef) -> Option<Start> {
@@ -125,7 +122,7 @@ impl Facts for Replayed {
             Answer::Program(program) => Some(program.clone()),
             _ => None,
         })
-        .unwrap_or_else(|| Err(Arc::from(NOT_ASKED)))
+        .unwrap_or_else(|| Err(Unread::NotAsked.to_string().into()))
     }
 
     async fn owner(&self, case: &Case, _: &Workload, _: &Arc<ImageIndex>, file: &FileRef) -> Option<Owner> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::devices::{Again, Opened};
 use crate::event::{
     Action, Body, Connect, DigestOrigin, FileIdentity, FileOp, FilePath, Flavour, KernelDigest, Kind,
-    LossCause, PackageDigest, Place, Protocol, Role, Start, Task,
+    LossCause, PackageDigest, Place, Protocol, Role, Start, Task, Unread,
 };
 use crate::finding::Sha256;
 use crate::finding::{Finding, ProcessInfo, Verdict};
@@ -53,7 +53,7 @@ impl Facts for World {
                 weak: None,
                 doubt: None,
             },
-            path if path.ends_with(b"gone") => Content::Undetermined("gone".into()),
+            path if path.ends_with(b"gone") => Content::Undetermined(Unread::Gone),
             _ => Content::Known {
                 sha256: Sha256([2; 32]),
                 origin: DigestOrigin::AgentCache,

@@ -111,7 +111,7 @@ pub(super) fn of_copy(observation: &Observation) -> Option<Severity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Content;
+    use crate::event::{Content, Unread};
 
     const DISK: Place = Place::Disk;
     const TMPFS: Place = Place::Tmpfs;
@@ -122,7 +122,7 @@ mod tests {
         Observation {
             action,
             file: FileRef { path: path.into(), place, mode: 0o100_000 | mode, ..FileRef::default() },
-            content: Content::Undetermined("not asked".into()),
+            content: Content::Undetermined(Unread::Gone),
             fresh: true,
             root: false,
             on_host: true,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::{DigestOrigin, FileIdentity, FileOp};
+use crate::event::{DigestOrigin, FileIdentity, FileOp, Unread};
 use crate::sbom;
 
 mod elsewhere;
@@ -56,7 +56,7 @@ fn nothing() -> Content {
 }
 
 fn unread() -> Content {
-    Content::Undetermined("gone".into())
+    Content::Undetermined(Unread::Gone)
 }
 
 fn seen(action: Action, file: FileRef, content: Content) -> Observation {
