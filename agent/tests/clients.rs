@@ -314,8 +314,17 @@ fn mistakes_get_an_answer_that_helps() {
         (&["explain", "/a", "--image", "latest"], "not a SHA-256"),
     ] {
         let output = agent.command(args).output().expect("muster runs");
-        assert!(!output.status.success() && stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn replay_of_what_is_not_there_says_that_alone() {
+    let output = Command::new(MUSTER).args(["replay", "/nonexistent"]).output().expect("muster runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("/nonexistent") && said.lines().count() == 1, "{said}");
 }
 
 #[test]

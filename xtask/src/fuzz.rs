@@ -9,6 +9,9 @@ use anyhow::{Context as _, ensure};
 use crate::setup::{self, Stage, tools};
 use crate::{build, ebpf, paths, shell};
 
+/// A run of so many seconds is worth the minutes that a build with all optimisations takes.
+const OPTIMISED: u32 = 60;
+
 /// Arguments of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,27 +38,36 @@ impl Args {
             let seconds = format!("-max_total_time={}", self.seconds);
             // What it finds step by step is thousands of lines.
             let options = [&*seconds, "-rss_limit_mb=4096", "-print_final_stats=1", "-verbosity=0"];
-            run(&fuzz, target, &corpus.inputs(), &options)?;
+            self.run_target(&fuzz, target, &corpus.inputs(), &options)?;
             if self.keep {
                 let kept = corpus.empty()?;
                 let from = [vec![kept.clone()], corpus.inputs()].concat();
-                run(&fuzz, target, &from, &["-merge=1", "-verbosity=0"])?;
+                self.run_target(&fuzz, target, &from, &["-merge=1", "-verbosity=0"])?;
                 corpus.pack(&kept)?;
             }
         }
         println!("fuzz targets: {} passed, 0 failed", targets.len());
         Ok(ExitCode::SUCCESS)
     }
-}
 
-/// Runs a target with the inputs of these directories; what it finds goes to the first.
-fn run(fuzz: &Path, target: &str, inputs: &[PathBuf], options: &[&str]) -> anyhow::Result<()> {
-    // No sanitizer: the code under test forbids `unsafe`, and a build with one takes minutes more.
-    let mut command = shell::command(fuzz, ["fuzz", "run", "--sanitizer", "none", target]);
-    command.args(inputs).arg("--").args(options).current_dir(paths::root());
-    // cargo-fuzz asks for sanitizer and coverage flags that only a nightly takes by itself.
-    command.env("RUSTC_BOOTSTRAP", "1").env("CARGO", build::cargo().get_program());
-    shell::run(&mut command).with_context(|| format!("fuzz target {target}"))
+    /// Runs a target with the inputs of these directories; what it finds goes to the first.
+    fn run_target(
+        &self,
+        fuzz: &Path,
+        target: &str,
+        inputs: &[PathBuf],
+        options: &[&str],
+    ) -> anyhow::Result<()> {
+        // No sanitizer: the code under test forbids `unsafe`, and a build with one takes minutes more.
+        let mut command = shell::command(fuzz, ["fuzz", "run", "--sanitizer", "none", target]);
+        command.args(inputs).arg("--").args(options).current_dir(paths::root());
+        // cargo-fuzz asks for sanitizer and coverage flags that only a nightly takes by itself.
+        command.env("RUSTC_BOOTSTRAP", "1").env("CARGO", build::cargo().get_program());
+        if self.seconds < OPTIMISED {
+            command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+        }
+        shell::run(&mut command).with_context(|| format!("fuzz target {target}"))
+    }
 }
 
 /// The inputs of a target: those made by hand in `fuzz/seeds`; those that runs have found and that were kept, packed in

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use muster_proto::v1::ExplainRequest;
 use muster_proto::v1::explain_request::What;
 
@@ -19,8 +19,8 @@ pub struct Args {
     #[command(flatten)]
     agent: Agent,
     /// Absolute path in the image, or SHA-256.
-    #[arg(value_name = "PATH|DIGEST")]
-    what: OsString,
+    #[arg(value_name = "PATH|DIGEST", value_parser = OsStringValueParser::new().try_map(Asked::parse))]
+    what: Asked,
     /// Only this image.
     #[arg(long, value_name = "DIGEST")]
     image: Option<Sha256>,
@@ -29,25 +29,32 @@ pub struct Args {
     json: bool,
 }
 
+/// What is asked about.
+#[derive(Clone, Debug)]
+struct Asked {
+    as_given: String,
+    what: What,
+}
+
+impl Asked {
+    fn parse(given: OsString) -> Result<Self, &'static str> {
+        let as_given = FilePath::from(given.as_bytes()).to_string();
+        let what = match as_given.parse::<Sha256>() {
+            Ok(digest) => What::Sha256(digest.to_string()),
+            Err(_) if given.as_bytes().starts_with(b"/") => What::Path(as_given.clone()),
+            Err(_) => return Err("expected an absolute path or a SHA-256 (64 hexadecimal digits)"),
+        };
+        Ok(Self { as_given, what })
+    }
+}
+
 impl Args {
     /// Runs `muster explain`. The exit status is 1 when no verified SBOM has it.
     ///
     /// # Errors
-    /// Neither a path nor a digest was given, or no agent answers.
+    /// No agent answers.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { agent, what, image, json } = self;
-        let asked = FilePath::from(what.as_bytes()).to_string();
-        let digest = what.to_str().and_then(|text| text.parse::<Sha256>().ok());
-        let what = match digest {
-            Some(digest) => What::Sha256(digest.to_string()),
-            None if what.as_bytes().starts_with(b"/") => {
-                What::Path(FilePath::from(what.as_bytes()).to_string())
-            }
-            None => bail!(
-                "expected an absolute path or a SHA-256 (64 hexadecimal digits), found {:?}",
-                what.display().to_string()
-            ),
-        };
+        let Self { agent, what: Asked { as_given: asked, what }, image, json } = self;
         let image_digest = image.map_or_else(String::new, |image| image.to_string());
         agent.run(async |mut client| {
             let request = ExplainRequest { what: Some(what), image_digest };

@@ -36,6 +36,7 @@ impl Args {
     /// The configuration is refused, or the recording (or the rest of it) is.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { file, config, attestations, json } = self;
+        let mut reader = Reader::open(&file)?;
         let mut config = match config {
             Some(file) => Config::load(&file)?,
             None => Config::load_default()?,
@@ -56,7 +57,6 @@ impl Args {
         if let Some(reason) = app::verifies_nothing(&config).filter(|_| !images.refused().is_empty()) {
             note(format_args!("muster: {reason} in a configuration, and name that with --config"));
         }
-        let mut reader = Reader::open(&file)?;
         let colour =
             std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         if !json {
