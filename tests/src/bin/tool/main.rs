@@ -336,10 +336,12 @@ fn map_writable(file: &std::path::Path) -> anyhow::Result<()> {
 
 fn map_each(dir: &std::path::Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
+        let entry = entry?;
+        let (kind, path) = (entry.file_type()?, entry.path());
+        if kind.is_dir() {
             map_each(&path)?;
-        } else {
+        } else if kind.is_file() {
+            // Whoever opens a FIFO waits for its other end.
             drop(map_executable(&std::fs::File::open(path)?)?);
         }
     }
