@@ -1,6 +1,6 @@
 //! `muster explain`.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     agent: Agent,
     /// Absolute path in the image, or SHA-256.
-    #[arg(value_name = "PATH|DIGEST", value_parser = OsStringValueParser::new().try_map(Asked::parse))]
+    #[arg(value_name = "PATH|DIGEST", value_parser = OsStringValueParser::new().try_map(|given| Asked::parse(&given)))]
     what: Asked,
     /// Only this image.
     #[arg(long, value_name = "DIGEST")]
@@ -37,7 +37,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(given: OsString) -> Result<Self, &'static str> {
+    fn parse(given: &OsStr) -> Result<Self, &'static str> {
         let as_given = FilePath::from(given.as_bytes()).to_string();
         let what = match as_given.parse::<Sha256>() {
             Ok(digest) => What::Sha256(digest.to_string()),
