@@ -21,12 +21,12 @@ pub(crate) fn read_record(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut record = Vec::new();
     loop {
         let mut header = [0; 4];
-        match from.read_exact(&mut header) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && record.is_empty() => {
-                return Ok(None);
-            }
-            read => read?,
+        // The end is one between records alone.
+        if record.is_empty() && from.read(&mut header[..1])? == 0 {
+            return Ok(None);
         }
+        let have = usize::from(record.is_empty());
+        from.read_exact(&mut header[have..])?;
         let header = u32::from_be_bytes(header);
         let (length, last) = ((header & !LAST) as usize, header & LAST != 0);
         let begin = record.len();
