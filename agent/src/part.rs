@@ -15,7 +15,7 @@ impl<T> Part<T> {
     /// Lends it.
     ///
     /// # Panics
-    /// It is lent already: a closure uses the part that it was given by its owner.
+    /// The closure, or what it calls, lends the same part again.
     pub fn with<R>(&self, use_it: impl FnOnce(&mut T) -> R) -> R {
         use_it(&mut self.0.borrow_mut())
     }

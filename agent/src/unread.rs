@@ -34,7 +34,7 @@ pub enum Unread {
 }
 
 impl Unread {
-    /// The label of each reason for which a file was not read, in the order of [`Self::label`].
+    /// The name of each reason, in the order of [`Self::label`].
     pub const LABELS: [&str; 11] = [
         "gone",
         "replaced",

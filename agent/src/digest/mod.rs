@@ -122,7 +122,7 @@ impl Digests {
         self.order = Some(order);
     }
 
-    /// The next event was at this time (wall clock, and nanoseconds since boot), and is of this workload. `stand_in`: a process of its
+    /// What is asked next is about an event at this time (wall clock, and nanoseconds since boot), of this workload. `stand_in`: a process of its
     /// workload, whose root is looked at when nothing is known of the event's own. What is found there counts only if it is the event's
     /// file.
     pub fn begin(&mut self, at: SystemTime, time_ns: u64, workload: &str, stand_in: Option<u32>) {

@@ -56,7 +56,7 @@ impl<F: Facts, S: FnMut(Finding)> Judge<F, S> {
         self.noted(now, op, file, target, mode).await;
     }
 
-    /// Judges a change, who writes to the file being noted.
+    /// Judges a change of which the writer is noted already.
     pub(super) async fn noted(
         &self,
         now: Now<'_, F::Case>,
